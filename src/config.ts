@@ -1,0 +1,247 @@
+/**
+ * Options of a host: what may be given (`HostOptions`), and the complete, validated result (`HostConfig`).
+ *
+ * Options come from the command line, a YAML file and the environment; whoever reads those hands plain objects to
+ * `completeConfig`, once, at the door. From there on every field is present. Each option says its unit, default, range
+ * and what rises and falls with it.
+ */
+import { intarsiaError } from '#core/errors.js';
+import { GiB, KiB, MiB } from '#core/units.js';
+import type { Isolation } from '#core/executor-isolation.js';
+
+/** How models come and go: as Triton's --model-control-mode. */
+export type ModelControlMode = 'none' | 'poll' | 'explicit';
+
+/** Groups of the API that can be restricted, as Triton's --grpc-restricted-protocol. */
+export const apiGroups = [
+  'health',
+  'metadata',
+  'inference',
+  'shared-memory',
+  'model-config',
+  'model-repository',
+  'statistics',
+  'trace',
+  'logging',
+] as const;
+export type ApiGroup = (typeof apiGroups)[number];
+
+/** A bearer token and what it may do. */
+export interface TokenConfig {
+  /** SHA-256 of the token in hexadecimal; the token itself is never kept. */
+  readonly sha256: string;
+  readonly tenant: string;
+  /** Groups it may use. Default: all. */
+  readonly groups: readonly ApiGroup[];
+  /** Models it may use, exact names or prefixes ending in `*`. Default: all. */
+  readonly models: readonly string[];
+}
+
+export interface TlsConfig {
+  /** PEM files. */
+  readonly certificatePath: string;
+  readonly keyPath: string;
+  /** PEM file of the authority that signs clients' certificates; set: clients must show one (mutual TLS). Empty: not asked for. */
+  readonly clientAuthorityPath: string;
+}
+
+/** A device that is another inference server. */
+export interface RemoteDeviceConfig {
+  readonly id: string;
+  /** `host:port` of its gRPC endpoint. */
+  readonly endpoint: string;
+  /** Bearer token, empty for none. Secret. */
+  readonly token: string;
+  readonly tls: boolean;
+}
+
+/** A device that pretends: takes time, memory, power and price of a hardware profile. Labelled wherever it shows. */
+export interface EmulatedDeviceConfig {
+  readonly id: string;
+  /** Key of the hardware profile, such as `nvidia-l4`. */
+  readonly profile: string;
+  /** Engine that computes the true results: `cpu`, `wasm`, or `none` for zeros. Default `cpu`. */
+  readonly provider: 'cpu' | 'wasm' | 'none';
+  /** Emulated time × timeScale = real time. 1 is real; larger is slower and steadier on a busy machine. 0.01 to 1,000, default 1. */
+  readonly timeScale: number;
+}
+
+export interface HostConfig {
+  readonly name: string;
+  /** Folders of models, Triton's layout. At least one unless models come from elsewhere. */
+  readonly repositories: readonly string[];
+  readonly modelControl: ModelControlMode;
+  /** Seconds between two looks at the repository in mode `poll`. 1 to 86,400, default 15. Lower: changes show sooner, more disk reads. */
+  readonly pollSeconds: number;
+  /** Models loaded at start in mode `explicit`; `*` for all. */
+  readonly startupModels: readonly string[];
+  /** Address to listen on. Default 127.0.0.1: plain text only on loopback unless `allowPlaintext`. */
+  readonly bindAddress: string;
+  readonly httpPort: number;
+  readonly grpcPort: number;
+  readonly metricsPort: number;
+  /** Serve without TLS on an address that is not loopback. Default false; said loudly when true. */
+  readonly allowPlaintext: boolean;
+  readonly tls?: TlsConfig;
+  /** Empty: everybody may do everything. */
+  readonly tokens: readonly TokenConfig[];
+  /** Triton's restricted groups: group → header name and value the client must send. */
+  readonly restricted: readonly { readonly group: ApiGroup; readonly header: string; readonly value: string }[];
+  /** Ids of discovered devices to use; empty for all usable ones. */
+  readonly devices: readonly string[];
+  readonly remoteDevices: readonly RemoteDeviceConfig[];
+  readonly emulatedDevices: readonly EmulatedDeviceConfig[];
+  /** Where executors live. See docs/performance.md for what each costs. */
+  readonly isolation: Isolation;
+  /** Threads of one run on the CPU device. 0: all cores. 0 to 1,024, default 0. */
+  readonly cpuThreads: number;
+  /** Share of a device's memory that models may take, 0.1 to 1, default 0.9. */
+  readonly memoryShare: number;
+  /** YAML file with hardware profiles and prices added to the built-in ones; empty for none. */
+  readonly profilesPath: string;
+  readonly limits: HostLimits;
+  readonly telemetry: TelemetryConfig;
+  /** Milliseconds a stop waits for what is in flight. 0 to 3,600,000, default 30,000. */
+  readonly drainMsMax: number;
+}
+
+export interface HostLimits {
+  /** Bytes of one request or answer. Default 2 GiB − 1, gRPC's own limit; 1 KiB and up. At the bound: REQUEST_TOO_LARGE. */
+  readonly messageBytesMax: number;
+  /** Requests a model's queue holds. 1 to 1,000,000, default 10,000. At the bound: QUEUE_FULL. */
+  readonly queueRequestsMax: number;
+  /** Bytes a model's queue holds. Default 1 GiB. At the bound: QUEUE_FULL. */
+  readonly queueBytesMax: number;
+  /** Bytes of all requests a host holds at once, in every queue and connection. Default 4 GiB. At the bound: RESOURCE_EXHAUSTED. */
+  readonly bytesInFlightMax: number;
+  /** Sequences a model keeps state for. Default 10,000. At the bound: RESOURCE_EXHAUSTED. */
+  readonly sequencesMax: number;
+  /** Connections per port. Default 10,000. */
+  readonly connectionsMax: number;
+  /** Bytes of request headers. Default 16 KiB. */
+  readonly headerBytesMax: number;
+  /** Milliseconds a client may take to send its headers and, per 64 KiB, its body. Default 30,000. */
+  readonly receiveMsMax: number;
+}
+
+export interface TelemetryConfig {
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  readonly logFormat: 'json' | 'pretty';
+  /** OTLP/HTTP endpoint such as http://127.0.0.1:4318; empty for none. */
+  readonly otlpEndpoint: string;
+  /** Share of requests that are traced, 0 to 1, default 0.01. */
+  readonly traceShare: number;
+  /** Whether answers carry a receipt in `intarsia_*` parameters. Default true. */
+  readonly receipts: boolean;
+}
+
+/** Everything a user may give; what is missing gets its default. */
+export type HostOptions = Partial<Omit<HostConfig, 'limits' | 'telemetry' | 'tokens' | 'emulatedDevices' | 'remoteDevices'>> & {
+  readonly limits?: Partial<HostLimits>;
+  readonly telemetry?: Partial<TelemetryConfig>;
+  readonly tokens?: readonly (Pick<TokenConfig, 'sha256' | 'tenant'> & Partial<TokenConfig>)[];
+  readonly emulatedDevices?: readonly (Pick<EmulatedDeviceConfig, 'id' | 'profile'> & Partial<EmulatedDeviceConfig>)[];
+  readonly remoteDevices?: readonly (Pick<RemoteDeviceConfig, 'id' | 'endpoint'> & Partial<RemoteDeviceConfig>)[];
+};
+
+const int32Max = 2 ** 31 - 1;
+
+export const defaultLimits: HostLimits = {
+  messageBytesMax: int32Max,
+  queueRequestsMax: 10_000,
+  queueBytesMax: 1 * GiB,
+  bytesInFlightMax: 4 * GiB,
+  sequencesMax: 10_000,
+  connectionsMax: 10_000,
+  headerBytesMax: 16 * KiB,
+  receiveMsMax: 30_000,
+};
+
+export const defaultTelemetry: TelemetryConfig = {
+  logLevel: 'info',
+  logFormat: 'json',
+  otlpEndpoint: '',
+  traceShare: 0.01,
+  receipts: true,
+};
+
+const loopbackAddresses = new Set(['127.0.0.1', '::1', 'localhost']);
+
+/**
+ * Fills in defaults and checks every value.
+ * @throws CONFIG_INVALID naming the option, its range and the value.
+ */
+export function completeConfig(options: HostOptions): HostConfig {
+  const config: HostConfig = {
+    name: options.name ?? 'intarsia',
+    repositories: options.repositories ?? [],
+    modelControl: options.modelControl ?? 'none',
+    pollSeconds: options.pollSeconds ?? 15,
+    startupModels: options.startupModels ?? [],
+    bindAddress: options.bindAddress ?? '127.0.0.1',
+    httpPort: options.httpPort ?? 8000,
+    grpcPort: options.grpcPort ?? 8001,
+    metricsPort: options.metricsPort ?? 8002,
+    allowPlaintext: options.allowPlaintext ?? false,
+    ...(options.tls === undefined ? {} : { tls: options.tls }),
+    tokens: (options.tokens ?? []).map((token) => ({ groups: apiGroups, models: ['*'], ...token })),
+    restricted: options.restricted ?? [],
+    devices: options.devices ?? [],
+    remoteDevices: (options.remoteDevices ?? []).map((device) => ({ token: '', tls: false, ...device })),
+    emulatedDevices: (options.emulatedDevices ?? []).map((device) => ({ provider: 'cpu', timeScale: 1, ...device })),
+    isolation: options.isolation ?? 'process',
+    cpuThreads: options.cpuThreads ?? 0,
+    memoryShare: options.memoryShare ?? 0.9,
+    profilesPath: options.profilesPath ?? '',
+    limits: { ...defaultLimits, ...options.limits },
+    telemetry: { ...defaultTelemetry, ...options.telemetry },
+    drainMsMax: options.drainMsMax ?? 30_000,
+  };
+  checkRange('pollSeconds', config.pollSeconds, { min: 1, max: 86_400 });
+  for (const port of ['httpPort', 'grpcPort', 'metricsPort'] as const) {
+    checkRange(port, config[port], { min: 0, max: 65_535, whole: true });
+  }
+  checkRange('cpuThreads', config.cpuThreads, { min: 0, max: 1024, whole: true });
+  checkRange('memoryShare', config.memoryShare, { min: 0.1, max: 1 });
+  checkRange('drainMsMax', config.drainMsMax, { min: 0, max: 3_600_000 });
+  checkRange('telemetry.traceShare', config.telemetry.traceShare, { min: 0, max: 1 });
+  checkRange('limits.messageBytesMax', config.limits.messageBytesMax, { min: KiB, max: int32Max, whole: true });
+  checkRange('limits.queueRequestsMax', config.limits.queueRequestsMax, { min: 1, max: 1_000_000, whole: true });
+  checkRange('limits.queueBytesMax', config.limits.queueBytesMax, { min: MiB, max: 1024 * GiB });
+  checkRange('limits.bytesInFlightMax', config.limits.bytesInFlightMax, { min: MiB, max: 1024 * GiB });
+  checkRange('limits.sequencesMax', config.limits.sequencesMax, { min: 1, max: 10_000_000, whole: true });
+  checkRange('limits.connectionsMax', config.limits.connectionsMax, { min: 1, max: 1_000_000, whole: true });
+  checkRange('limits.headerBytesMax', config.limits.headerBytesMax, { min: KiB, max: MiB, whole: true });
+  checkRange('limits.receiveMsMax', config.limits.receiveMsMax, { min: 100, max: 3_600_000 });
+  for (const device of config.emulatedDevices) {
+    checkRange(`emulatedDevices.${device.id}.timeScale`, device.timeScale, { min: 0.01, max: 1000 });
+  }
+  for (const token of config.tokens) {
+    if (!/^[0-9a-f]{64}$/.test(token.sha256)) {
+      throw configInvalid('tokens.sha256', 'the SHA-256 of the token as 64 lower-case hexadecimal digits', 'another text');
+    }
+  }
+  if (config.tls === undefined && !config.allowPlaintext && !loopbackAddresses.has(config.bindAddress)) {
+    throw configInvalid(
+      'bindAddress',
+      'a loopback address unless TLS is configured (tls) or plain text is allowed (--allow-plaintext)',
+      config.bindAddress,
+    );
+  }
+  return config;
+}
+
+function checkRange(
+  option: string,
+  value: number,
+  range: { readonly min: number; readonly max: number; readonly whole?: boolean },
+): void {
+  const whole = range.whole === true;
+  if (!(value >= range.min && value <= range.max) || (whole && !Number.isInteger(value))) {
+    throw configInvalid(option, `${whole ? 'a whole number' : 'a number'} from ${range.min} to ${range.max}`, String(value));
+  }
+}
+
+function configInvalid(option: string, wanted: string, value: string): Error {
+  return intarsiaError('CONFIG_INVALID', `option ${option} must be ${wanted}; it is ${value}`, { option, value });
+}

@@ -1,0 +1,54 @@
+/**
+ * The catalogue: every model version a host knows, with its state. Immutable; the model registry publishes a new one
+ * whenever something changes, and the hot path reads whichever is current.
+ */
+import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from './ids.js';
+import type { ModelConfig } from './model-config.js';
+import type { TensorSpec } from './tensor.js';
+
+/** Triton's words for the repository index. */
+export type ModelState = 'READY' | 'UNAVAILABLE' | 'LOADING' | 'UNLOADING';
+
+/** One loaded version: what the gateway needs to check and to answer requests. */
+export interface ServedModel {
+  readonly name: ModelName;
+  readonly version: ModelVersion;
+  readonly config: ModelConfig;
+  /** As on the API: with -1 in front when the model batches. Sequence controls and states are left out. */
+  readonly inputs: readonly TensorSpec[];
+  readonly outputs: readonly TensorSpec[];
+  /** Names of inputs that may be left out. */
+  readonly optionalInputs: ReadonlySet<string>;
+  readonly digest: ArtifactDigest;
+  /** Class labels by output name, for the classification extension. */
+  readonly labels: ReadonlyMap<string, readonly string[]>;
+  /** Devices it is loaded on, in order of preference. */
+  readonly devices: readonly DeviceId[];
+}
+
+export interface VersionStatus {
+  readonly version: ModelVersion;
+  readonly state: ModelState;
+  /** Why it is unavailable, or `unloaded`; empty when ready. */
+  readonly reason: string;
+}
+
+export interface CatalogEntry {
+  readonly name: ModelName;
+  /** Every version known, ascending. */
+  readonly versions: readonly VersionStatus[];
+  /** Versions that answer requests. */
+  readonly served: ReadonlyMap<ModelVersion, ServedModel>;
+  /** Version used when a request names none: the highest that is served. */
+  readonly defaultVersion?: ModelVersion;
+  /** Why the model as a whole is unavailable, such as an error in its configuration; empty otherwise. */
+  readonly reason: string;
+}
+
+export interface Catalog {
+  /** Grows with each publication. */
+  readonly revision: number;
+  readonly models: ReadonlyMap<ModelName, CatalogEntry>;
+}
+
+export const emptyCatalog: Catalog = { revision: 0, models: new Map() };

@@ -1,0 +1,78 @@
+/**
+ * One inference request and what becomes of it, as every layer between the protocol and the executor sees it.
+ */
+import type { IntarsiaError } from './errors.js';
+import type { DeviceId, ModelName, ModelVersion, RequestId, TenantId } from './ids.js';
+import type { Receipt } from './receipt.js';
+import type { Tensor } from './tensor.js';
+
+/** Triton's sequence parameters. `id` 0n or '' never appears: such a request has no sequence. */
+export interface SequenceStep {
+  readonly id: bigint | string;
+  readonly start: boolean;
+  readonly end: boolean;
+}
+
+/** Who asked and who pays. */
+export interface Billing {
+  readonly tenant: TenantId;
+  readonly project: string;
+  readonly user: string;
+}
+
+/** A validated request: names, types and shapes fit the model, and the bytes fit the shapes. */
+export interface InferenceRequest {
+  readonly id: RequestId;
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  /** In the order of the model's inputs; optional inputs that were left out are absent. */
+  readonly inputs: readonly Tensor[];
+  /** Names wanted, in the order asked for; empty for all in the model's order. */
+  readonly outputs: readonly string[];
+  /** Items in the batch dimension; 1 where the model does not batch. Batches are counted in items, never in requests. */
+  readonly items: number;
+  /** Requests with the same key may share a batch: the shapes without the batch dimension, and the outputs wanted. */
+  readonly batchKey: string;
+  /** Bytes of all inputs, for the limits of queues. */
+  readonly bytes: number;
+  /** 0 for the model's default; 1 is the highest. */
+  readonly priority: number;
+  /** Microseconds the client lets it wait in the queue; 0 for the model's own policy. */
+  readonly queueTimeoutUs: number;
+  /** Moment on the host's monotonic clock (ms) after which nobody wants the answer; Infinity without one. */
+  readonly deadlineMs: number;
+  readonly sequence?: SequenceStep;
+  readonly billing: Billing;
+  /** When the gateway had the whole request (ms, monotonic). */
+  readonly arrivedMs: number;
+}
+
+/** What ran, where, and what it cost. */
+export interface InferenceSuccess {
+  readonly ok: true;
+  readonly outputs: readonly Tensor[];
+  readonly receipt: Receipt;
+}
+export interface InferenceFailure {
+  readonly ok: false;
+  readonly error: IntarsiaError;
+}
+/** Each request gets exactly one of the two. */
+export type InferenceOutcome = InferenceSuccess | InferenceFailure;
+
+/** Why a batch left its queue; a label of `intarsia_batch_released_total`. */
+export type ReleaseReason = 'full' | 'preferred' | 'delay' | 'immediate' | 'deadline' | 'shape' | 'sequence' | 'flush';
+
+/** What a device tells about one of its model queues; input of batching policies and of placement. */
+export interface QueueView {
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  readonly device: DeviceId;
+  readonly queuedRequests: number;
+  readonly queuedItems: number;
+  readonly queuedBytes: number;
+  /** When the oldest waiting request arrived (ms, monotonic); Infinity when empty. */
+  readonly oldestArrivedMs: number;
+  /** Earliest deadline among the waiting (ms, monotonic); Infinity when none. */
+  readonly nearestDeadlineMs: number;
+}
