@@ -1,8 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  resolve: { conditions: ['intarsia-source', 'node', 'import', 'module', 'default'] },
-  ssr: { resolve: { conditions: ['intarsia-source', 'node', 'import', 'module', 'default'] } },
+  resolve: { conditions: ['intarsia-source', 'node', 'import', 'default'] },
+  ssr: { resolve: { conditions: ['intarsia-source', 'node', 'import', 'default'] } },
   test: {
     include: ['test/**/*.test.ts'],
     // Worker threads and executor processes run built output: scripts/test.mjs builds first.
