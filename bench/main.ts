@@ -1,0 +1,59 @@
+/**
+ * `npm run bench -- <name> [--json] [--quick]`: runs one benchmark, or `all`, and prints its report.
+ * Exit code 0 when it ran, whatever it found; 1 when it failed; 2 when the command line is wrong.
+ */
+import { parseArgs } from 'node:util';
+import { printReport, type Bench } from './report.js';
+
+interface BenchEntry {
+  readonly about: string;
+  readonly load: () => Promise<{ readonly run: Bench }>;
+}
+
+const benches: Readonly<Record<string, BenchEntry>> = {};
+
+export async function main(args: readonly string[]): Promise<number> {
+  let options: { json: boolean; quick: boolean; help: boolean };
+  let names: string[];
+  try {
+    const parsed = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean', default: false },
+        quick: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    });
+    options = parsed.values;
+    names = parsed.positionals;
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${usage()}`);
+    return 2;
+  }
+  if (options.help) {
+    process.stdout.write(usage());
+    return 0;
+  }
+  const unknown = names.find((name) => name !== 'all' && !Object.hasOwn(benches, name));
+  if (names.length === 0 || unknown !== undefined) {
+    process.stderr.write(`${unknown === undefined ? 'no benchmark named' : `no benchmark ${unknown}`}\n${usage()}`);
+    return 2;
+  }
+  for (const [name, bench] of Object.entries(benches)) {
+    if (!names.includes(name) && !names.includes('all')) continue;
+    const { run } = await bench.load();
+    printReport(await run({ quick: options.quick }), { json: options.json });
+  }
+  return 0;
+}
+
+function usage(): string {
+  const rows = Object.entries(benches).map(([name, { about }]) => `  ${name.padEnd(12)} ${about}`);
+  return [
+    'usage: npm run bench -- <name>... [--json] [--quick]',
+    '  all          every one of these',
+    ...rows,
+    '',
+  ].join('\n');
+}
