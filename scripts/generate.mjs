@@ -23,7 +23,13 @@ function generateInto(folder, scratch) {
       {
         local: bin('protoc-gen-ts'),
         out: scratch,
-        opt: ['force_client_none', 'force_server_none', 'force_optimize_code_size', 'eslint_disable', 'disable_ts_nocheck'],
+        opt: [
+          'force_client_none',
+          'force_server_none',
+          'force_optimize_code_size',
+          'eslint_disable',
+          'disable_ts_nocheck',
+        ],
       },
     ],
   };
@@ -55,7 +61,7 @@ function adapt(source) {
 /** The descriptors of every file, for server reflection. A FileDescriptorSet is a sequence of field 1, length-delimited. */
 function descriptorsSource(set) {
   const files = [];
-  for (let offset = 0; offset < set.length; ) {
+  for (let offset = 0; offset < set.length;) {
     if (set[offset] !== 0x0a) throw new Error(`unexpected tag ${set[offset]} in the descriptor set`);
     let length = 0;
     let shift = 0;
