@@ -11,20 +11,12 @@
  * - A thrown value stops the actor and its supervisor decides: restart with back-off, stop, or escalate.
  * - Time and chance come from the system's ports only: the same seed gives the same run.
  */
+import type { ActorAddress, Delivery } from '#core/actor-address.js';
 import type { Clock } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
 import type { Random } from '#ports/random.js';
 
-/** What became of a message at the receiver's mailbox. Anything but `accepted` also goes to the dead letters. */
-export type Delivery = 'accepted' | 'full' | 'stopped';
-
-/** Where an actor lives. `incarnation` grows when a name is used again on the same host. */
-export interface ActorAddress {
-  readonly host: string;
-  /** Names from the root, joined by `/`. */
-  readonly path: string;
-  readonly incarnation: number;
-}
+export type { ActorAddress, Delivery };
 
 /** Where a reply goes: a reference, or the other end of an `ask`. */
 export interface ReplyTo<Reply> {
@@ -53,6 +45,8 @@ export interface AskOptions {
 export interface Cancellation {
   readonly cancelled: boolean;
   onCancel(listener: () => void): void;
+  /** Forgets a listener: whoever outlives many short calls must not collect theirs. */
+  offCancel?(listener: () => void): void;
 }
 
 /** What the system tells an actor beside its messages. */
