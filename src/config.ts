@@ -5,26 +5,13 @@
  * `completeConfig`, once, at the door. From there on every field is present. Each option says its unit, default, range
  * and what rises and falls with it.
  */
+import { apiGroups, type ApiGroup } from '#core/api-group.js';
 import { intarsiaError } from '#core/errors.js';
 import { GiB, KiB, MiB } from '#core/units.js';
 import type { Isolation } from '#core/executor-isolation.js';
 
 /** How models come and go: as Triton's --model-control-mode. */
 export type ModelControlMode = 'none' | 'poll' | 'explicit';
-
-/** Groups of the API that can be restricted, as Triton's --grpc-restricted-protocol. */
-export const apiGroups = [
-  'health',
-  'metadata',
-  'inference',
-  'shared-memory',
-  'model-config',
-  'model-repository',
-  'statistics',
-  'trace',
-  'logging',
-] as const;
-export type ApiGroup = (typeof apiGroups)[number];
 
 /** A bearer token and what it may do. */
 export interface TokenConfig {
