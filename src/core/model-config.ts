@@ -5,6 +5,7 @@
  * Sizes in `dims` leave out the batch dimension when `maxBatchSize` is above 0; -1 may vary.
  */
 import type { Datatype } from './datatype.js';
+import type { OptimizationLevel } from './provider.js';
 import type { Shape } from './tensor.js';
 
 export interface ModelInputConfig {
@@ -87,6 +88,8 @@ export interface SequenceState {
   readonly dims: Shape;
   /** Bytes of the state before the first request; undefined for zeros. */
   readonly initial?: Uint8Array;
+  /** File of the model's folder `initial_state` that `initial` is read from; undefined for zeros. */
+  readonly initialFile?: string;
 }
 
 export interface SequenceBatching {
@@ -138,6 +141,8 @@ export interface ModelConfig {
   /** `parameters { key value { string_value } }`. Ours begin with `intarsia_`, such as `intarsia_devices`. */
   readonly parameters: ReadonlyMap<string, string>;
   readonly metricTags: ReadonlyMap<string, string>;
+  /** From `optimization { graph { level } }`; absent: everything the engine can. */
+  readonly optimization?: OptimizationLevel;
 }
 
 /** What Triton does when a queue policy is not written. */
