@@ -1,0 +1,81 @@
+/**
+ * The two builds of ONNX Runtime, loaded on demand: `onnxruntime-node` for the providers of its native library,
+ * `onnxruntime-web` for WebAssembly. Both speak the same JavaScript interface; what differs between them is kept here.
+ */
+import { createRequire } from 'node:module';
+import type { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { EngineOptions } from '#core/engine-options.js';
+import { intarsiaError } from '#core/errors.js';
+
+/** What both builds export. */
+export interface OnnxLibrary {
+  readonly Tensor: typeof Tensor;
+  readonly InferenceSession: typeof InferenceSession;
+}
+
+export interface LoadedLibrary {
+  readonly library: OnnxLibrary;
+  /** Such as `onnxruntime-node 1.30.0`. */
+  readonly engine: string;
+  /** Options of every session on this provider, but threads and optimisation. */
+  readonly sessionOptions: InferenceSession.SessionOptions;
+  /** Whether models are handed over as bytes, with their external data, because the build cannot read files. */
+  readonly modelsAsBytes: boolean;
+}
+
+/** A provider that the native library knows, and whether its code is inside the package. */
+export interface SupportedProvider {
+  readonly name: string;
+  readonly bundled: boolean;
+}
+
+/** Loads the build that has the provider. @throws DEVICE_UNAVAILABLE when the build here does not know it. */
+export async function loadLibrary(options: EngineOptions): Promise<LoadedLibrary> {
+  return options.provider === 'wasm' ? loadWebLibrary() : loadNativeLibrary(options);
+}
+
+/** Providers of the native library. Loads the library into this process: 45 MB and a few threads. */
+export async function supportedProviders(): Promise<readonly SupportedProvider[]> {
+  const native = await import('onnxruntime-node');
+  return native.listSupportedBackends();
+}
+
+async function loadNativeLibrary(options: EngineOptions): Promise<LoadedLibrary> {
+  const native = await import('onnxruntime-node');
+  const offered = native.listSupportedBackends();
+  if (!offered.some((backend) => backend.name === options.provider)) {
+    throw intarsiaError(
+      'DEVICE_UNAVAILABLE',
+      `onnxruntime-node has no execution provider ${options.provider} on ${process.platform} ${process.arch}; it offers ${offered.map((backend) => backend.name).join(', ')}`,
+      { provider: options.provider },
+    );
+  }
+  const indexed = options.provider === 'cuda' || options.provider === 'tensorrt' || options.provider === 'dml';
+  return {
+    library: native,
+    engine: `onnxruntime-node ${native.env.versions.node ?? native.env.versions.common}`,
+    sessionOptions: {
+      executionProviders: [indexed ? { name: options.provider, deviceId: options.deviceIndex } : options.provider],
+      executionMode: 'sequential',
+      interOpNumThreads: 1,
+      enableCpuMemArena: options.arena,
+      enableMemPattern: options.arena,
+      logSeverityLevel: 3,
+      extra: { session: { intra_op: { allow_spinning: options.spinning ? '1' : '0' } } },
+    },
+    modelsAsBytes: false,
+  };
+}
+
+async function loadWebLibrary(): Promise<LoadedLibrary> {
+  const web = await import('onnxruntime-web');
+  // Threads of WebAssembly are further workers that nobody could supervise: one run, one thread.
+  web.env.wasm.numThreads = 1;
+  const { version } = createRequire(import.meta.url)('onnxruntime-web/package.json') as { readonly version: string };
+  return {
+    library: web as unknown as OnnxLibrary,
+    engine: `onnxruntime-web ${version}`,
+    sessionOptions: { executionProviders: ['wasm'], logSeverityLevel: 3 },
+    modelsAsBytes: true,
+  };
+}

@@ -1,0 +1,80 @@
+/**
+ * Serves an engine on a socket, inside a worker thread of an executor process: runs come from the host and results go
+ * back without passing through the process's main thread, which stays free to answer heartbeats.
+ *
+ * One request at a time, in order of arrival; while ONNX Runtime computes, what arrives waits in the socket. A result is
+ * with the kernel before the next run begins, because a run blocks this thread's event loop.
+ */
+import type { Engine } from '#adapters/onnx/engine.js';
+import { FrameSocket } from '#adapters/process/frame-socket.js';
+import { executorFrameKind, failureFrame, jsonFrame, jsonHeader, resultFrame, runIn } from '#core/executor-frame.js';
+import { intarsiaError } from '#core/errors.js';
+import type { Frame, OutgoingFrame } from '#core/frame.js';
+import type { SessionId } from '#core/ids.js';
+import type { LoadRequest } from '#ports/executor.js';
+
+/** Resolves once the other end has ended the stream and everything that came before is answered. */
+export function serveFrames(
+  engine: Engine,
+  options: { readonly fd: number; readonly frameBytesMax: number },
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const waiting: Frame[] = [];
+    let busy = false;
+    let over = false;
+    const socket = FrameSocket.open(options.fd, {
+      frameBytesMax: options.frameBytesMax,
+      onFrame: (frame) => {
+        waiting.push(frame);
+        if (!busy) void work();
+      },
+      onEnd: (error) => {
+        over = true;
+        if (error !== undefined) process.stderr.write(`executor lane: ${error.message}\n`);
+        if (!busy) finish();
+      },
+    });
+
+    async function work(): Promise<void> {
+      busy = true;
+      try {
+        for (let frame = waiting.shift(); frame !== undefined; frame = waiting.shift()) {
+          socket.send(await answer(engine, frame));
+          if (socket.pendingBytes > 0) await socket.flushed();
+        }
+      } catch (error) {
+        reject(error instanceof Error ? error : new Error(String(error)));
+        socket.destroy();
+        return;
+      }
+      busy = false;
+      if (over) finish();
+    }
+
+    function finish(): void {
+      socket.end();
+      resolve(engine.dispose());
+    }
+  });
+}
+
+async function answer(engine: Engine, frame: Frame): Promise<OutgoingFrame> {
+  try {
+    switch (frame.kind) {
+      case executorFrameKind.run: {
+        const { session, inputs, outputs } = runIn(frame);
+        const result = await engine.run({ session: session as SessionId, inputs, outputs });
+        return resultFrame(frame.number, result.outputs, result);
+      }
+      case executorFrameKind.load:
+        return jsonFrame(executorFrameKind.loaded, frame.number, await engine.load(jsonHeader(frame) as LoadRequest));
+      case executorFrameKind.unload:
+        await engine.unload((jsonHeader(frame) as { readonly session: SessionId }).session);
+        return jsonFrame(executorFrameKind.unloaded, frame.number, {});
+      default:
+        throw intarsiaError('UNIMPLEMENTED', `an executor lane has no frame of kind ${frame.kind}`);
+    }
+  } catch (error) {
+    return failureFrame(frame.number, error);
+  }
+}
