@@ -7,6 +7,7 @@ import type { IntarsiaError } from '#core/errors.js';
 import type { ArtifactDigest, ModelName, ModelVersion, RequestId } from '#core/ids.js';
 import type { InferenceOutcome, InferenceRequest, QueueView } from '#core/inference.js';
 import type { ModelConfig } from '#core/model-config.js';
+import type { ModelStatistics } from '#core/model-statistics.js';
 import type { OptimizationLevel } from '#core/provider.js';
 import type { Tensor, TensorSpec } from '#core/tensor.js';
 import type { ReplyTo } from '#runtime/actor.js';
@@ -47,7 +48,17 @@ export type DeviceMessage =
     }
   /** Refuse new requests; reply once nothing waits or runs. */
   | { readonly type: 'drain'; readonly replyTo: ReplyTo<{ readonly ok: true }> }
-  | { readonly type: 'status'; readonly replyTo: ReplyTo<DeviceStatus> };
+  | { readonly type: 'status'; readonly replyTo: ReplyTo<DeviceStatus> }
+  /** Counts and durations since the start, of every version this device ever served. */
+  | { readonly type: 'statistics'; readonly replyTo: ReplyTo<readonly VersionStatistics[]> };
+
+export interface VersionStatistics {
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  /** Bytes of the loaded session; 0 while there is none. */
+  readonly memoryBytes: number;
+  readonly statistics: ModelStatistics;
+}
 
 export type DeviceHealth = 'starting' | 'ready' | 'degraded' | 'failed' | 'draining';
 
@@ -55,7 +66,8 @@ export interface SessionStatus {
   readonly model: ModelName;
   readonly version: ModelVersion;
   readonly digest: ArtifactDigest;
-  readonly state: 'loading' | 'ready' | 'evicted' | 'quarantined' | 'unloading';
+  /** `failed`: it could not be loaded again after the executor was lost; the notes say why. */
+  readonly state: 'loading' | 'ready' | 'evicted' | 'quarantined' | 'unloading' | 'failed';
   readonly memoryBytes: number;
   readonly notes: readonly string[];
 }

@@ -1,0 +1,41 @@
+/**
+ * The decision a batching policy makes, each time a device has a free permit and a model has work.
+ *
+ * Observed: a `LaunchView` for every model queue that has work and a free instance: length in requests, items and bytes;
+ *   moment of the oldest arrival and of the nearest deadline (ms on the host's clock); urgency class; items of the largest
+ *   batch; mean milliseconds of a run by its items, as measured on this device.
+ * May be chosen: one of the queues with a cap on the batch's items, or to leave the permit free until a moment. What does
+ *   not fit (a batch above the model's own limit, a request that has expired) is masked out below, never punished.
+ * Rewarded (for policies that learn): answers within their deadline, less the cost of the run. Example: a run of 8 items and
+ *   4 ms at 0.36 USD an hour costs 4e-7 USD, 5e-8 USD an item.
+ * Comes from: the device's own queues and clock, nothing remote, nothing older than this turn.
+ *
+ * A policy is called on the hot path: synchronous, no allocation, no logging. It writes its choice into `choice`.
+ */
+import type { QueueView } from '#core/inference.js';
+
+export interface LaunchView extends QueueView {
+  /** Urgency between models, 0 (most) to 1: the upper half of a model's priority levels lies below 0.5, no levels are 0.5. */
+  readonly urgency: number;
+  /** Items of the largest batch the model takes. */
+  readonly itemsMax: number;
+  /** Mean milliseconds of a run with so many items on this device; 0 while it was never measured. */
+  runMs(items: number): number;
+}
+
+/** Mutable, owned by the caller, reused from call to call. */
+export interface LaunchChoice {
+  /** Index of the queue whose batch is formed next; -1 leaves the permit free. */
+  queue: number;
+  /** Most items the batch may hold, beside the model's own limit. */
+  itemsMax: number;
+  /** With -1: when to ask again (ms). */
+  untilMs: number;
+}
+
+export interface BatchingPolicy {
+  /** Goes into the decision log. */
+  readonly name: string;
+  /** `views` holds at least one. */
+  choose(views: readonly LaunchView[], nowMs: number, choice: LaunchChoice): void;
+}
