@@ -41,6 +41,8 @@ export interface InferenceRequest {
   readonly queueTimeoutUs: number;
   /** Moment on the host's monotonic clock (ms) after which nobody wants the answer; Infinity without one. */
   readonly deadlineMs: number;
+  /** Milliseconds from arrival in which the client hopes for an answer; absent without a hope. Missing it fails nothing. */
+  readonly sloMs?: number;
   readonly sequence?: SequenceStep;
   readonly billing: Billing;
   /** When the gateway had the whole request (ms, monotonic). */

@@ -1,0 +1,56 @@
+/**
+ * Where requests can go: the current routing table, and the device actors behind its candidates.
+ *
+ * The slow side publishes tables whole and says which device actors exist; the gateway reads `current` once a request and
+ * keeps nothing across requests.
+ */
+import { emptyRoutingTable, deviceKey, type RoutingTable } from '#core/routing-table.js';
+import type { Candidate } from '#core/picker.js';
+import type { DeviceId, HostId } from '#core/ids.js';
+import type { Replica } from '#core/replica.js';
+import type { DeviceMessage } from '#actors/device/protocol.js';
+import type { ActorRef } from '#runtime/actor.js';
+
+/** The part of a device actor's reference that a request needs. */
+export type DeviceRef = Pick<ActorRef<DeviceMessage>, 'tell'>;
+
+export interface Router {
+  readonly current: RoutingTable;
+  /** The actor of the device where the candidate's requests wait; undefined when there is none. */
+  deviceOf(candidate: Candidate): DeviceRef | undefined;
+}
+
+/** The router of a host, filled by whoever starts devices and publishes tables. */
+export class PublishedRouter implements Router {
+  #current: RoutingTable = emptyRoutingTable({ policy: 'none', pick: () => -1 });
+  #byReplica = new WeakMap<Replica, DeviceRef>();
+  readonly #devices = new Map<string, DeviceRef>();
+
+  get current(): RoutingTable {
+    return this.#current;
+  }
+
+  publish(table: RoutingTable): void {
+    this.#current = table;
+  }
+
+  /** A device came, or came back under another reference. */
+  setDevice(host: HostId, device: DeviceId, ref: DeviceRef): void {
+    this.#devices.set(deviceKey(host, device), ref);
+    this.#byReplica = new WeakMap();
+  }
+
+  removeDevice(host: HostId, device: DeviceId): void {
+    this.#devices.delete(deviceKey(host, device));
+    this.#byReplica = new WeakMap();
+  }
+
+  deviceOf(candidate: Candidate): DeviceRef | undefined {
+    const known = this.#byReplica.get(candidate.replica);
+    if (known !== undefined) return known;
+    const [first] = candidate.replica.stages;
+    const ref = first === undefined ? undefined : this.#devices.get(deviceKey(first.host, first.device));
+    if (ref !== undefined) this.#byReplica.set(candidate.replica, ref);
+    return ref;
+  }
+}
