@@ -204,6 +204,37 @@ export const metricCatalogue = {
     labels: [],
     help: 'How long the host process has run.',
   },
+  intarsia_actors: { type: 'gauge', unit: 'actors', labels: [], help: 'Actors that live on this host.' },
+  intarsia_actor_mailbox_messages: {
+    type: 'gauge',
+    unit: 'messages',
+    labels: [],
+    help: 'Messages that wait in the mailboxes of all actors.',
+  },
+  intarsia_actor_messages_total: {
+    type: 'counter',
+    unit: 'messages',
+    labels: [],
+    help: 'Messages and signals that actors handled.',
+  },
+  intarsia_actor_failures_total: {
+    type: 'counter',
+    unit: 'failures',
+    labels: [],
+    help: 'Failures of actors, whatever their supervisors decided.',
+  },
+  intarsia_actor_restarts_total: {
+    type: 'counter',
+    unit: 'restarts',
+    labels: [],
+    help: 'Actors started again after a failure.',
+  },
+  intarsia_actor_dead_letters_total: {
+    type: 'counter',
+    unit: 'messages',
+    labels: ['reason'],
+    help: 'Messages that reached nobody: reason is full, dropped, stopped, restarted, late-reply or unreachable.',
+  },
   intarsia_log_lines_dropped_total: {
     type: 'counter',
     unit: 'lines',

@@ -1,0 +1,29 @@
+/** A reference to an actor of this host. */
+import type { ActorAddress, Delivery } from '#core/actor-address.js';
+import type { ActorRef, AskOptions, ReplyTo } from './actor.js';
+import { Ask } from './ask.js';
+import type { AskPorts } from './ask.js';
+import type { ActorCell } from './cell.js';
+
+export class LocalRef<Message> implements ActorRef<Message> {
+  readonly address: ActorAddress;
+  /** For the runtime only. */
+  readonly cell: ActorCell;
+  private readonly ports: AskPorts;
+
+  constructor(cell: ActorCell, ports: AskPorts) {
+    this.address = cell.address;
+    this.cell = cell;
+    this.ports = ports;
+  }
+
+  tell(message: Message): Delivery {
+    return this.cell.tell(message);
+  }
+
+  ask<Reply>(build: (replyTo: ReplyTo<Reply>) => Message, options: AskOptions): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      this.cell.ask(new Ask<Reply>(this.ports, this.address, resolve, reject), build, options);
+    });
+  }
+}
