@@ -29,13 +29,36 @@ export const executorFrameKind = {
   loaded: 17,
   unload: 18,
   unloaded: 19,
+  /** The tag of runs and results is the slot of shared memory that the run may use; 0 for none. */
   run: 20,
   result: 21,
+  /** As `run` and `result`, but the payload lies in the slot and the frame carries its length: 4 bytes, little-endian. */
+  runShared: 22,
+  resultShared: 23,
 } as const;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { fatal: true });
 const nothing: readonly Uint8Array[] = [];
+
+/** The same run or result with its payload, of that many bytes, in a slot of shared memory. */
+export function sharedFrame(frame: OutgoingFrame): OutgoingFrame {
+  let bytes = 0;
+  for (const range of frame.payload) bytes += range.byteLength;
+  const length = new Uint8Array(4);
+  new DataView(length.buffer).setUint32(0, bytes, true);
+  const kind = frame.kind === executorFrameKind.run ? executorFrameKind.runShared : executorFrameKind.resultShared;
+  return { ...frame, kind, payload: [length] };
+}
+
+/** Bytes of payload that such a frame says lie in its slot. @throws INVALID_ARGUMENT. */
+export function sharedBytes(frame: Frame): number {
+  const { payload } = frame;
+  if (payload.byteLength !== 4) {
+    throw intarsiaError('INVALID_ARGUMENT', `frame of kind ${frame.kind} has no length of its shared payload`);
+  }
+  return new DataView(payload.buffer, payload.byteOffset, 4).getUint32(0, true);
+}
 
 /** A frame whose header is JSON. */
 export function jsonFrame(kind: number, number: number, value: unknown): OutgoingFrame {

@@ -10,7 +10,7 @@
  *
  *     0  u32  magic 'ITF1'
  *     4  u16  kind
- *     6  u16  0
+ *     6  u16  tag
  *     8  u32  number
  *     12 u32  bytes of the header
  *     16 u64  bytes of the payload
@@ -32,6 +32,8 @@ const scratchBytes = 64 * 1024;
 /** A received frame. Header and payload are views on the same buffer. */
 export interface Frame {
   readonly kind: number;
+  /** A small number whose meaning depends on the kind; 0 unless said otherwise. */
+  readonly tag: number;
   /** What the sender counts its frames or requests with, 0 to 2^32 − 1. */
   readonly number: number;
   readonly header: Uint8Array;
@@ -57,6 +59,7 @@ export function alignedBytes(bytes: number): number {
 /** What `encodeFrame` takes. The payload is the concatenation of its ranges. */
 export interface OutgoingFrame {
   readonly kind: number;
+  readonly tag?: number;
   readonly number: number;
   readonly header: Uint8Array;
   readonly payload: readonly Uint8Array[];
@@ -111,7 +114,7 @@ function writePrefix(piece: Uint8Array<ArrayBuffer>, frame: OutgoingFrame, paylo
   const view = new DataView(piece.buffer, piece.byteOffset, prefixBytes);
   view.setUint32(0, magic, true);
   view.setUint16(4, frame.kind, true);
-  view.setUint16(6, 0, true);
+  view.setUint16(6, frame.tag ?? 0, true);
   view.setUint32(8, frame.number, true);
   view.setUint32(12, frame.header.byteLength, true);
   view.setUint32(16, payloadBytes % 2 ** 32, true);
@@ -254,7 +257,7 @@ export class FrameDecoder {
   /** Bytes of the frame whose prefix begins there, after checking it. */
   #measure(source: Uint8Array, position: number): number {
     const view = new DataView(source.buffer, source.byteOffset + position, prefixBytes);
-    if (view.getUint32(0, true) !== magic || view.getUint16(6, true) !== 0) {
+    if (view.getUint32(0, true) !== magic) {
       throw this.#fail(
         intarsiaError('INVALID_ARGUMENT', 'frame stream is malformed: a frame does not begin with ITF1'),
       );
@@ -301,6 +304,7 @@ function frameIn(bytes: Uint8Array): Frame {
   const payloadStart = prefixBytes + alignedBytes(headerBytes);
   return {
     kind: view.getUint16(4, true),
+    tag: view.getUint16(6, true),
     number: view.getUint32(8, true),
     header: bytes.subarray(prefixBytes, prefixBytes + headerBytes),
     payload: bytes.subarray(payloadStart, payloadStart + payloadBytes),

@@ -56,9 +56,7 @@ async function openLane(frame: Frame): Promise<void> {
   try {
     const { lane } = jsonHeader(frame) as { readonly lane: number };
     const described = await pool.run({ type: 'describe' });
-    lanes.push(
-      pool.run({ type: 'serve', fd: firstLaneFd + lane, frameBytesMax: setup.frameBytesMax }).then(() => {}, fail),
-    );
+    lanes.push(pool.run({ ...setup, type: 'serve', fd: firstLaneFd + lane }).then(() => {}, fail));
     control.send(jsonFrame(executorFrameKind.opened, frame.number, described));
   } catch (error) {
     control.send(failureFrame(frame.number, error));

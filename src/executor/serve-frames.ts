@@ -6,24 +6,42 @@
  * with the kernel before the next run begins, because a run blocks this thread's event loop.
  */
 import type { Engine } from '#adapters/onnx/engine.js';
+import { BufferPool } from '#adapters/process/buffer-pool.js';
 import { FrameSocket } from '#adapters/process/frame-socket.js';
-import { executorFrameKind, failureFrame, jsonFrame, jsonHeader, resultFrame, runIn } from '#core/executor-frame.js';
+import { SharedArea } from '#adapters/process/shared-area.js';
+import {
+  executorFrameKind,
+  failureFrame,
+  jsonFrame,
+  jsonHeader,
+  resultFrame,
+  runIn,
+  sharedBytes,
+  sharedFrame,
+} from '#core/executor-frame.js';
 import { intarsiaError } from '#core/errors.js';
 import type { Frame, OutgoingFrame } from '#core/frame.js';
 import type { SessionId } from '#core/ids.js';
+import { MiB } from '#core/units.js';
 import type { LoadRequest } from '#ports/executor.js';
+
+/** Longer requests are rare, and their memory is better given back. */
+const pooledBytesMax = 64 * MiB;
 
 /** Resolves once the other end has ended the stream and everything that came before is answered. */
 export function serveFrames(
   engine: Engine,
-  options: { readonly fd: number; readonly frameBytesMax: number },
+  options: { readonly fd: number; readonly frameBytesMax: number; readonly sharedFd?: number },
 ): Promise<void> {
   return new Promise((resolve, reject) => {
+    const pool = new BufferPool(pooledBytesMax);
+    const shared = options.sharedFd === undefined ? undefined : new SharedArea(options.sharedFd);
     const waiting: Frame[] = [];
     let busy = false;
     let over = false;
     const socket = FrameSocket.open(options.fd, {
       frameBytesMax: options.frameBytesMax,
+      allocate: pool.allocate,
       onFrame: (frame) => {
         waiting.push(frame);
         if (!busy) void work();
@@ -39,7 +57,10 @@ export function serveFrames(
       busy = true;
       try {
         for (let frame = waiting.shift(); frame !== undefined; frame = waiting.shift()) {
-          socket.send(await answer(engine, frame));
+          const taken = frame.kind === executorFrameKind.runShared ? fetched(frame) : frame;
+          const reply = await answer(engine, taken);
+          socket.send(shared?.write(frame.tag, 'outputs', reply.payload) === true ? sharedFrame(reply) : reply);
+          pool.release(taken.payload.buffer);
           if (socket.pendingBytes > 0) await socket.flushed();
         }
       } catch (error) {
@@ -49,6 +70,14 @@ export function serveFrames(
       }
       busy = false;
       if (over) finish();
+    }
+
+    /** The run with its payload, which lies in the shared area. */
+    function fetched(frame: Frame): Frame {
+      if (shared === undefined) throw new Error('a payload is said to be in a shared area, and there is none');
+      const payload = pool.allocate(sharedBytes(frame));
+      shared.read(frame.tag, 'inputs', payload);
+      return { ...frame, kind: executorFrameKind.run, payload };
     }
 
     function finish(): void {
@@ -64,7 +93,7 @@ async function answer(engine: Engine, frame: Frame): Promise<OutgoingFrame> {
       case executorFrameKind.run: {
         const { session, inputs, outputs } = runIn(frame);
         const result = await engine.run({ session: session as SessionId, inputs, outputs });
-        return resultFrame(frame.number, result.outputs, result);
+        return { ...resultFrame(frame.number, result.outputs, result), tag: frame.tag };
       }
       case executorFrameKind.load:
         return jsonFrame(executorFrameKind.loaded, frame.number, await engine.load(jsonHeader(frame) as LoadRequest));

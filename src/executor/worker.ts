@@ -2,9 +2,9 @@
  * Entry of a worker thread: one engine, asked either task by task (executor in a thread of the host) or through a socket
  * (executor process). piscina calls the default export.
  */
-import { Piscina } from 'piscina';
 import { createEngine, type Engine } from '#adapters/onnx/engine.js';
-import type { WorkerAnswer, WorkerSetup, WorkerTask } from '#adapters/piscina/worker-protocol.js';
+import type { WorkerAnswer, WorkerTask } from '#adapters/piscina/worker-protocol.js';
+import { transferring, workerSetup } from '#adapters/piscina/worker-side.js';
 import { toErrorData, unreachable } from '#core/errors.js';
 import { decodeWholeFrame } from '#core/frame.js';
 import { runIn } from '#core/executor-frame.js';
@@ -12,17 +12,22 @@ import type { SessionId } from '#core/ids.js';
 import type { RunResult } from '#ports/executor.js';
 import { serveFrames } from './serve-frames.js';
 
-const setup = Piscina.workerData as WorkerSetup;
 let engine: Promise<Engine> | undefined;
 
 function ready(): Promise<Engine> {
-  engine ??= createEngine(setup.engine);
+  engine ??= createEngine(workerSetup().engine);
   return engine;
 }
 
 export default async function work(task: WorkerTask): Promise<WorkerAnswer<unknown>> {
   try {
-    if (task.type === 'run') return movable(await run(task.frame));
+    if (task.type === 'run') {
+      const value = await run(task.frame);
+      return transferring(
+        { ok: true, value },
+        value.outputs.map((output) => output.data.buffer),
+      );
+    }
     return { ok: true, value: await perform(task) };
   } catch (error) {
     return { ok: false, error: toErrorData(error) };
@@ -54,14 +59,4 @@ async function run(frame: Uint8Array): Promise<RunResult> {
   const loaded = await ready();
   const { session, inputs, outputs } = runIn(decodeWholeFrame(frame));
   return loaded.run({ session: session as SessionId, inputs, outputs });
-}
-
-/** The answer with the buffers of its outputs on piscina's transfer list, each once. */
-function movable(value: RunResult): WorkerAnswer<RunResult> {
-  const buffers = new Set<ArrayBufferLike>();
-  for (const output of value.outputs) buffers.add(output.data.buffer);
-  return Piscina.move({
-    [Piscina.transferableSymbol]: [...buffers],
-    [Piscina.valueSymbol]: { ok: true, value },
-  } as never) as never;
 }

@@ -22,7 +22,7 @@ export type WorkerTask =
   /** Free every session: the thread is about to end. */
   | { readonly type: 'dispose' }
   /** Serve frames on a socket until it ends. */
-  | { readonly type: 'serve'; readonly fd: number; readonly frameBytesMax: number };
+  | { readonly type: 'serve'; readonly fd: number; readonly frameBytesMax: number; readonly sharedFd?: number };
 
 export type WorkerAnswer<Value> =
   { readonly ok: true; readonly value: Value } | { readonly ok: false; readonly error: ErrorData };

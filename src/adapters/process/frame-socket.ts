@@ -7,14 +7,14 @@
  */
 import { Socket, type SocketConstructorOpts, type TcpSocketConnectOpts } from 'node:net';
 import { encodeFrame, FrameDecoder, type Allocate, type Frame, type OutgoingFrame } from '#core/frame.js';
-
-/** Uninitialised memory with a buffer of its own, never from Node's shared pool. */
-export const allocateRaw: Allocate = (bytes) => Buffer.allocUnsafeSlow(bytes);
+import { allocateRaw } from './buffer-pool.js';
 
 export interface FrameSocketOptions {
   /** Bytes of one frame. At the bound the connection ends with REQUEST_TOO_LARGE. */
   readonly frameBytesMax: number;
   readonly onFrame: (frame: Frame) => void;
+  /** Where frames that are read through `open` get their memory; default: fresh memory. */
+  readonly allocate?: Allocate;
   /** The other end is gone: undefined when it ended in order, else the error. Called once. */
   readonly onEnd: (error: Error | undefined) => void;
 }
@@ -34,7 +34,10 @@ export class FrameSocket {
 
   /** Opens a file descriptor that is one end of a socket pair. */
   static open(fd: number, options: FrameSocketOptions): FrameSocket {
-    const decoder = new FrameDecoder({ frameBytesMax: options.frameBytesMax, allocate: allocateRaw });
+    const decoder = new FrameDecoder({
+      frameBytesMax: options.frameBytesMax,
+      allocate: options.allocate ?? allocateRaw,
+    });
     let frames: FrameSocket | undefined = undefined as FrameSocket | undefined;
     const socketOptions: SocketConstructorOpts & Pick<TcpSocketConnectOpts, 'onread'> = {
       fd,

@@ -10,7 +10,16 @@ import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
 import { defaultEngineOptions, type EngineOptions } from '#core/engine-options.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
-import { executorFrameKind, failureIn, jsonFrame, jsonHeader, resultIn, runFrame } from '#core/executor-frame.js';
+import {
+  executorFrameKind,
+  failureIn,
+  jsonFrame,
+  jsonHeader,
+  resultIn,
+  runFrame,
+  sharedBytes,
+  sharedFrame,
+} from '#core/executor-frame.js';
 import type { Frame, OutgoingFrame } from '#core/frame.js';
 import type { SessionId } from '#core/ids.js';
 import { InFlight } from '#core/in-flight.js';
@@ -28,8 +37,10 @@ import type {
   RunResult,
 } from '#ports/executor.js';
 import { executorEnvironment } from './environment.js';
+import { allocateRaw } from './buffer-pool.js';
 import { FrameSocket } from './frame-socket.js';
 import { firstLaneFd, type ExecutorPong, type ProcessSetup } from './process-protocol.js';
+import { SharedArea } from './shared-area.js';
 import { StderrTail } from './stderr-tail.js';
 
 export interface ProcessExecutorOptions {
@@ -110,6 +121,7 @@ interface Lane {
 class ProcessExecutor implements Executor {
   readonly #settings: Settings;
   readonly #child: ChildProcess;
+  readonly #shared = SharedArea.create();
   readonly #stderr: StderrTail;
   readonly #control: FrameSocket;
   readonly #controls = new InFlight<Frame>(1_024);
@@ -134,12 +146,20 @@ class ProcessExecutor implements Executor {
       engine: settings.engine,
       lanes: settings.lanes,
       frameBytesMax: settings.frameBytesMax,
+      ...(this.#shared === undefined ? {} : { sharedFd: firstLaneFd + settings.lanes }),
     };
     this.#child = spawn(
       process.execPath,
       [`--max-old-space-size=${heapMiBMax}`, settings.entryPath, JSON.stringify(setup)],
       {
-        stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...Array.from({ length: settings.lanes }, () => 'pipe' as const)],
+        stdio: [
+          'ignore',
+          'ignore',
+          'pipe',
+          'pipe',
+          ...Array.from({ length: settings.lanes }, () => 'pipe' as const),
+          this.#shared?.fd ?? 'ignore',
+        ],
         env: executorEnvironment(process.env, settings.env),
         windowsHide: true,
       },
@@ -162,8 +182,6 @@ class ProcessExecutor implements Executor {
       onFrame: (frame) => this.#onControlFrame(frame),
       onEnd: (error) => this.#onSocketEnd(error),
     });
-    // A host that has nothing else to do may end: its executors notice and follow.
-    this.#child.unref();
   }
 
   get description(): ExecutorDescription {
@@ -213,11 +231,18 @@ class ProcessExecutor implements Executor {
     const index = this.#sessions.laneOf(request.session);
     const lane = index === undefined ? undefined : this.#lanes[index];
     if (lane === undefined) throw intarsiaError('NOT_FOUND', `session ${request.session} is not loaded`);
-    return resultIn(
-      await lane.flights.add(this.#beats(this.#settings.runMsMax), (number) => {
-        lane.socket.send(runFrame(number, request));
-      }),
-    );
+    const slot = this.#shared?.take() ?? 0;
+    try {
+      return resultIn(
+        await lane.flights.add(this.#beats(this.#settings.runMsMax), (number) => {
+          const frame = { ...runFrame(number, request), tag: slot };
+          const inSlot = this.#shared?.write(slot, 'inputs', frame.payload) === true;
+          lane.socket.send(inSlot ? sharedFrame(frame) : frame);
+        }),
+      );
+    } finally {
+      this.#shared?.giveBack(slot);
+    }
   }
 
   async unload(session: SessionId): Promise<void> {
@@ -285,6 +310,9 @@ class ProcessExecutor implements Executor {
 
   #onLaneFrame(lane: Lane, frame: Frame): void {
     switch (frame.kind) {
+      case executorFrameKind.resultShared:
+        lane.flights.resolve(frame.number, this.#fetched(frame));
+        return;
       case executorFrameKind.result:
       case executorFrameKind.loaded:
       case executorFrameKind.unloaded:
@@ -296,6 +324,14 @@ class ProcessExecutor implements Executor {
       default:
         this.kill(`it broke the protocol with a frame of kind ${frame.kind}`);
     }
+  }
+
+  /** The result with its payload, which lies in the shared area. @throws when the process broke the protocol. */
+  #fetched(frame: Frame): Frame {
+    if (this.#shared === undefined) throw new Error('a payload is said to be in a shared area, and there is none');
+    const payload = allocateRaw(sharedBytes(frame));
+    this.#shared.read(frame.tag, 'outputs', payload);
+    return { ...frame, kind: executorFrameKind.result, payload };
   }
 
   #onControlFrame(frame: Frame): void {
@@ -376,6 +412,7 @@ class ProcessExecutor implements Executor {
       lane.socket.destroy();
     }
     this.#control.destroy();
+    this.#shared?.close();
     if (!this.#closing || this.#failure !== undefined) this.#loss.happen(reason);
   }
 

@@ -10,6 +10,8 @@ export interface ProcessSetup {
   /** Threads that may be started. */
   readonly lanes: number;
   readonly frameBytesMax: number;
+  /** Descriptor of the shared area (shared-area.ts); absent where the system has none. */
+  readonly sharedFd?: number;
 }
 
 /** The process is up. */
