@@ -1,8 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  resolve: { conditions: ['intarsia-source', 'node', 'import', 'default'] },
-  ssr: { resolve: { conditions: ['intarsia-source', 'node', 'import', 'default'] } },
+  // Not 'import': it would also steer require(), and CommonJS packages such as TensorFlow.js would get ES modules.
+  resolve: { conditions: ['intarsia-source', 'node', 'default'] },
+  ssr: { resolve: { conditions: ['intarsia-source', 'node', 'default'] } },
   test: {
     include: ['test/**/*.test.ts'],
     // Worker threads and executor processes run built output: scripts/test.mjs builds first.
