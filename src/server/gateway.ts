@@ -15,7 +15,6 @@ import type { Clock } from '#ports/clock.js';
 import type { InferCall, InferGateway, InferReply, InferTicket } from '#ports/inference-gateway.js';
 import { noTracing, type Tracing } from '#ports/tracing.js';
 import { classCount } from './classification.js';
-import { DeadlineWheel } from './deadline-wheel.js';
 import { findServedModel, modelForbidden } from './find-model.js';
 import { deadlinePassed, InferenceCall, type CallHost, type Finished } from './inference-call.js';
 import { ModelCheck } from './model-check.js';
@@ -53,8 +52,6 @@ export interface Gateway extends InferGateway {
 
 const attemptsMaxDefault = 3;
 const sequencesMaxDefault = 10_000;
-/** Deadlines further away than a timer reaches (about 24 days) are none. */
-const deadlineInMsMax = 2 ** 31 - 1;
 const nothingToCancel: InferTicket = { cancel: () => {} };
 
 export function createGateway(options: GatewayOptions): Gateway {
@@ -64,7 +61,6 @@ export function createGateway(options: GatewayOptions): Gateway {
 class HostGateway implements Gateway, CallHost {
   readonly router: Router;
   readonly clock: Clock;
-  readonly deadlines: DeadlineWheel;
   readonly sequences: SequenceRoutes;
   readonly receipts: boolean;
   readonly attemptsMax: number;
@@ -81,7 +77,6 @@ class HostGateway implements Gateway, CallHost {
   constructor(options: GatewayOptions) {
     this.router = options.router;
     this.clock = options.clock;
-    this.deadlines = new DeadlineWheel(options.clock);
     this.sequences = new SequenceRoutes(options.sequencesMax ?? sequencesMaxDefault);
     this.receipts = options.receipts;
     this.attemptsMax = Math.min(10, Math.max(1, options.attemptsMax ?? attemptsMaxDefault));
@@ -139,8 +134,7 @@ class HostGateway implements Gateway, CallHost {
         `inference request to model '${model.name}' must specify a non-zero or non-empty correlation ID`,
       );
     }
-    let deadlineMs = Math.min(call.deadlineMs, arrivedMs + parameters.deadlineInMs);
-    if (deadlineMs - arrivedMs > deadlineInMsMax) deadlineMs = Infinity;
+    const deadlineMs = Math.min(call.deadlineMs, arrivedMs + parameters.deadlineInMs);
     if (deadlineMs <= arrivedMs) throw deadlinePassed(0);
     const bytes = Math.max(call.messageBytes, tensors.bytes);
     if (!this.admits(bytes)) {
@@ -170,7 +164,8 @@ class HostGateway implements Gateway, CallHost {
       arrivedMs,
     };
     const span = this.#tracing.start('infer', call.traceparent);
-    return new InferenceCall({ gateway: this, model, message, request, classes, bytes, span, reply });
+    const { device } = parameters;
+    return new InferenceCall({ gateway: this, model, message, request, device, classes, bytes, span, reply });
   }
 
   #find({ modelName, modelVersion }: InferRequestMessage): ServedModel {

@@ -15,15 +15,14 @@ import {
   type InferTensor,
 } from '#core/inference-message.js';
 import type { Candidate } from '#core/picker.js';
-import { beginOnReplica, candidatesOf, finishOnReplica } from '#core/routing-table.js';
+import { beginOnReplica, candidatesOf, finishOnReplica, type RoutingTable } from '#core/routing-table.js';
 import type { Tensor } from '#core/tensor.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
-import type { Clock } from '#ports/clock.js';
+import type { Clock, Timer } from '#ports/clock.js';
 import type { InferReply, InferTicket } from '#ports/inference-gateway.js';
 import { noSpan, type Span } from '#ports/tracing.js';
 import type { Delivery, ReplyTo } from '#runtime/actor.js';
 import { classify } from './classification.js';
-import type { DeadlineWheel } from './deadline-wheel.js';
 import { addReceipt } from './receipt-parameters.js';
 import type { DeviceRef, Router } from './router.js';
 import type { SequenceRoutes } from './sequence-routes.js';
@@ -32,7 +31,6 @@ import type { SequenceRoutes } from './sequence-routes.js';
 export interface CallHost {
   readonly router: Router;
   readonly clock: Clock;
-  readonly deadlines: DeadlineWheel;
   readonly sequences: SequenceRoutes;
   readonly receipts: boolean;
   readonly attemptsMax: number;
@@ -65,6 +63,8 @@ export interface CallParts {
   readonly model: ServedModel;
   readonly message: InferRequestMessage;
   readonly request: InferenceRequest;
+  /** The only device that may run it; empty for any. */
+  readonly device: string;
   readonly classes: ReadonlyMap<string, number> | undefined;
   readonly bytes: number;
   readonly span: Span;
@@ -73,8 +73,8 @@ export interface CallParts {
 
 /** One request under way: the device's reply address, and the transport's ticket. */
 export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
-  readonly deadlineMs: number;
   readonly #parts: CallParts;
+  #deadline: Timer | undefined;
   #candidate: Candidate | undefined;
   #device: DeviceRef | undefined;
   #failed: Set<string> | undefined;
@@ -91,15 +91,16 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
 
   constructor(parts: CallParts) {
     this.#parts = parts;
-    const { deadlineMs, sequence } = parts.request;
-    this.deadlineMs = deadlineMs;
+    const { sequence } = parts.request;
     this.#attemptsMax = sequence === undefined || sequence.start ? parts.gateway.attemptsMax : 1;
   }
 
   start(): void {
     const { gateway, bytes, request } = this.#parts;
     gateway.begin(bytes);
-    if (request.deadlineMs !== Infinity) gateway.deadlines.add(this);
+    if (request.deadlineMs !== Infinity) {
+      this.#deadline = gateway.clock.schedule(request.deadlineMs - gateway.clock.nowMs(), () => this.#expire());
+    }
     this.#send(undefined);
   }
 
@@ -132,8 +133,7 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
     this.#giveUp(intarsiaError('CANCELLED', 'the client cancelled or went away'));
   }
 
-  /** The deadline has passed. */
-  expire(): void {
+  #expire(): void {
     if (this.#answered) return;
     const { gateway, request } = this.#parts;
     this.#giveUp(deadlinePassed(gateway.clock.nowMs() - request.arrivedMs));
@@ -155,10 +155,10 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
       const candidates = candidatesOf(table, model.name, model.version);
       const { sequence } = request;
       let index = sequence === undefined ? -1 : gateway.sequences.find(request, sequence, candidates);
-      if (index < 0) index = table.picker.pick(request, candidates, nowMs, this.#failed ?? nobody);
+      if (index < 0) index = this.#choose(table, candidates, nowMs);
       const candidate = candidates[index];
       if (candidate === undefined) {
-        error ??= noReplica(model, candidates);
+        error ??= noReplica(model, candidates, this.#parts.device);
         break;
       }
       if (sequence !== undefined) gateway.sequences.follow(request, sequence, candidate);
@@ -168,7 +168,17 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
       error = this.#tellDevice(candidate);
       if (error === undefined) return;
     }
-    this.#fail(error ?? noReplica(model, []));
+    this.#fail(error ?? noReplica(model, [], ''));
+  }
+
+  /** Index of the picker's choice, or of the device the client insists on; -1 for none. */
+  #choose(table: RoutingTable, candidates: readonly Candidate[], nowMs: number): number {
+    const { request, device } = this.#parts;
+    const failed = this.#failed ?? nobody;
+    if (device === '') return table.picker.pick(request, candidates, nowMs, failed);
+    return candidates.findIndex(
+      ({ replica, load }) => replica.stages[0]?.device === device && load.ready && !failed.has(replica.id),
+    );
   }
 
   /** Undefined when the device took the request, or has answered it for good already. */
@@ -238,7 +248,7 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
 
   #finish(outcome: InferenceOutcome): void {
     const { gateway, request, span } = this.#parts;
-    if (request.deadlineMs !== Infinity) gateway.deadlines.remove(this);
+    this.#deadline?.cancel();
     if (span.recording) {
       span.set({
         'intarsia.model': request.model,
@@ -293,7 +303,14 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
   }
 }
 
-function noReplica(model: ServedModel, candidates: readonly Candidate[]): IntarsiaError {
+function noReplica(model: ServedModel, candidates: readonly Candidate[], device: string): IntarsiaError {
+  if (device !== '' && !model.devices.some((id) => id === device)) {
+    return intarsiaError(
+      'INVALID_ARGUMENT',
+      `parameter 'intarsia_device' is '${device}'; model '${model.name}' is on ${model.devices.join(', ')}`,
+      { device },
+    );
+  }
   return candidates.length === 0
     ? intarsiaError('UNAVAILABLE', `no device serves model '${model.name}' version ${model.version} now`)
     : intarsiaError(

@@ -15,6 +15,8 @@ export interface RequestParameters {
   /** Milliseconds from arrival; Infinity when none is given. */
   readonly deadlineInMs: number;
   readonly sloMs: number;
+  /** The only device that may run it; empty for any. */
+  readonly device: string;
   readonly billing: Billing;
 }
 
@@ -28,6 +30,7 @@ const plainParameters: RequestParameters = {
   queueTimeoutUs: 0,
   deadlineInMs: Infinity,
   sloMs: 0,
+  device: '',
   billing: anonymousBilling,
 };
 
@@ -46,6 +49,7 @@ export function readParameters(parameters: InferParameters, call: InferCall): Re
   let deadlineInMs = Infinity;
   let sloMs = call.sloMs;
   let tenant = caller.tenant;
+  let device = '';
   let project = '';
   let user = '';
   for (const [key, parameter] of parameters) {
@@ -76,6 +80,9 @@ export function readParameters(parameters: InferParameters, call: InferCall): Re
       case 'intarsia_slo_ms':
         sloMs = milliseconds(key, parameter);
         break;
+      case 'intarsia_device':
+        device = text(key, parameter);
+        break;
       case 'intarsia_tenant':
         tenant = namedTenant(text(key, parameter), caller);
         break;
@@ -98,6 +105,7 @@ export function readParameters(parameters: InferParameters, call: InferCall): Re
     queueTimeoutUs,
     deadlineInMs,
     sloMs,
+    device,
     billing: { tenant, project, user },
   };
 }
