@@ -36,6 +36,8 @@ export interface LaunchChoice {
 export interface BatchingPolicy {
   /** Goes into the decision log. */
   readonly name: string;
+  /** Whether it is asked when one queue alone has work: true for policies that wait or cap batches. */
+  readonly decidesAlone: boolean;
   /** `views` holds at least one. */
   choose(views: readonly LaunchView[], nowMs: number, choice: LaunchChoice): void;
 }

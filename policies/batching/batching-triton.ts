@@ -19,6 +19,7 @@ export function tritonBatching(options: TritonBatchingOptions = {}): BatchingPol
   const agingMs = options.agingMs ?? 1000;
   return {
     name: 'triton',
+    decidesAlone: false,
     choose(views: readonly LaunchView[], nowMs: number, choice: LaunchChoice): void {
       let best = 0;
       let bestUrgency = Infinity;

@@ -156,6 +156,30 @@ export const metricCatalogue = {
     labels: perModelAndDevice,
     help: 'Cost on the receipts of answered requests; the source of the price is on the receipt.',
   },
+  intarsia_device_permits_free: {
+    type: 'gauge',
+    unit: 'permits',
+    labels: perDevice,
+    help: 'Batches that may be handed to the executor now.',
+  },
+  intarsia_device_busy_share: {
+    type: 'gauge',
+    unit: 'share, 0 to 1',
+    labels: perDevice,
+    help: 'Share of the last interval with at least one run in the executor.',
+  },
+  intarsia_device_model_bytes: {
+    type: 'gauge',
+    unit: 'bytes',
+    labels: perDevice,
+    help: 'Memory that loaded models hold on the device: measured where the executor tells, estimated otherwise.',
+  },
+  intarsia_device_model_bytes_max: {
+    type: 'gauge',
+    unit: 'bytes',
+    labels: perDevice,
+    help: 'Memory that models may hold on the device.',
+  },
   intarsia_device_utilization: {
     type: 'gauge',
     unit: 'share, 0 to 1',
