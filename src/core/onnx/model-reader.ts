@@ -150,7 +150,18 @@ function readGraph(reader: WireReader, place: Encoded, budget: ReadBudget): Grap
         reader.skip();
     }
   }
-  return { ...place, name, nodes, initializers, sparseInitializers, inputs, outputs, values };
+  return {
+    start: place.start,
+    bodyStart: place.bodyStart,
+    end: place.end,
+    name,
+    nodes,
+    initializers,
+    sparseInitializers,
+    inputs,
+    outputs,
+    values,
+  };
 }
 
 function readNode(reader: WireReader, place: Encoded, budget: ReadBudget): NodeView {
@@ -190,7 +201,18 @@ function readNode(reader: WireReader, place: Encoded, budget: ReadBudget): NodeV
         reader.skip();
     }
   }
-  return { ...place, inputs, outputs, name, opType, domain, overload, attributes };
+  return {
+    start: place.start,
+    bodyStart: place.bodyStart,
+    end: place.end,
+    inputs,
+    outputs,
+    name,
+    opType,
+    domain,
+    overload,
+    attributes,
+  };
 }
 
 function readAttribute(reader: WireReader, place: Encoded, budget: ReadBudget): AttributeView {
@@ -230,7 +252,17 @@ function readAttribute(reader: WireReader, place: Encoded, budget: ReadBudget): 
         reader.skip();
     }
   }
-  return { ...place, name, type, refName, tensors, sparseTensors, graphs };
+  return {
+    start: place.start,
+    bodyStart: place.bodyStart,
+    end: place.end,
+    name,
+    type,
+    refName,
+    tensors,
+    sparseTensors,
+    graphs,
+  };
 }
 
 function readFunction(reader: WireReader, place: Encoded, budget: ReadBudget): FunctionView {
@@ -268,7 +300,18 @@ function readFunction(reader: WireReader, place: Encoded, budget: ReadBudget): F
         reader.skip();
     }
   }
-  return { ...place, name, domain, overload, inputs, outputs, nodes, opsets };
+  return {
+    start: place.start,
+    bodyStart: place.bodyStart,
+    end: place.end,
+    name,
+    domain,
+    overload,
+    inputs,
+    outputs,
+    nodes,
+    opsets,
+  };
 }
 
 function readOpset(reader: WireReader, place: Encoded, budget: ReadBudget): OpsetView {
@@ -287,5 +330,5 @@ function readOpset(reader: WireReader, place: Encoded, budget: ReadBudget): Opse
         reader.skip();
     }
   }
-  return { ...place, domain, version };
+  return { start: place.start, bodyStart: place.bodyStart, end: place.end, domain, version };
 }

@@ -28,14 +28,15 @@ export type ValueType =
       /** Number of TensorProto.DataType; 0 when the file does not say. */
       readonly dataType: number;
       /** Undefined: the rank is unknown. Empty: a scalar. */
-      readonly shape?: readonly Dimension[];
+      readonly shape: readonly Dimension[] | undefined;
     }
   | { readonly kind: 'sequence' | 'map' | 'optional' | 'opaque' };
 
 /** A ValueInfoProto: a graph's input or output, or what is said about a value between nodes. */
 export interface ValueView extends Encoded {
   readonly name: string;
-  readonly type?: ValueType;
+  /** Undefined: the file does not say. */
+  readonly type: ValueType | undefined;
 }
 
 /** A TensorProto without its data. */
@@ -46,7 +47,8 @@ export interface TensorView extends Encoded {
   readonly dims: readonly number[];
   /** Bytes of the elements, in the file or outside of it, by type and shape; for strings the bytes of the texts. */
   readonly dataBytes: number;
-  readonly external?: ExternalData;
+  /** Where the data lies when it is in another file. */
+  readonly external: ExternalData | undefined;
 }
 
 export interface SparseTensorView extends Encoded {

@@ -11,8 +11,12 @@ import type { Encoded } from './model-view.js';
 
 /** Messages inside messages, as common protobuf readers allow. */
 export const messageDepthMax = 100;
-/** Nodes, tensors, values, attributes, names and dimensions together. The largest models in use have about 200,000. */
+/**
+ * Names and numbers that are kept, a message (node, tensor, value, attribute) counting as four. The largest models in
+ * use have some 100,000; a file at the bound takes about 400 MB while it is read.
+ */
 export const piecesMax = 4_000_000;
+const messagePieces = 4;
 
 export class ReadBudget {
   #depth = 0;
@@ -29,7 +33,7 @@ export class ReadBudget {
     reader.expect(wireType.bytes);
     const start = reader.fieldStart;
     const inner = reader.message();
-    this.take(1);
+    this.take(messagePieces);
     this.#depth += 1;
     if (this.#depth > messageDepthMax) {
       throw intarsiaError(
@@ -55,7 +59,7 @@ export class ReadBudget {
 }
 
 function tooMany(): Error {
-  return intarsiaError('MODEL_INVALID', `the model has more than ${piecesMax} nodes, tensors, values and names`, {
+  return intarsiaError('MODEL_INVALID', `the model has more nodes, tensors, values and names than are read: ${piecesMax}, a message counting as ${messagePieces}`, {
     piecesMax,
   });
 }

@@ -76,7 +76,16 @@ export function readTensor(reader: WireReader, place: Encoded, budget: ReadBudge
         `is ${onnxDataTypeName(dataType)} ${formatShape(dims)} and takes ${dataBytes} bytes; its external data has ${external.length}`,
       );
     }
-    return { ...place, name, dataType, dims, dataBytes, external };
+    return {
+      start: place.start,
+      bodyStart: place.bodyStart,
+      end: place.end,
+      name,
+      dataType,
+      dims,
+      dataBytes,
+      external,
+    };
   }
   if (rawBytes !== undefined && rawBytes > 0 && dataType !== onnxDataType.STRING && rawBytes !== dataBytes) {
     throw invalid(
@@ -84,7 +93,16 @@ export function readTensor(reader: WireReader, place: Encoded, budget: ReadBudge
       `is ${onnxDataTypeName(dataType)} ${formatShape(dims)} and takes ${dataBytes} bytes; it has ${rawBytes}`,
     );
   }
-  return { ...place, name, dataType, dims, dataBytes };
+  return {
+    start: place.start,
+    bodyStart: place.bodyStart,
+    end: place.end,
+    name,
+    dataType,
+    dims,
+    dataBytes,
+    external: undefined,
+  };
 }
 
 /** Reads one SparseTensorProto. @throws MODEL_INVALID when its values or indices are missing. */
@@ -106,7 +124,7 @@ export function readSparseTensor(reader: WireReader, place: Encoded, budget: Rea
   if (values === undefined || indices === undefined) {
     throw invalid(values?.name ?? '', 'is sparse and lacks its values or its indices');
   }
-  return { ...place, name: values.name, values, indices };
+  return { start: place.start, bodyStart: place.bodyStart, end: place.end, name: values.name, values, indices };
 }
 
 function readPair(reader: WireReader, pairs: Map<string, string>, budget: ReadBudget): void {

@@ -30,7 +30,7 @@ export function readValue(reader: WireReader, place: Encoded, budget: ReadBudget
         reader.skip();
     }
   }
-  return { ...place, name, ...(type === undefined ? {} : { type }) };
+  return { start: place.start, bodyStart: place.bodyStart, end: place.end, name, type };
 }
 
 function readType(reader: WireReader, name: string, budget: ReadBudget): ValueType | undefined {
@@ -95,7 +95,7 @@ function readTensorType(
         reader.skip();
     }
   }
-  return { kind, dataType, ...(shape === undefined ? {} : { shape }) };
+  return { kind, dataType, shape };
 }
 
 function readShape(reader: WireReader, budget: ReadBudget): readonly Dimension[] {
