@@ -11,10 +11,8 @@ export interface ClientReceipt {
   readonly emulated: boolean;
   /** Microseconds from arrival to the hand-over to the executor. */
   readonly queueUs: number;
-  readonly computeInputUs: number;
-  /** Microseconds inside the engine, for the whole batch. */
-  readonly computeInferUs: number;
-  readonly computeOutputUs: number;
+  /** Microseconds of computing, for the whole batch: making the engine's tensors, running, and making bytes of results. */
+  readonly computeUs: number;
   /** Microseconds between processes and hosts. */
   readonly linkUs: number;
   /** Items of the batch it ran in, its own included. */
@@ -48,9 +46,7 @@ export function receiptOfParameters(parameters: InferParameters): ClientReceipt 
     device,
     emulated: text('emulated') === 'true',
     queueUs: number('queue_us') ?? 0,
-    computeInputUs: number('compute_input_us') ?? 0,
-    computeInferUs: number('compute_infer_us') ?? 0,
-    computeOutputUs: number('compute_output_us') ?? 0,
+    computeUs: number('compute_us') ?? 0,
     linkUs: number('link_us') ?? 0,
     batchItems: number('batch_items') ?? 0,
     billedUnits: number('billed_units') ?? 0,

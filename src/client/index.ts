@@ -2,6 +2,7 @@
 export { connect, InferenceClient } from './client.js';
 export type { LoadOptions, ManualStream, ModelCallOptions, StreamOptions, StreamRequest } from './client.js';
 export type { CallOptions, CallStatistics } from './caller.js';
+export { receiptOfParameters } from './client-receipt.js';
 export type { ClientReceipt } from './client-receipt.js';
 export type { InferInputs, InferOptions, OutputRequest, ParameterValue, SequenceOptions } from './infer-request.js';
 export { InferResult } from './infer-result.js';

@@ -36,6 +36,8 @@ export interface InferOptions extends CallOptions {
   readonly priority?: number;
   /** Microseconds the request may wait in the model's queue, where the model lets requests say so. */
   readonly queueTimeoutUs?: number;
+  /** Milliseconds within which the answer is useful: what schedulers aim at. Unlike a deadline it ends nothing. */
+  readonly sloMs?: number;
   /** A request of a sequence changes the state on the server, so it is never retried. */
   readonly sequence?: SequenceOptions;
   /** Who pays, beside the tenant that the token names: goes into the receipt. */
@@ -93,6 +95,7 @@ function requestParameters(options: InferOptions): InferParameters {
   }
   if (options.priority !== undefined) parameters.set('priority', whole('priority', options.priority));
   if (options.queueTimeoutUs !== undefined) parameters.set('timeout', whole('queueTimeoutUs', options.queueTimeoutUs));
+  if (options.sloMs !== undefined) parameters.set('intarsia_slo_ms', parameterOf('sloMs', options.sloMs));
   if (options.project !== undefined) parameters.set('intarsia_project', { kind: 'string', value: options.project });
   if (options.user !== undefined) parameters.set('intarsia_user', { kind: 'string', value: options.user });
   for (const [name, value] of Object.entries(options.parameters ?? {})) parameters.set(name, parameterOf(name, value));

@@ -15,8 +15,8 @@ import {
   ServerMetadataResponse,
   ServerReadyResponse,
 } from '#gen/inference.js';
-import { connect, IntarsiaError } from '../../src/client/index.js';
-import type { ClientOptions, InferenceClient } from '../../src/client/index.js';
+import { connect, IntarsiaError } from '#client/index.js';
+import type { ClientOptions, InferenceClient } from '#client/index.js';
 import { echo, echoOf, startPretendServer, StatusError } from './pretend-server.js';
 import type { PretendServer, UnaryHandler } from './pretend-server.js';
 
@@ -230,7 +230,7 @@ describe('infer', () => {
     const parameters = new Map<string, InferParameter>([
       ['intarsia_device', { kind: 'string', value: 'cpu:0' }],
       ['intarsia_queue_us', { kind: 'int64', value: 120n }],
-      ['intarsia_compute_infer_us', { kind: 'int64', value: 900n }],
+      ['intarsia_compute_us', { kind: 'int64', value: 900n }],
       ['intarsia_batch_items', { kind: 'int64', value: 8n }],
       ['intarsia_cost_usd', { kind: 'string', value: '1.5e-7' }],
     ]);
@@ -241,7 +241,7 @@ describe('infer', () => {
     expect(receipt).toMatchObject({
       device: 'cpu:0',
       queueUs: 120,
-      computeInferUs: 900,
+      computeUs: 900,
       batchItems: 8,
       costUsd: 1.5e-7,
     });

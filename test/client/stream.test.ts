@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { connect } from '../../src/client/index.js';
-import type { InferenceClient, StreamItem, StreamOptions, StreamRequest } from '../../src/client/index.js';
+import { connect } from '#client/index.js';
+import type { InferenceClient, StreamItem, StreamOptions, StreamRequest } from '#client/index.js';
 import { startPretendServer, StatusError, streamEcho, streamError } from './pretend-server.js';
 import type { PretendServer, StreamHandler } from './pretend-server.js';
 
