@@ -62,6 +62,8 @@ type Done = ReplyTo<{ readonly ok: true }>;
 
 /** Times a load is tried again because the executor was lost beside it. */
 const loadAttemptsMax = 10;
+/** Longest timer: a day. A further moment is looked at again then. */
+const timerMsMax = 86_400_000;
 /** Milliseconds until a failed canary is repeated, unless the period is shorter. */
 const canaryAgainMs = 1000;
 
@@ -505,7 +507,7 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
   #wakeAt(atMs: number, nowMs: number): void {
     if (atMs === Infinity || (this.#timer !== undefined && this.#timer.atMs <= atMs)) return;
     this.#timer?.cancel();
-    const timer = this.#context.schedule(Math.max(0, atMs - nowMs), { type: 'tick' });
+    const timer = this.#context.schedule(Math.min(timerMsMax, Math.max(0, atMs - nowMs)), { type: 'tick' });
     this.#timer = {
       atMs,
       cancel: () => {
