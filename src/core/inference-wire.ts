@@ -332,7 +332,7 @@ function tooMany(what: string, max: number): Error {
 }
 
 /**
- * A message ready to be sent: its small fields are encoded, its tensors are still where they were. `copyTo` writes all of
+ * A message ready to be sent: its small fields are encoded, its tensors are still where they were. `copy` writes all of
  * it into a frame, so that tensors are copied once on their way out.
  */
 export class EncodedMessage {
@@ -349,7 +349,7 @@ export class EncodedMessage {
   }
 
   /** Writes the message at `offset`; `target` has room for `byteLength` bytes. */
-  copyTo(target: Uint8Array, offset: number): void {
+  copy(target: Uint8Array, offset: number): void {
     target.set(this.#head, offset);
     let at = offset + this.#head.byteLength;
     for (const raw of this.#raws) {
@@ -371,7 +371,7 @@ export class EncodedMessage {
   /** The message in one piece. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(this.byteLength);
-    this.copyTo(bytes, 0);
+    this.copy(bytes, 0);
     return bytes;
   }
 }

@@ -154,7 +154,7 @@ describe('against the generated codec', () => {
     };
     const encoded = encodeInferRequest(message);
     const frame = new Uint8Array(encoded.byteLength + 5);
-    encoded.copyTo(frame, 5);
+    encoded.copy(frame, 5);
     expect(plain(decodeInferRequest(frame.subarray(5)))).toEqual(plain(message));
   });
 });

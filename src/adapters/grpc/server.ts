@@ -1,0 +1,206 @@
+/**
+ * The gRPC port: the inference service, MLServer's model control, health and reflection, bound to handlers that know
+ * nothing of gRPC. It owns sockets, limits, TLS and the translation of errors; what requests mean is src/server's.
+ */
+import { readFileSync } from 'node:fs';
+import {
+  Server,
+  ServerCredentials,
+  type sendUnaryData,
+  type ServerDuplexStream,
+  type ServerOptions,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+} from '@grpc/grpc-js';
+import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
+import type { EncodedMessage } from '#core/inference-wire.js';
+import type { Log } from '#ports/log.js';
+import { tuneHttp2 } from './flow-control.js';
+import { handleHealthCheck, handleHealthWatch, healthCheckPath, healthWatchPath, type GrpcHealth } from './health.js';
+import { handleInfer, headerOf, monotonicDeadline, type GrpcContext } from './infer-handlers.js';
+import { handleStreamInfer } from './infer-stream.js';
+import { inferPath, streamInferPath, unaryMethods, type GrpcServices, type UnaryMethod } from './methods.js';
+import { addReflection } from './reflection.js';
+import { statusOf } from './status.js';
+
+export interface GrpcServerOptions extends GrpcContext {
+  readonly services: GrpcServices;
+  readonly health: GrpcHealth;
+  readonly log: Log;
+  /** Address to listen on; port 0 chooses a free one. */
+  readonly bindAddress: string;
+  readonly port: number;
+  /** PEM files; absent: plain text. */
+  readonly tls?: {
+    readonly certificatePath: string;
+    readonly keyPath: string;
+    /** Set: clients must show a certificate of this authority. */
+    readonly clientAuthorityPath: string;
+  };
+  /** Bytes of one message, either way. */
+  readonly messageBytesMax: number;
+  readonly connectionsMax: number;
+  readonly headerBytesMax: number;
+  /** Calls of one connection at once; further ones wait at the client. Default 1,024. */
+  readonly callsPerConnectionMax?: number;
+  /** Requests of one ModelStreamInfer in flight; then the stream is not read until one is answered. Default 256. */
+  readonly requestsPerStreamMax?: number;
+  /** HTTP/2 receive window of each connection and stream, bytes. Default 16 MiB. Higher: large tensors flow faster, more memory a connection. */
+  readonly windowBytes?: number;
+}
+
+export interface RunningGrpcServer {
+  readonly port: number;
+  /** Takes no new calls, waits up to `graceMs` for those under way, then ends them. */
+  stop(graceMs: number): Promise<void>;
+}
+
+const callsPerConnectionMaxDefault = 1024;
+const requestsPerStreamMaxDefault = 256;
+const windowBytesDefault = 16 * 1024 * 1024;
+const frameBytesMax = 1024 * 1024;
+/** A silent connection is asked whether it lives after this long, ms, and closed when it does not answer in time. */
+const keepaliveMs = 60_000;
+const keepaliveTimeoutMs = 20_000;
+
+/** @throws CONFIG_INVALID when a TLS file cannot be used, FAILED_PRECONDITION when the port cannot be opened. */
+export async function startGrpcServer(options: GrpcServerOptions): Promise<RunningGrpcServer> {
+  const limits: ServerOptions = {
+    'grpc.max_receive_message_length': options.messageBytesMax,
+    'grpc.max_send_message_length': options.messageBytesMax,
+    'grpc.max_concurrent_streams': options.callsPerConnectionMax ?? callsPerConnectionMaxDefault,
+    'grpc.keepalive_time_ms': keepaliveMs,
+    'grpc.keepalive_timeout_ms': keepaliveTimeoutMs,
+    'grpc.enable_channelz': 0,
+  };
+  const server = new Server(limits);
+  server.addService(definition(), implementation(options));
+  addReflection(server);
+  const port = await listen(server, options);
+  tuneHttp2(
+    server,
+    {
+      windowBytes: options.windowBytes ?? windowBytesDefault,
+      frameBytesMax,
+      headerBytesMax: options.headerBytesMax,
+      connectionsMax: options.connectionsMax,
+    },
+    options.log,
+  );
+  return { port, stop: (graceMs) => stop(server, graceMs) };
+}
+
+const passBuffer = (bytes: Buffer): Buffer => bytes;
+/** See infer-handlers.ts: the library measures and copies what this returns, and does nothing else with it. */
+const passEncoded = (message: EncodedMessage): Buffer => message as unknown as Buffer;
+
+/** All methods in one definition: the library tells them apart by path. */
+function definition(): ServiceDefinition {
+  const shape = (path: string, streams: { readonly request?: true; readonly response?: true }) => ({
+    path,
+    requestStream: streams.request === true,
+    responseStream: streams.response === true,
+    requestSerialize: passBuffer,
+    requestDeserialize: passBuffer,
+    responseSerialize: path === inferPath || path === streamInferPath ? passEncoded : passBuffer,
+    responseDeserialize: passBuffer,
+  });
+  return Object.fromEntries([
+    ...unaryMethods.map(({ path }) => [path, shape(path, {})]),
+    [inferPath, shape(inferPath, {})],
+    [streamInferPath, shape(streamInferPath, { request: true, response: true })],
+    [healthCheckPath, shape(healthCheckPath, {})],
+    [healthWatchPath, shape(healthWatchPath, { response: true })],
+  ]) as ServiceDefinition;
+}
+
+type UnaryHandler = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void;
+
+function implementation(options: GrpcServerOptions) {
+  const streamOptions = { requestsMax: options.requestsPerStreamMax ?? requestsPerStreamMaxDefault };
+  return {
+    ...Object.fromEntries(unaryMethods.map((method) => [method.path, unaryHandler(method, options)])),
+    [inferPath]: (call: ServerUnaryCall<Buffer, EncodedMessage>, callback: sendUnaryData<EncodedMessage>) =>
+      handleInfer(options, call, callback),
+    [streamInferPath]: (call: ServerDuplexStream<Buffer, EncodedMessage>) =>
+      handleStreamInfer(options, streamOptions, call),
+    [healthCheckPath]: (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) =>
+      handleHealthCheck(options, options.health, call, callback),
+    [healthWatchPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleHealthWatch(options, options.health, call),
+  };
+}
+
+function unaryHandler(method: UnaryMethod, options: GrpcServerOptions): UnaryHandler {
+  const answer = async (call: ServerUnaryCall<Buffer, Buffer>): Promise<Buffer> => {
+    const caller = options.access.authorize(method.group, 'grpc', (name) => headerOf(call.metadata, name));
+    const deadlineMs = monotonicDeadline(options, call.getDeadline());
+    const bytes = await method.answer(options.services, call.request, { caller, deadlineMs });
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  };
+  return (call, callback) => {
+    answer(call).then(
+      (bytes) => callback(null, bytes),
+      (error: unknown) => callback(statusOf(asIntarsiaError(error))),
+    );
+  };
+}
+
+function listen(server: Server, options: GrpcServerOptions): Promise<number> {
+  const host = options.bindAddress.includes(':') ? `[${options.bindAddress}]` : options.bindAddress;
+  const address = `${host}:${options.port}`;
+  const credentials = credentialsOf(options);
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (error, port) => {
+      if (error === null) resolve(port);
+      else {
+        reject(
+          intarsiaError(
+            'FAILED_PRECONDITION',
+            `the gRPC port ${address} cannot be opened: ${error.message}. Another program may use it; choose another with --grpc-port`,
+            { port: options.port },
+            error,
+          ),
+        );
+      }
+    });
+  });
+}
+
+function credentialsOf({ tls }: GrpcServerOptions): ServerCredentials {
+  if (tls === undefined) return ServerCredentials.createInsecure();
+  const read = (option: string, path: string): Buffer => {
+    try {
+      return readFileSync(path);
+    } catch (error) {
+      throw intarsiaError('CONFIG_INVALID', `${option} cannot be read: ${messageOf(error)}`, { option }, error);
+    }
+  };
+  const mutual = tls.clientAuthorityPath !== '';
+  try {
+    return ServerCredentials.createSsl(
+      mutual ? read('tls.clientAuthorityPath', tls.clientAuthorityPath) : null,
+      [
+        {
+          cert_chain: read('tls.certificatePath', tls.certificatePath),
+          private_key: read('tls.keyPath', tls.keyPath),
+        },
+      ],
+      mutual,
+    );
+  } catch (error) {
+    const known = asIntarsiaError(error);
+    if (known.code === 'CONFIG_INVALID') throw known;
+    throw intarsiaError('CONFIG_INVALID', `the TLS files cannot be used: ${known.message}`, {}, error);
+  }
+}
+
+function stop(server: Server, graceMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => server.forceShutdown(), graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
