@@ -16,7 +16,7 @@
  *     16 u64  bytes of the payload
  *     24      header, padding, payload, padding
  */
-import { intarsiaError, type IntarsiaError } from './errors.js';
+import { asIntarsiaError, intarsiaError, type IntarsiaError } from './errors.js';
 import { formatBytes, MiB } from './units.js';
 
 /** Header, payload and frame begin at multiples of this many bytes, so that 64-bit elements can be viewed in place. */
@@ -254,46 +254,44 @@ export class FrameDecoder {
     onFrame(frameIn(partial));
   }
 
-  /** Bytes of the frame whose prefix begins there, after checking it. */
   #measure(source: Uint8Array, position: number): number {
-    const view = new DataView(source.buffer, source.byteOffset + position, prefixBytes);
-    if (view.getUint32(0, true) !== magic) {
-      throw this.#fail(
-        intarsiaError('INVALID_ARGUMENT', 'frame stream is malformed: a frame does not begin with ITF1'),
-      );
+    try {
+      return measureFrame(source, position, this.#frameBytesMax);
+    } catch (error) {
+      this.#failure = asIntarsiaError(error);
+      throw error;
     }
-    const headerBytes = view.getUint32(12, true);
-    if (headerBytes > headerBytesMax) {
-      throw this.#fail(
-        intarsiaError(
-          'INVALID_ARGUMENT',
-          `frame stream is malformed: a header of ${formatBytes(headerBytes)} exceeds ${formatBytes(headerBytesMax)}`,
-          { headerBytes, headerBytesMax },
-        ),
-      );
-    }
-    const payloadBytes = view.getUint32(16, true) + view.getUint32(20, true) * 2 ** 32;
-    const frameBytes = prefixBytes + alignedBytes(headerBytes) + alignedBytes(payloadBytes);
-    if (frameBytes > this.#frameBytesMax) {
-      throw this.#fail(
-        intarsiaError(
-          'REQUEST_TOO_LARGE',
-          `a frame of ${formatBytes(frameBytes)} exceeds the limit of ${formatBytes(this.#frameBytesMax)}`,
-          { frameBytes, frameBytesMax: this.#frameBytesMax },
-        ),
-      );
-    }
-    return frameBytes;
-  }
-
-  #fail(failure: IntarsiaError): IntarsiaError {
-    this.#failure = failure;
-    return failure;
   }
 
   #check(): void {
     if (this.#failure !== undefined) throw this.#failure;
   }
+}
+
+/** Bytes of the frame whose prefix begins there, after checking it. */
+function measureFrame(source: Uint8Array, position: number, frameBytesMax: number): number {
+  const view = new DataView(source.buffer, source.byteOffset + position, prefixBytes);
+  if (view.getUint32(0, true) !== magic) {
+    throw intarsiaError('INVALID_ARGUMENT', 'frame stream is malformed: a frame does not begin with ITF1');
+  }
+  const headerBytes = view.getUint32(12, true);
+  if (headerBytes > headerBytesMax) {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `frame stream is malformed: a header of ${formatBytes(headerBytes)} exceeds ${formatBytes(headerBytesMax)}`,
+      { headerBytes, headerBytesMax },
+    );
+  }
+  const payloadBytes = view.getUint32(16, true) + view.getUint32(20, true) * 2 ** 32;
+  const frameBytes = prefixBytes + alignedBytes(headerBytes) + alignedBytes(payloadBytes);
+  if (frameBytes > frameBytesMax) {
+    throw intarsiaError(
+      'REQUEST_TOO_LARGE',
+      `a frame of ${formatBytes(frameBytes)} exceeds the limit of ${formatBytes(frameBytesMax)}`,
+      { frameBytes, frameBytesMax },
+    );
+  }
+  return frameBytes;
 }
 
 /** The frame that fills these bytes; its prefix has been checked. */
@@ -313,15 +311,8 @@ function frameIn(bytes: Uint8Array): Frame {
 
 /** The frame in one whole piece, such as one that another thread sent. @throws INVALID_ARGUMENT when it is not exactly one. */
 export function decodeWholeFrame(piece: Uint8Array): Frame {
-  const decoder = new FrameDecoder({ frameBytesMax: piece.byteLength });
-  let found: Frame | undefined;
-  let count = 0;
-  decoder.push(piece, (frame) => {
-    found = frame;
-    count += 1;
-  });
-  if (found === undefined || count !== 1 || !decoder.atBoundary) {
+  if (piece.byteLength < prefixBytes || measureFrame(piece, 0, Infinity) !== piece.byteLength) {
     throw intarsiaError('INVALID_ARGUMENT', `a piece of ${piece.byteLength} bytes is not one whole frame`);
   }
-  return found;
+  return frameIn(piece);
 }

@@ -11,10 +11,10 @@ import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import type { EngineOptions } from '#core/engine-options.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
 import type { SessionId } from '#core/ids.js';
+import { readModelFacts } from '#core/onnx/model-facts.js';
 import { optimizationLevels, type OptimizationLevel } from '#core/provider.js';
 import type { Tensor, TensorSpec } from '#core/tensor.js';
 import type { LoadedSession, LoadRequest, RunResult } from '#ports/executor.js';
-import { externalDataLocations } from './external-data.js';
 import { loadFailure, runFailure } from './failures.js';
 import { loadLibrary, type LoadedLibrary } from './library.js';
 import { datatypeOfOrt, fromOrtTensor, toOrtTensor } from './tensors.js';
@@ -180,13 +180,10 @@ export class Engine {
     if (!modelsAsBytes) return library.InferenceSession.create(request.artifact.path, options);
     const bytes = await readModelFile(request.artifact.path);
     const externalData = [];
-    for (const path of externalDataLocations(bytes)) {
+    for (const path of new Set(readModelFacts(bytes).externalTensors.map((tensor) => tensor.location))) {
       externalData.push({ path, data: await readModelFile(join(dirname(request.artifact.path), path)) });
     }
-    return library.InferenceSession.create(
-      bytes,
-      externalData.length > 0 ? ({ ...options, externalData }) : options,
-    );
+    return library.InferenceSession.create(bytes, externalData.length > 0 ? { ...options, externalData } : options);
   }
 }
 

@@ -2,7 +2,6 @@
  * The two builds of ONNX Runtime, loaded on demand: `onnxruntime-node` for the providers of its native library,
  * `onnxruntime-web` for WebAssembly. Both speak the same JavaScript interface; what differs between them is kept here.
  */
-import { createRequire } from 'node:module';
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { EngineOptions } from '#core/engine-options.js';
 import { intarsiaError } from '#core/errors.js';
@@ -71,10 +70,9 @@ async function loadWebLibrary(): Promise<LoadedLibrary> {
   const web = await import('onnxruntime-web');
   // Threads of WebAssembly are further workers that nobody could supervise: one run, one thread.
   web.env.wasm.numThreads = 1;
-  const { version } = createRequire(import.meta.url)('onnxruntime-web/package.json') as { readonly version: string };
   return {
     library: web as unknown as OnnxLibrary,
-    engine: `onnxruntime-web ${version}`,
+    engine: `onnxruntime-web ${web.env.versions.web ?? web.env.versions.common}`,
     sessionOptions: { executionProviders: ['wasm'], logSeverityLevel: 3 },
     modelsAsBytes: true,
   };

@@ -1,7 +1,7 @@
 /**
  * Raw bytes ↔ ONNX Runtime's tensors. Bytes are viewed where they lie; they are copied only when they are not aligned to
  * their element size. Strings are the exception: ONNX Runtime's are JavaScript strings, so that the elements of a BYTES
- * tensor must be UTF-8.
+ * tensor must be UTF-8, and its binding takes them for texts that end at the first U+0000.
  */
 import type { Tensor as OrtTensor } from 'onnxruntime-node';
 import { datatypeBytes, type Datatype } from '#core/datatype.js';
@@ -66,7 +66,7 @@ export function toOrtTensor(library: OnnxLibrary, tensor: Tensor): OrtTensor {
     );
   }
   const size = datatypeBytes(datatype);
-  const aligned = data.byteOffset % size === 0 ? data : data.slice();
+  const aligned = data.byteOffset % size === 0 ? data : new Uint8Array(data);
   const view = new mapping.view(aligned.buffer, aligned.byteOffset, data.byteLength / size);
   return new library.Tensor(mapping.type, view as Float32Array, shape);
 }
@@ -98,16 +98,13 @@ function decodeTexts(tensor: Tensor): string[] {
   }
   const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
   return elements.map((element, index) => {
+    const problem = (text: string): Error =>
+      intarsiaError('INVALID_ARGUMENT', `input ${tensor.name}: string ${index} ${text}`, { index });
+    if (element.includes(0)) throw problem('holds U+0000, where ONNX Runtime would cut it off');
     try {
       return decoder.decode(element);
     } catch {
-      throw intarsiaError(
-        'INVALID_ARGUMENT',
-        `input ${tensor.name}: string ${index} is not UTF-8, which ONNX Runtime's strings must be`,
-        {
-          index,
-        },
-      );
+      throw problem("is not UTF-8, which ONNX Runtime's strings must be");
     }
   });
 }

@@ -88,7 +88,8 @@ interface Lane {
   readonly flights: InFlight<unknown>;
 }
 
-const allocateRaw: Allocate = (bytes) => Buffer.allocUnsafeSlow(bytes);
+/** Uninitialised memory with a buffer of its own, never from Node's shared pool, so that it can be transferred. */
+const allocateRaw: Allocate = (bytes) => new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
 const watchMs = 1_000;
 
 class ThreadExecutor implements Executor {

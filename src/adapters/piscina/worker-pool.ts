@@ -3,9 +3,9 @@
  * pool is never destroyed, and threads live until the pool is closed, because ending a thread inside ONNX Runtime aborts
  * the whole process.
  */
-import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
-import { fromErrorData } from '#core/errors.js';
+import { fromErrorData, messageOf } from '#core/errors.js';
 import type { WorkerAnswer, WorkerSetup, WorkerTask, WorkerValues } from './worker-protocol.js';
 
 export interface WorkerPoolOptions {
@@ -23,46 +23,65 @@ export interface WorkerPoolOptions {
 
 export class WorkerPool {
   readonly #pool: Piscina<WorkerTask, WorkerAnswer<unknown>>;
-  #busy = 0;
+  readonly #waiting = new Set<(error: Error) => void>();
 
   constructor(options: WorkerPoolOptions) {
     this.#pool = new Piscina<WorkerTask, WorkerAnswer<unknown>>({
-      filename: options.workerPath ?? createRequire(import.meta.url).resolve('#executor/worker.js'),
+      filename: options.workerPath ?? builtWorkerPath(),
       minThreads: 0,
       maxThreads: options.threads,
       idleTimeout: Infinity,
       concurrentTasksPerWorker: 1,
       atomics: options.idle === 'wait' ? 'sync' : 'disabled',
+      // Without this, tasks that find the thread busy go to the end of the queue again and again.
+      stricterFIFO: true,
       recordTiming: false,
       trackUnmanagedFds: false,
       workerData: options.setup,
       execArgv: [],
     });
+    // A thread that cannot even start takes no task: piscina reports it here, and its queue would wait for ever.
+    this.#pool.on('error', (error: Error) => {
+      for (const reject of this.#waiting) reject(error);
+      this.#waiting.clear();
+    });
   }
 
   /** Tasks that are with a thread or wait for one. */
   get busy(): number {
-    return this.#busy;
+    return this.#waiting.size;
   }
 
   /** Runs a task. @throws what the thread answered, or a plain Error when the thread died. */
-  async run<Task extends WorkerTask>(
+  run<Task extends WorkerTask>(
     task: Task,
     transferList: readonly ArrayBuffer[] = [],
   ): Promise<WorkerValues[Task['type']]> {
-    this.#busy += 1;
-    try {
-      const answer = await this.#pool.run(task, { transferList: transferList as ArrayBuffer[] });
-      if (!answer.ok) throw fromErrorData(answer.error);
-      return answer.value as WorkerValues[Task['type']];
-    } finally {
-      this.#busy -= 1;
-    }
+    return new Promise((resolve, reject) => {
+      this.#waiting.add(reject);
+      this.#pool.run(task, { transferList: transferList as ArrayBuffer[] }).then(
+        (answer) => {
+          this.#waiting.delete(reject);
+          if (answer.ok) resolve(answer.value as WorkerValues[Task['type']]);
+          else reject(fromErrorData(answer.error));
+        },
+        (error: unknown) => {
+          this.#waiting.delete(reject);
+          reject(error instanceof Error ? error : new Error(messageOf(error)));
+        },
+      );
+    });
   }
 
   /** Ends the threads. The caller has waited for every task: with one in flight this throws and ends nothing. */
   async close(): Promise<void> {
-    if (this.#busy > 0) throw new Error(`a worker pool with ${this.#busy} tasks in flight must not be closed`);
+    if (this.busy > 0) throw new Error(`a worker pool with ${this.busy} tasks in flight must not be closed`);
     await this.#pool.close();
   }
+}
+
+/** The built entry of the threads, also when this file itself runs from source: Node 20 starts no thread from TypeScript. */
+function builtWorkerPath(): string {
+  const entry = import.meta.url.endsWith('.ts') ? '../../../dist/src/executor/worker.js' : '../../executor/worker.js';
+  return fileURLToPath(new URL(entry, import.meta.url));
 }

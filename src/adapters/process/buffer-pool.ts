@@ -35,8 +35,11 @@ export class BufferPool {
   }
 }
 
-/** Uninitialised memory with a buffer of its own, never from Node's shared pool. */
-export const allocateRaw: Allocate = (bytes) => Buffer.allocUnsafeSlow(bytes);
+/**
+ * Uninitialised memory with a buffer of its own, never from Node's shared pool. A plain array and no Buffer, whose `slice`
+ * means something else.
+ */
+export const allocateRaw: Allocate = (bytes) => new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
 
 /** A quarter more, in whole pages, so that frames of slightly different sizes share buffers. */
 function roomyBytes(bytes: number): number {

@@ -28,7 +28,10 @@ export class FrameSocket {
   static over(socket: Socket, options: FrameSocketOptions): FrameSocket {
     const decoder = new FrameDecoder({ frameBytesMax: options.frameBytesMax, allocate: allocateRaw });
     const frames = new FrameSocket(socket, options, decoder);
-    socket.on('data', (piece: Buffer) => frames.#decode(() => decoder.push(piece, options.onFrame)));
+    socket.on('data', ({ buffer, byteOffset, byteLength }: Buffer) => {
+      const piece = new Uint8Array(buffer, byteOffset, byteLength);
+      frames.#decode(() => decoder.push(piece, options.onFrame));
+    });
     return frames;
   }
 

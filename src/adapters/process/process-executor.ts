@@ -6,8 +6,8 @@
  * long is killed, and everything in flight is rejected with EXECUTOR_LOST. Starting another is the owner's business.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { defaultEngineOptions, type EngineOptions } from '#core/engine-options.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
 import {
@@ -93,7 +93,7 @@ export async function startProcessExecutor(options: ProcessExecutorOptions): Pro
     frameBytesMax: options.frameBytesMax ?? 4 * GiB,
     inFlightMax: options.inFlightMax ?? 1_024,
     env: options.env ?? {},
-    entryPath: options.entryPath ?? createRequire(import.meta.url).resolve('#executor/process-main.js'),
+    entryPath: options.entryPath ?? builtEntryPath(),
   };
   const executor = new ProcessExecutor(settings);
   try {
@@ -435,4 +435,12 @@ async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** The built entry of the process, also when this file itself runs from source: Node 20 runs no TypeScript. */
+function builtEntryPath(): string {
+  const entry = import.meta.url.endsWith('.ts')
+    ? '../../../dist/src/executor/process-main.js'
+    : '../../executor/process-main.js';
+  return fileURLToPath(new URL(entry, import.meta.url));
 }

@@ -58,7 +58,7 @@ export class SharedArea {
     for (const range of ranges) bytes += range.byteLength;
     if (slot === 0 || bytes < payloadBytesMin || bytes > payloadBytesMax) return false;
     try {
-      return writevSync(this.fd, ranges as Uint8Array[], position(slot, direction)) === bytes;
+      return writevSync(this.fd, ranges, position(slot, direction)) === bytes;
     } catch {
       // The system's memory for such files is used up.
       return false;
