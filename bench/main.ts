@@ -10,7 +10,9 @@ interface BenchEntry {
   readonly load: () => Promise<{ readonly run: Bench }>;
 }
 
-const benches: Readonly<Record<string, BenchEntry>> = {};
+const benches: Readonly<Record<string, BenchEntry>> = {
+  actors: { about: 'tell and ask against nact and a bare array', load: () => import('./actors.js') },
+};
 
 export async function main(args: readonly string[]): Promise<number> {
   let options: { json: boolean; quick: boolean; help: boolean };

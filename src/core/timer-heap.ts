@@ -5,13 +5,13 @@
  * It knows no clock: whoever owns it says when a timer is due and takes out those whose time has come.
  */
 
-/** A timer in the heap. */
+/** A timer; in one heap at most. */
 export interface TimerEntry {
   readonly dueMs: number;
-  /** Grows with each push: breaks ties. */
+  /** Grows with each timer that is made: breaks ties. */
   readonly sequence: number;
   readonly task: () => void;
-  /** Place in the heap; -1 once it has left. */
+  /** Place in the heap; -1 while it is in none. Written by the heap. */
   place: number;
 }
 
@@ -27,12 +27,10 @@ export class TimerHeap {
     return this.entries[0];
   }
 
-  /** Adds a timer. `sequence` must grow from call to call. */
-  push(dueMs: number, sequence: number, task: () => void): TimerEntry {
-    const entry: TimerEntry = { dueMs, sequence, task, place: this.entries.length };
+  push(entry: TimerEntry): void {
+    entry.place = this.entries.length;
     this.entries.push(entry);
     this.rise(entry);
-    return entry;
   }
 
   /** Takes the timer out; false when it had left before. */

@@ -13,6 +13,8 @@ export interface Clock {
   wallMs(): number;
   /** Calls `task` once, `delayMs` from now or later. Negative delays count as 0. */
   schedule(delayMs: number, task: () => void): Timer;
+  /** Calls `task` once, when `nowMs` has reached that moment or later; for deadlines, which are moments already. */
+  scheduleAt(momentMs: number, task: () => void): Timer;
   /** Calls `task` soon, after the code that runs now. */
   defer(task: () => void): void;
 }

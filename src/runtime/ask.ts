@@ -6,18 +6,23 @@ import type { ActorAddress, Delivery } from '#core/actor-address.js';
 import { formatAddress } from '#core/actor-address.js';
 import { intarsiaError } from '#core/errors.js';
 import type { IntarsiaError } from '#core/errors.js';
-import { formatMs } from '#core/units.js';
-import type { Clock, Timer } from '#ports/clock.js';
+import type { Timer } from '#ports/clock.js';
 import type { AskOptions, Cancellation, ReplyTo } from './actor.js';
+import type { AskDeadlines, Deadlined, Span } from './ask-deadlines.js';
 import type { DeadLetters } from './dead-letters.js';
 
 /** What a question needs of the system. */
 export interface AskPorts {
-  readonly clock: Clock;
+  readonly deadlines: AskDeadlines;
   readonly deadLetters: DeadLetters;
 }
 
-export class Ask<Reply> implements ReplyTo<Reply> {
+export class Ask<Reply> implements ReplyTo<Reply>, Deadlined {
+  deadlineMs = Infinity;
+  earlier: Deadlined | undefined;
+  later: Deadlined | undefined;
+  span: Span | undefined;
+  timer: Timer | undefined;
   /** Place of the question in the mailbox of the actor that was asked. */
   position = 0;
   /** Neighbours in the list of the actor that was asked. */
@@ -30,7 +35,6 @@ export class Ask<Reply> implements ReplyTo<Reply> {
   private readonly resolve: (reply: Reply) => void;
   private readonly fail: (error: unknown) => void;
   private isOver = false;
-  private timer: Timer | undefined;
   private cancellation: Cancellation | undefined;
   private onCancel: (() => void) | undefined;
   private endListeners: (() => void)[] | undefined;
@@ -62,16 +66,26 @@ export class Ask<Reply> implements ReplyTo<Reply> {
     this.fail(error);
   }
 
-  /** True when there is no point in asking: it was cancelled before, or the deadline has passed. The question has ended then. */
+  /** Takes the deadline on. True when the question has ended with that: it was cancelled before, or the deadline is none. */
   endIfPointless(options: AskOptions): boolean {
-    if (options.cancellation?.cancelled === true) this.rejectCancelled();
-    else if (options.deadlineMs < Infinity) {
-      const leftMs = options.deadlineMs - this.ports.clock.nowMs();
-      // NaN ends here too: it is no deadline that could be kept.
-      if (leftMs > 0) this.timer = this.ports.clock.schedule(leftMs, () => this.onDeadline(leftMs));
-      else this.onDeadline(0);
+    const { deadlineMs, cancellation } = options;
+    if (cancellation?.cancelled === true) this.rejectCancelled();
+    else if (deadlineMs < Infinity) {
+      this.deadlineMs = deadlineMs;
+      this.ports.deadlines.add(this);
+    } else if (deadlineMs !== Infinity) {
+      this.reject(intarsiaError('INVALID_ARGUMENT', `a deadline must be a moment in ms; it is ${deadlineMs}`));
     }
     return this.isOver;
+  }
+
+  onDeadline(): void {
+    this.reject(
+      intarsiaError('DEADLINE_EXCEEDED', `actor ${formatAddress(this.asked)} gave no reply before the deadline`, {
+        actor: this.asked.path,
+        deadlineMs: this.deadlineMs,
+      }),
+    );
   }
 
   /** Calls the listener once the question has ended. */
@@ -110,21 +124,9 @@ export class Ask<Reply> implements ReplyTo<Reply> {
     );
   }
 
-  private onDeadline(waitedMs: number): void {
-    this.reject(
-      intarsiaError(
-        'DEADLINE_EXCEEDED',
-        waitedMs > 0
-          ? `actor ${formatAddress(this.asked)} gave no reply within ${formatMs(waitedMs)}`
-          : `the deadline had passed before actor ${formatAddress(this.asked)} was asked`,
-        { actor: this.asked.path, waitedMs },
-      ),
-    );
-  }
-
   private end(): void {
     this.isOver = true;
-    this.timer?.cancel();
+    if (this.deadlineMs < Infinity) this.ports.deadlines.remove(this);
     this.list?.remove(this);
     if (this.onCancel !== undefined) this.cancellation?.offCancel?.(this.onCancel);
     for (const listener of this.endListeners ?? []) listener();

@@ -60,6 +60,13 @@ export const actorChannelNames = {
   deadLetter: 'intarsia.actor.dead-letter',
 } as const;
 
+/** Events by the name of their channel. */
+export interface ActorEvents {
+  readonly 'intarsia.actor.lifecycle': LifecycleEvent;
+  readonly 'intarsia.actor.message': MessageEvent;
+  readonly 'intarsia.actor.dead-letter': DeadLetterEvent;
+}
+
 export interface ActorChannels {
   readonly lifecycle: DiagnosticsChannel<LifecycleEvent>;
   readonly message: DiagnosticsChannel<MessageEvent>;

@@ -22,8 +22,20 @@ export class LocalRef<Message> implements ActorRef<Message> {
   }
 
   ask<Reply>(build: (replyTo: ReplyTo<Reply>) => Message, options: AskOptions): Promise<Reply> {
-    return new Promise((resolve, reject) => {
-      this.cell.ask(new Ask<Reply>(this.ports, this.address, resolve, reject), build, options);
-    });
+    const promise = new Promise<Reply>(capture);
+    const ask = new Ask<Reply>(this.ports, this.address, captured.resolve as (reply: Reply) => void, captured.reject);
+    this.cell.ask(ask, build, options);
+    return promise;
   }
+}
+
+type Resolve = (reply: never) => void;
+type Reject = (error: unknown) => void;
+
+/** The ends of the promise that was made last: one function for all promises, instead of a closure for each. */
+const captured: { resolve: Resolve; reject: Reject } = { resolve: () => {}, reject: () => {} };
+
+function capture(resolve: Resolve, reject: Reject): void {
+  captured.resolve = resolve;
+  captured.reject = reject;
 }

@@ -18,6 +18,7 @@ import type { Random } from '#ports/random.js';
 import type { RemoteDelivery } from '#ports/remote-delivery.js';
 import type { ActorFactory, ActorRef, SpawnOptions } from './actor.js';
 import type { Ask } from './ask.js';
+import { AskDeadlines } from './ask-deadlines.js';
 import { ActorCell } from './cell.js';
 import type { CellHost, Incarnation } from './cell.js';
 import { IncarnationContext } from './context.js';
@@ -84,6 +85,7 @@ export class ActorSystem implements CellHost, ContextPorts, DistantPorts {
   readonly deadLetters: DeadLetters;
   readonly channels: ActorChannels;
   readonly dispatcher: Dispatcher;
+  readonly deadlines: AskDeadlines;
   failures = 0;
   restarts = 0;
 
@@ -109,6 +111,7 @@ export class ActorSystem implements CellHost, ContextPorts, DistantPorts {
     this.channels = actorChannels(options.diagnostics ?? silentDiagnostics);
     this.deadLetters = new DeadLetters(options.clock, this.channels.deadLetter);
     this.dispatcher = new Dispatcher(options.clock);
+    this.deadlines = new AskDeadlines(options.clock);
     if (options.metrics !== undefined) this.publish(options.metrics);
   }
 

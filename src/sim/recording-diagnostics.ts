@@ -1,5 +1,9 @@
 /** Diagnostics channels in memory, for tests: subscribe, and see what is published, in its order. */
 import type { Diagnostics, DiagnosticsChannel } from '#ports/diagnostics.js';
+import type { ActorEvents } from '#runtime/diagnostic-events.js';
+
+/** What a channel carries; of channels that are not the actors' own nothing is known. */
+type EventOf<Name extends string> = Name extends keyof ActorEvents ? ActorEvents[Name] : unknown;
 
 class MemoryChannel implements DiagnosticsChannel<unknown> {
   readonly subscribers = new Set<(event: unknown) => void>();
@@ -23,7 +27,7 @@ export class RecordingDiagnostics implements Diagnostics {
   }
 
   /** Calls the listener with every event of the channel from now on; the result ends that. */
-  subscribe<Event>(name: string, listener: (event: Event) => void): () => void {
+  subscribe<Name extends string>(name: Name, listener: (event: EventOf<Name>) => void): () => void {
     const channel = this.channel(name);
     const subscriber = listener as (event: unknown) => void;
     channel.subscribers.add(subscriber);
@@ -31,9 +35,9 @@ export class RecordingDiagnostics implements Diagnostics {
   }
 
   /** A list that every event of the channel is added to from now on. */
-  record<Event>(name: string): readonly Event[] {
-    const events: Event[] = [];
-    this.subscribe<Event>(name, (event) => void events.push(event));
+  record<Name extends string>(name: Name): readonly EventOf<Name>[] {
+    const events: EventOf<Name>[] = [];
+    this.subscribe(name, (event) => void events.push(event));
     return events;
   }
 }

@@ -6,7 +6,7 @@ import { isSameAddress } from '#core/actor-address.js';
 import type { ActorAddress } from '#core/actor-address.js';
 import type { Random } from '#ports/random.js';
 import { actorChannelNames } from '#runtime/diagnostic-events.js';
-import type { DeadLetterEvent, LifecycleEvent, MessageEvent } from '#runtime/diagnostic-events.js';
+import type { LifecycleEvent } from '#runtime/diagnostic-events.js';
 import { ActorSystem } from '#runtime/system.js';
 import type { ActorSystemOptions } from '#runtime/system.js';
 import { seededRandom } from './random.js';
@@ -60,7 +60,7 @@ export class Simulation {
   /** Resolves when that actor's life reaches such a step. Listens from now on. */
   lifecycle(address: ActorAddress, type: LifecycleEvent['type']): Promise<LifecycleEvent> {
     return new Promise((resolve) => {
-      const end = this.diagnostics.subscribe<LifecycleEvent>(actorChannelNames.lifecycle, (event) => {
+      const end = this.diagnostics.subscribe(actorChannelNames.lifecycle, (event) => {
         if (event.type !== type || !isSameAddress(event.address, address)) return;
         end();
         resolve(event);
@@ -74,16 +74,16 @@ export class Simulation {
       trace.text(`${host}/${path}`);
       trace.number(incarnation);
     };
-    diagnostics.subscribe<LifecycleEvent>(actorChannelNames.lifecycle, (event) => {
+    diagnostics.subscribe(actorChannelNames.lifecycle, (event) => {
       trace.text(event.type);
       place(event.address);
     });
-    diagnostics.subscribe<MessageEvent>(actorChannelNames.message, (event) => {
+    diagnostics.subscribe(actorChannelNames.message, (event) => {
       trace.text('message');
       place(event.address);
       trace.text(tagOf(event.message));
     });
-    diagnostics.subscribe<DeadLetterEvent>(actorChannelNames.deadLetter, (event) => {
+    diagnostics.subscribe(actorChannelNames.deadLetter, (event) => {
       trace.text(event.reason);
       place(event.address);
       trace.text(tagOf(event.message));

@@ -53,11 +53,17 @@ export class VirtualClock implements Clock {
     return this.wallStartMs + Math.floor(this.currentMs - this.startMs);
   }
 
-  /** An infinite delay gives a timer that never fires. */
   schedule(delayMs: number, task: () => void): Timer {
-    if (delayMs === Infinity) return neverTimer;
-    if (Number.isNaN(delayMs)) throw intarsiaError('INVALID_ARGUMENT', 'a timer needs a delay in ms; got NaN');
-    const entry = this.timers.push(this.currentMs + Math.max(0, delayMs), this.sequence++, task);
+    return this.scheduleAt(this.currentMs + Math.max(0, delayMs), task);
+  }
+
+  /** At Infinity: never. */
+  scheduleAt(momentMs: number, task: () => void): Timer {
+    if (momentMs === Infinity) return neverTimer;
+    if (Number.isNaN(momentMs)) throw intarsiaError('INVALID_ARGUMENT', 'a timer needs a time in ms; got NaN');
+    const dueMs = Math.max(this.currentMs, momentMs);
+    const entry: TimerEntry = { dueMs, sequence: this.sequence++, task, place: -1 };
+    this.timers.push(entry);
     return { cancel: () => void this.timers.remove(entry) };
   }
 

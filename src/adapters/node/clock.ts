@@ -2,8 +2,8 @@
  * Time of the running system. All timers share one timer of Node: arming and cancelling one costs a step in a heap, so
  * that every request can carry a deadline.
  *
- * `defer` runs at microtask speed as long as the event loop gets its turn: after `turnMsMax` or `turnTasksMax` tasks
- * without one, the next task waits for input, output and timers (setImmediate).
+ * `defer` runs at microtask speed as long as the event loop gets its turn: after `turnMsMax` without one, the next task
+ * waits until input, output and timers were served (setImmediate).
  */
 import { Deque } from '#core/deque.js';
 import { intarsiaError } from '#core/errors.js';
@@ -13,8 +13,8 @@ import type { Clock, Timer } from '#ports/clock.js';
 
 /** Deferred tasks may run this long, ms, before input and output get a turn. Higher: fewer turns of the loop, worse latency. */
 const turnMsMax = 2;
-/** Deferred tasks between two turns of the event loop, at most. */
-const turnTasksMax = 1_024;
+/** Deferred tasks between two looks at the clock: looking costs as much as a small task. */
+const turnTasksPerCheck = 4;
 /** Node's timers take at most this delay, ms; longer ones are armed again. */
 const nodeDelayMsMax = 2 ** 31 - 1;
 
@@ -25,7 +25,9 @@ export class NodeClock implements Clock {
   private sequence = 0;
   private armed: NodeJS.Timeout | undefined;
   private armedForMs = Infinity;
+  /** Whether the armed timer does not keep the process alive, and whether that is about to be looked at. */
   private isArmedIdle = false;
+  private isIdleCheckPending = false;
 
   private readonly deferred = new Deque<() => void>();
   private isDrainPending = false;
@@ -34,6 +36,8 @@ export class NodeClock implements Clock {
   /** Whether what is deferred waits for `closeTurn`, because this turn is used up. */
   private isDrainLate = false;
   private turnTasks = 0;
+  /** Number of tasks at which the clock is looked at again. */
+  private turnTasksChecked = 0;
   private turnStartMs = 0;
 
   nowMs(): number {
@@ -44,15 +48,19 @@ export class NodeClock implements Clock {
     return Date.now();
   }
 
-  /** An infinite delay gives a timer that never fires. */
   schedule(delayMs: number, task: () => void): Timer {
-    if (delayMs === Infinity) return neverTimer;
-    if (Number.isNaN(delayMs)) throw intarsiaError('INVALID_ARGUMENT', 'a timer needs a delay in ms; got NaN');
-    const nowMs = performance.now();
-    const entry = this.timers.push(nowMs + Math.max(0, delayMs), this.sequence++, task);
-    if (entry.dueMs < this.armedForMs) this.arm(entry.dueMs, nowMs);
+    return this.scheduleAt(performance.now() + Math.max(0, delayMs), task);
+  }
+
+  /** At Infinity: never. Reads no clock unless the timer becomes the one that is due first. */
+  scheduleAt(momentMs: number, task: () => void): Timer {
+    if (momentMs === Infinity) return neverTimer;
+    if (Number.isNaN(momentMs)) throw intarsiaError('INVALID_ARGUMENT', 'a timer needs a time in ms; got NaN');
+    const timer = new NodeTimer(this, momentMs, this.sequence++, task);
+    this.timers.push(timer);
+    if (momentMs < this.armedForMs) this.arm(momentMs);
     else if (this.isArmedIdle) this.setIdle(false);
-    return new HeapTimer(this, entry);
+    return timer;
   }
 
   defer(task: () => void): void {
@@ -60,16 +68,24 @@ export class NodeClock implements Clock {
     if (!this.isDrainPending) this.requestDrain();
   }
 
-  /** Takes the timer out of the heap; the timer of Node stays armed, without keeping the process alive for nothing. */
-  cancel(entry: TimerEntry): void {
-    if (this.timers.remove(entry) && this.timers.size === 0) this.setIdle(true);
+  /** Takes the timer out of the heap. Node's timer stays armed, but keeps the process alive only while one of ours waits. */
+  cancel(timer: NodeTimer): void {
+    if (!this.timers.remove(timer) || this.timers.size > 0 || this.isIdleCheckPending) return;
+    this.isIdleCheckPending = true;
+    setImmediate(this.checkIdle);
   }
 
-  private arm(dueMs: number, nowMs: number): void {
+  private readonly checkIdle = (): void => {
+    this.isIdleCheckPending = false;
+    if (this.timers.size === 0) this.setIdle(true);
+  };
+
+  private arm(dueMs: number): void {
     if (this.armed !== undefined) clearTimeout(this.armed);
     this.armedForMs = dueMs;
     this.isArmedIdle = false;
-    this.armed = setTimeout(this.fire, Math.min(Math.ceil(dueMs - nowMs), nodeDelayMsMax));
+    const delayMs = Math.max(0, Math.ceil(dueMs - performance.now()));
+    this.armed = setTimeout(this.fire, Math.min(delayMs, nodeDelayMsMax));
   }
 
   private setIdle(idle: boolean): void {
@@ -93,7 +109,7 @@ export class NodeClock implements Clock {
       }
     } finally {
       const next = this.timers.first();
-      if (next !== undefined && next.dueMs < this.armedForMs) this.arm(next.dueMs, performance.now());
+      if (next !== undefined && next.dueMs < this.armedForMs) this.arm(next.dueMs);
     }
   };
 
@@ -102,14 +118,18 @@ export class NodeClock implements Clock {
     if (!this.isTurnOpen) {
       this.isTurnOpen = true;
       this.turnTasks = 0;
+      this.turnTasksChecked = turnTasksPerCheck;
       this.turnStartMs = performance.now();
       setImmediate(this.closeTurn);
       queueMicrotask(this.drain);
-    } else if (this.turnTasks < turnTasksMax && performance.now() - this.turnStartMs < turnMsMax) {
-      queueMicrotask(this.drain);
-    } else {
-      this.isDrainLate = true;
-    }
+    } else if (this.isTurnUsedUp()) this.isDrainLate = true;
+    else queueMicrotask(this.drain);
+  }
+
+  private isTurnUsedUp(): boolean {
+    if (this.turnTasks < this.turnTasksChecked) return false;
+    this.turnTasksChecked = this.turnTasks + turnTasksPerCheck;
+    return performance.now() - this.turnStartMs >= turnMsMax;
   }
 
   /** The event loop had its turn. */
@@ -136,16 +156,21 @@ export class NodeClock implements Clock {
   };
 }
 
-class HeapTimer implements Timer {
+class NodeTimer implements Timer, TimerEntry {
+  readonly dueMs: number;
+  readonly sequence: number;
+  readonly task: () => void;
+  place = -1;
   private readonly clock: NodeClock;
-  private readonly entry: TimerEntry;
 
-  constructor(clock: NodeClock, entry: TimerEntry) {
+  constructor(clock: NodeClock, dueMs: number, sequence: number, task: () => void) {
     this.clock = clock;
-    this.entry = entry;
+    this.dueMs = dueMs;
+    this.sequence = sequence;
+    this.task = task;
   }
 
   cancel(): void {
-    this.clock.cancel(this.entry);
+    this.clock.cancel(this);
   }
 }

@@ -1,7 +1,5 @@
 /** The diagnostics port over node:diagnostics_channel: tools subscribe there by the names in docs/actors.md. */
 import { channel } from 'node:diagnostics_channel';
-import type { Diagnostics, DiagnosticsChannel } from '#ports/diagnostics.js';
+import type { Diagnostics } from '#ports/diagnostics.js';
 
-export const nodeDiagnostics: Diagnostics = {
-  channel: <Event>(name: string) => channel(name) as DiagnosticsChannel<Event>,
-};
+export const nodeDiagnostics: Diagnostics = { channel: (name) => channel(name) };
