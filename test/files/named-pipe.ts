@@ -1,0 +1,6 @@
+/** Node cannot make named pipes itself. */
+import { execFileSync } from 'node:child_process';
+
+export function mkfifoSync(path: string): void {
+  execFileSync('mkfifo', [path]);
+}
