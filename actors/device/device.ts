@@ -17,7 +17,7 @@ import type { Executor, RunResult } from '#ports/executor.js';
 import type { LaunchChoice } from '#policies/batching/batching-policy.js';
 import type { Actor, ActorContext, Signal } from '#runtime/actor.js';
 import { batchesInFlightMax, deviceHealth, type Health } from './behavior.js';
-import type { CrashAttribution } from './crash-attribution.js';
+import type { Activity, CrashAttribution } from './crash-attribution.js';
 import { ExecutorSlot } from './executor-slot.js';
 import { ModelMetrics } from './model-metrics.js';
 import { ServedModel, type Waiter } from './served-model.js';
@@ -398,8 +398,8 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
     model.inFlight -= 1;
     this.#runs.delete(run);
     if (this.#runs.size === 0) this.#busyMs += nowMs - Math.max(this.#busySinceMs, this.#measuredMs);
-    if (result !== undefined) this.#attribution.survived(model.digest);
-    if (batch === undefined) this.#canaryEnded(model, result, thrown);
+    if (result !== undefined && batch !== undefined) this.#attribution.survived(model.digest, 'run');
+    if (batch === undefined) this.#canaryEnded(run, result, thrown);
     else if (result === undefined) this.#answerFailure(run, batch, asIntarsiaError(thrown), nowMs);
     else this.#answer(run, batch, result, nowMs);
     if (this.#runs.size === 0) this.#wakeHolders();
@@ -564,6 +564,7 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
       this.#loading.delete(model);
       this.#pendingLoads.delete(replyTo);
       if (outcome.kind === 'ready') {
+        this.#proved(this.#context.clock.nowMs());
         this.#install(model);
         model.metrics.loaded(outcome.loadMs);
         replyTo.tell({ ok: true, loadMs: outcome.loadMs, memoryBytes: model.memoryBytes, notes: [...model.notes] });
@@ -624,6 +625,7 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
       if (this.#over) return 'done';
       if (outcome?.kind === 'lost' && model.phase !== 'quarantined') return 'again';
       model.restoring = false;
+      if (outcome?.kind === 'ready') this.#proved(this.#context.clock.nowMs());
       if (outcome?.kind === 'refused') this.#restoreFailed(model, outcome.error);
       this.#judge();
       this.#pumpSoon();
@@ -643,13 +645,14 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
     const failures = this.#slots[model.slotIndex]?.startFailures ?? 0;
     // The executor is tried again by itself, and the session with it: what waits goes on waiting.
     if (error.code === 'DEVICE_UNAVAILABLE' && failures < this.#options.startFailuresMax) return;
+    const isOwn = error.code === 'OUT_OF_MEMORY' || error.code === 'DEVICE_UNAVAILABLE';
     if (error.code === 'OUT_OF_MEMORY') model.evicted = true;
-    else if (error.code !== 'DEVICE_UNAVAILABLE') {
+    // While the device itself fails its canary, the fault is not the model's: it is tried again with the next canary.
+    else if (!isOwn && !this.#canaryFailed) {
       if (model.phase === 'ready') model.phase = 'failed';
       model.reason = error.message;
       model.notes.push(error.message);
     }
-    const isOwn = error.code === 'OUT_OF_MEMORY' || error.code === 'DEVICE_UNAVAILABLE';
     this.#flush(model, isOwn ? error : intarsiaError('MODEL_NOT_READY', error.message, {}, error));
   }
 
@@ -734,14 +737,17 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
       restartMsMax,
       restartForgetMs,
       isWanted: (slot) => this.#isWanted(slot),
+      changed: () => {
+        this.#judge();
+      },
       started: (slot) => {
         this.#executorStarted(slot);
       },
       startFailed: (slot, error) => {
         this.#executorStartFailed(slot, error);
       },
-      lost: (slot, executor, reason) => {
-        this.#executorLost(slot, executor, reason);
+      lost: (slot, executor, reason, crashed) => {
+        this.#executorLost(slot, executor, reason, crashed);
       },
       guard: (code) => {
         this.#guard(code);
@@ -752,20 +758,19 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
   #isWanted(slot: ExecutorSlot): boolean {
     if (slot.index === 0 && this.#options.startAtOnce) return true;
     for (const model of this.#models) {
-      if (model.session === undefined && model.slotIndex === slot.index && model.phase === 'ready') return true;
+      if (model.session === undefined && model.slotIndex === slot.index && isKept(model)) return true;
     }
     return false;
   }
 
   #executorStarted(slot: ExecutorSlot): void {
     if (slot.restarts > 0) this.#memory.gauges.executorRestarts.add(1);
-    this.#canaryFailures = 0;
     const lost = [...this.#models].filter((model) => model.session === undefined && model.slotIndex === slot.index);
     // Suspects last: what is innocent serves again before they are tried.
     lost.sort(
       (a, b) => Number(this.#attribution.onProbation(a.digest)) - Number(this.#attribution.onProbation(b.digest)),
     );
-    for (const model of lost) if (!model.evicted && !model.unneeded) this.#restore(model);
+    for (const model of lost) if (isKept(model)) this.#restore(model);
     this.#judge();
     this.#pumpSoon();
   }
@@ -781,10 +786,11 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
   }
 
   /** What was in flight is rejected by the executor's own promises and answered in `run-ended`. */
-  #executorLost(slot: ExecutorSlot, executor: Executor, reason: IntarsiaError): void {
-    const suspects = new Set<ArtifactDigest>(slot.loading);
-    for (const run of this.#runs) if (run.executor === executor) suspects.add(run.model.digest);
-    const culprit = this.#attribution.crashed(suspects, this.#context.clock.nowMs());
+  #executorLost(slot: ExecutorSlot, executor: Executor, reason: IntarsiaError, crashed: boolean): void {
+    const suspects = new Map<ArtifactDigest, Activity>();
+    for (const run of this.#runs) if (run.executor === executor) suspects.set(run.model.digest, 'run');
+    for (const digest of slot.loading) suspects.set(digest, 'load');
+    const culprit = crashed ? this.#attribution.crashed(suspects, this.#context.clock.nowMs()) : undefined;
     this.#context.log.error('executor lost', {
       provider: slot.provider,
       reason: reason.message,
@@ -838,38 +844,57 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
   #canary(): void {
     const { canaryMs } = this.#options;
     const nowMs = this.#context.clock.nowMs();
-    // A failed one is soon repeated.
-    this.#context.schedule(this.#canaryFailures > 0 ? Math.min(canaryMs, canaryAgainMs) : canaryMs, { type: 'canary' });
-    const isProved = this.#canaryFailures === 0 && nowMs - this.#provedMs < canaryMs;
-    if (isProved || this.#permitsFree === 0 || this.#holds > 0) return;
-    for (const model of this.#models) {
-      const { session } = model;
-      if (session === undefined || model.zerosFail || this.#mustWaitAlone(model)) continue;
-      const run: Run = {
-        model,
-        batch: undefined,
-        executor: session.executor,
-        startedMs: nowMs,
-        order: 0,
-        cancelled: undefined,
-      };
-      this.#begin(run, session.executor.run(model.layout.zeros(session.id)));
+    const provedForMs = nowMs - this.#provedMs;
+    if (this.#canaryFailures === 0 && provedForMs < canaryMs) {
+      this.#context.schedule(canaryMs - provedForMs, { type: 'canary' });
       return;
     }
+    if (this.#permitsFree > 0 && this.#holds === 0) {
+      for (const model of this.#models) {
+        const { session } = model;
+        if (session === undefined || model.zerosFail || this.#mustWaitAlone(model)) continue;
+        const { executor, id } = session;
+        const run = { model, batch: undefined, executor, startedMs: nowMs, order: 0, cancelled: undefined };
+        this.#begin(run, executor.run(model.layout.zeros(id)));
+        return;
+      }
+    }
+    // Nothing is loaded any more: loading again is a canary too, its first run shows whether the device computes.
+    for (const model of this.#models) if (model.session === undefined && isKept(model)) this.#restore(model);
+    this.#canaryLater();
   }
 
-  #canaryEnded(model: ServedModel, result: RunResult | undefined, thrown: unknown): void {
-    if (result !== undefined) {
-      this.#proved(this.#context.clock.nowMs());
-      return;
-    }
+  /** A failed one is soon repeated. */
+  #canaryLater(): void {
+    const { canaryMs } = this.#options;
+    this.#context.schedule(this.#canaryFailures > 0 ? Math.min(canaryMs, canaryAgainMs) : canaryMs, { type: 'canary' });
+  }
+
+  get #canaryFailed(): boolean {
+    return this.#canaryFailures >= this.#options.canaryFailuresMax;
+  }
+
+  #canaryEnded(run: Run, result: RunResult | undefined, thrown: unknown): void {
+    const { model } = run;
     const error = asIntarsiaError(thrown);
+    if (result !== undefined) this.#proved(this.#context.clock.nowMs());
     // A lost executor is another matter: it is restarted.
-    if (error.code === 'EXECUTOR_LOST') return;
-    this.#canaryFailures += 1;
-    this.#canaryReason = `model '${model.model}': ${error.message}`;
-    this.#context.log.warn('canary failed', { model: model.model, error: error.message });
-    this.#judge();
+    else if (error.code !== 'EXECUTOR_LOST') {
+      this.#canaryFailures += 1;
+      this.#canaryReason = `model '${model.model}': ${error.message}`;
+      this.#context.log.warn('canary failed', { model: model.model, error: error.message });
+      // Some drivers come back only with a new process.
+      if (this.#canaryFailures === this.#options.canaryFailuresMax) this.#giveUp(run.executor, error);
+      this.#judge();
+    }
+    this.#canaryLater();
+  }
+
+  #giveUp(executor: Executor, error: IntarsiaError): void {
+    const reason = intarsiaError('EXECUTOR_LOST', `canary runs failed: ${error.message}`, {}, error);
+    for (const slot of this.#slots) {
+      if (slot.executor === executor) this.watch(slot.giveUp(executor, reason, this.#options.closeMsMax));
+    }
   }
 
   #measure(): void {
@@ -1011,6 +1036,11 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
     for (const reply of this.#drainReplies.splice(0)) reply.tell({ ok: true });
     void this.#closeSlots();
   }
+}
+
+/** Its session is to come back. */
+function isKept(model: ServedModel): boolean {
+  return (model.phase === 'ready' || model.phase === 'unloading') && !model.evicted && !model.unneeded;
 }
 
 function refuse(replyTo: Waiter, error: IntarsiaError): void {

@@ -22,9 +22,12 @@ export interface ExecutorSlotOptions {
   readonly restartForgetMs: number;
   /** Whether a failed start is tried again by itself: somebody waits for sessions to come back. */
   readonly isWanted: (slot: ExecutorSlot) => boolean;
+  /** A start begins. */
+  readonly changed: () => void;
   readonly started: (slot: ExecutorSlot) => void;
   readonly startFailed: (slot: ExecutorSlot, error: IntarsiaError) => void;
-  readonly lost: (slot: ExecutorSlot, executor: Executor, reason: IntarsiaError) => void;
+  /** `crashed`: it died; otherwise its owner gave it up. */
+  readonly lost: (slot: ExecutorSlot, executor: Executor, reason: IntarsiaError, crashed: boolean) => void;
   /** Runs code that comes from outside of a message; what it throws fails the actor. */
   readonly guard: (code: () => void) => void;
 }
@@ -74,6 +77,16 @@ export class ExecutorSlot {
 
   /** Says that this executor is gone: at once, by whoever hears of it first. Later calls for the same one do nothing. */
   markLost(executor: Executor, reason: IntarsiaError): void {
+    this.#replace(executor, reason, true);
+  }
+
+  /** Gives up an executor that lives but does not compute: it ends within `graceMs`, and another takes its place. */
+  async giveUp(executor: Executor, reason: IntarsiaError, graceMs: number): Promise<void> {
+    this.#replace(executor, reason, false);
+    await executor.close({ graceMs });
+  }
+
+  #replace(executor: Executor, reason: IntarsiaError, crashed: boolean): void {
     if (executor !== this.executor) return;
     const { clock, restartForgetMs } = this.#options;
     this.executor = undefined;
@@ -81,7 +94,7 @@ export class ExecutorSlot {
     this.restarts += 1;
     if (clock.nowMs() - this.#startedMs >= restartForgetMs) this.#attempt = 0;
     this.#startLater();
-    this.#options.lost(this, executor, reason);
+    this.#options.lost(this, executor, reason, crashed);
   }
 
   /** Ends the executor, waiting for what is in flight up to `graceMs`. Final. */
@@ -99,6 +112,7 @@ export class ExecutorSlot {
   #start(): void {
     const { guard } = this.#options;
     this.state = 'starting';
+    this.#options.changed();
     this.#options.start().then(
       (executor) => {
         guard(() => {

@@ -94,11 +94,9 @@ export class SessionKeeper {
         const outcome = await this.#loadIn(slot, model);
         if (outcome.kind !== 'refused' || outcome.error.code === 'OUT_OF_MEMORY') return outcome;
         last ??= outcome.error;
-        if (slot.index + 1 < this.#slots.length) {
-          model.notes.push(
-            `${slot.provider} cannot run it, ${this.#slots[slot.index + 1]?.provider ?? ''} is tried: ${outcome.error.message}`,
-          );
-        }
+        const next = this.#slots[slot.index + 1];
+        if (next !== undefined)
+          note(model, `${slot.provider} cannot run it, ${next.provider} is tried: ${outcome.error.message}`);
       }
       return { kind: 'refused', error: last ?? intarsiaError('DEVICE_UNAVAILABLE', 'the device has no executor') };
     } finally {
@@ -184,13 +182,13 @@ export class SessionKeeper {
     if (shortage !== undefined) throw shortage;
     // While room was made the executor may have died: the session died with it.
     if (slot.executor !== executor) throw intarsiaError('EXECUTOR_LOST', `the executor was lost: ${slot.reason}`);
-    this.#attribution.survived(model.digest);
+    this.#attribution.survived(model.digest, 'load');
     this.#holders.set(id, model);
     model.session = { id, slot, executor };
     model.slotIndex = slot.index;
     model.memoryBytes = this.ledger.bytesOf(id);
     model.evicted = false;
-    model.notes.push(...loaded.notes.filter((note) => !model.notes.includes(note)));
+    for (const text of loaded.notes) note(model, text);
     return { kind: 'ready', loadMs: loaded.loadMs };
   }
 
@@ -207,7 +205,7 @@ export class SessionKeeper {
         throw error;
       // The sizes were guessed: what fails is perhaps the guess.
       model.zerosFail = true;
-      model.notes.push(`a run on zeros failed, with sizes that may vary taken as 1: ${error.message}`);
+      note(model, `a run on zeros failed, with sizes that may vary taken as 1: ${error.message}`);
     }
   }
 
@@ -241,6 +239,11 @@ export class SessionKeeper {
       this.#log.warn('session could not be freed', { session: id, error: messageOf(thrown) });
     }
   }
+}
+
+/** A reload may have the same to say. */
+function note(model: ServedModel, text: string): void {
+  if (!model.notes.includes(text)) model.notes.push(text);
 }
 
 function estimateOf(placement: Placement): number {

@@ -79,7 +79,7 @@ export function numbers(tensor: Tensor): number[] {
 
 /** A digest that begins with the letter codes of a name, so that different artefacts differ. */
 export function digestOf(text: string): ReturnType<typeof artifactDigest> {
-  const hex = [...text].map((letter) => letter.charCodeAt(0).toString(16).padStart(2, '0')).join('');
+  const hex = Array.from(new TextEncoder().encode(text), (byte) => byte.toString(16).padStart(2, '0')).join('');
   return artifactDigest(hex.padEnd(64, '0').slice(0, 64));
 }
 
