@@ -36,6 +36,8 @@ export interface ThreadExecutorOptions {
   readonly runMsMax?: number;
   /** Milliseconds one load may take before its thread counts as hung, default 1,800,000. */
   readonly loadMsMax?: number;
+  /** Milliseconds between two looks for hung threads, default 1,000. */
+  readonly watchMs?: number;
   /** Requests in flight, default 1,024. At the bound: RESOURCE_EXHAUSTED. */
   readonly inFlightMax?: number;
   /** Built entry file of the threads. */
@@ -44,9 +46,18 @@ export interface ThreadExecutorOptions {
 
 let quarantined = 0;
 
-/** Threads of this process that were left alone because they did not come back. A host that has some should be restarted. */
+/** Threads of this process that are left alone because they do not come back. A host that keeps some should be restarted. */
 export function quarantinedThreads(): number {
   return quarantined;
+}
+
+/** Ends a pool's thread: at once when it is idle, else when it comes back, if ever. */
+async function retire(pool: WorkerPool): Promise<void> {
+  const hung = pool.busy > 0;
+  if (hung) quarantined += 1;
+  await pool.idle();
+  if (hung) quarantined -= 1;
+  await pool.close();
 }
 
 /** @throws DEVICE_UNAVAILABLE when the engine does not work here. */
@@ -58,6 +69,7 @@ export async function startThreadExecutor(options: ThreadExecutorOptions): Promi
     runMsMax: options.runMsMax ?? 600_000,
     loadMsMax: options.loadMsMax ?? 1_800_000,
     inFlightMax: options.inFlightMax ?? 1_024,
+    watchMs: options.watchMs ?? 1_000,
   });
   try {
     await executor.start();
@@ -80,6 +92,7 @@ interface Settings {
   readonly runMsMax: number;
   readonly loadMsMax: number;
   readonly inFlightMax: number;
+  readonly watchMs: number;
   readonly workerPath?: string;
 }
 
@@ -90,7 +103,6 @@ interface Lane {
 
 /** Uninitialised memory with a buffer of its own, never from Node's shared pool, so that it can be transferred. */
 const allocateRaw: Allocate = (bytes) => new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
-const watchMs = 1_000;
 
 class ThreadExecutor implements Executor {
   readonly #settings: Settings;
@@ -105,7 +117,7 @@ class ThreadExecutor implements Executor {
   constructor(settings: Settings) {
     this.#settings = settings;
     this.#sessions = new SessionLanes(settings.lanes);
-    this.#watch = setInterval(() => this.#quarantineWhenStuck(), watchMs);
+    this.#watch = setInterval(() => this.#quarantineWhenStuck(), settings.watchMs);
     this.#watch.unref();
   }
 
@@ -202,7 +214,7 @@ class ThreadExecutor implements Executor {
 
   /** Counts the task as in flight until it ends, or until the executor is lost. */
   async #settle<Value>(lane: Lane, msMax: number, start: () => Promise<Value>): Promise<Value> {
-    const value = await lane.flights.add(Math.ceil(msMax / watchMs), (number) => {
+    const value = await lane.flights.add(Math.ceil(msMax / this.#settings.watchMs), (number) => {
       start().then(
         (answer) => lane.flights.resolve(number, answer),
         (error: unknown) => {
@@ -229,8 +241,7 @@ class ThreadExecutor implements Executor {
       provider: this.#settings.provider,
     });
     for (const lane of this.#lanes) {
-      if (lane.pool.busy > 0) quarantined += 1;
-      else void lane.pool.close();
+      void retire(lane.pool);
       lane.flights.rejectAll(reason);
     }
     this.#loss.happen(reason);

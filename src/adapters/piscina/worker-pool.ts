@@ -6,6 +6,7 @@
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { fromErrorData, messageOf } from '#core/errors.js';
+import { InFlight } from '#core/in-flight.js';
 import type { WorkerAnswer, WorkerSetup, WorkerTask, WorkerValues } from './worker-protocol.js';
 
 export interface WorkerPoolOptions {
@@ -23,7 +24,7 @@ export interface WorkerPoolOptions {
 
 export class WorkerPool {
   readonly #pool: Piscina<WorkerTask, WorkerAnswer<unknown>>;
-  readonly #waiting = new Set<(error: Error) => void>();
+  readonly #tasks = new InFlight<unknown>(Infinity);
 
   constructor(options: WorkerPoolOptions) {
     this.#pool = new Piscina<WorkerTask, WorkerAnswer<unknown>>({
@@ -41,15 +42,12 @@ export class WorkerPool {
       execArgv: [],
     });
     // A thread that cannot even start takes no task: piscina reports it here, and its queue would wait for ever.
-    this.#pool.on('error', (error: Error) => {
-      for (const reject of this.#waiting) reject(error);
-      this.#waiting.clear();
-    });
+    this.#pool.on('error', (error: Error) => this.#tasks.rejectAll(error));
   }
 
   /** Tasks that are with a thread or wait for one. */
   get busy(): number {
-    return this.#waiting.size;
+    return this.#tasks.size;
   }
 
   /** Runs a task. @throws what the thread answered, or a plain Error when the thread died. */
@@ -57,20 +55,22 @@ export class WorkerPool {
     task: Task,
     transferList: readonly ArrayBuffer[] = [],
   ): Promise<WorkerValues[Task['type']]> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.add(reject);
+    return this.#tasks.add(Infinity, (number) => {
       this.#pool.run(task, { transferList: transferList as ArrayBuffer[] }).then(
         (answer) => {
-          this.#waiting.delete(reject);
-          if (answer.ok) resolve(answer.value as WorkerValues[Task['type']]);
-          else reject(fromErrorData(answer.error));
+          if (answer.ok) this.#tasks.resolve(number, answer.value);
+          else this.#tasks.reject(number, fromErrorData(answer.error));
         },
         (error: unknown) => {
-          this.#waiting.delete(reject);
-          reject(error instanceof Error ? error : new Error(messageOf(error)));
+          this.#tasks.reject(number, error instanceof Error ? error : new Error(messageOf(error)));
         },
       );
-    });
+    }) as Promise<WorkerValues[Task['type']]>;
+  }
+
+  /** Resolves once no task is with a thread. */
+  idle(): Promise<void> {
+    return this.#tasks.idle();
   }
 
   /** Ends the threads. The caller has waited for every task: with one in flight this throws and ends nothing. */

@@ -15,13 +15,16 @@ export interface FrameSocketOptions {
   readonly onFrame: (frame: Frame) => void;
   /** Where frames that are read through `open` get their memory; default: fresh memory. */
   readonly allocate?: Allocate;
-  /** The other end is gone: undefined when it ended in order, else the error. Called once. */
-  readonly onEnd: (error: Error | undefined) => void;
+  /**
+   * The other end is gone; called once. The error is undefined when it ended in order. `broken` says that it was still
+   * there, and sent what is no frame or what `onFrame` did not bear.
+   */
+  readonly onEnd: (error: Error | undefined, broken: boolean) => void;
 }
 
 export class FrameSocket {
   readonly #socket: Socket;
-  readonly #onEnd: (error: Error | undefined) => void;
+  readonly #onEnd: FrameSocketOptions['onEnd'];
   #ended = false;
 
   /** Takes over a socket that Node has made. */
@@ -111,14 +114,14 @@ export class FrameSocket {
     try {
       decode();
     } catch (error) {
-      this.#finish(error instanceof Error ? error : new Error(String(error)));
+      this.#finish(error instanceof Error ? error : new Error(String(error)), true);
       this.#socket.destroy();
     }
   }
 
-  #finish(error: Error | undefined): void {
+  #finish(error: Error | undefined, broken = false): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#onEnd(error);
+    this.#onEnd(error, broken);
   }
 }

@@ -180,7 +180,7 @@ class ProcessExecutor implements Executor {
     this.#control = FrameSocket.over(this.#child.stdio[3] as Socket, {
       frameBytesMax: MiB,
       onFrame: (frame) => this.#onControlFrame(frame),
-      onEnd: (error) => this.#onSocketEnd(error),
+      onEnd: (error, broken) => this.#onSocketEnd(error, broken),
     });
   }
 
@@ -290,7 +290,7 @@ class ProcessExecutor implements Executor {
     const socket = FrameSocket.over(this.#child.stdio[firstLaneFd + index] as Socket, {
       frameBytesMax: this.#settings.frameBytesMax,
       onFrame: (frame) => this.#onLaneFrame(lane, frame),
-      onEnd: (error) => this.#onSocketEnd(error),
+      onEnd: (error, broken) => this.#onSocketEnd(error, broken),
     });
     const opened = this.#controls
       .add(Infinity, (number) => {
@@ -389,11 +389,13 @@ class ProcessExecutor implements Executor {
     return Math.ceil(ms / this.#settings.heartbeatMs);
   }
 
-  /** A socket that ends before `close` means that the process dies or has misbehaved: make sure of it, then learn why. */
-  #onSocketEnd(error: Error | undefined): void {
-    if (this.#closing && error === undefined) return;
-    if (error !== undefined) this.#failure ??= error.message;
-    setTimeout(() => this.#child.kill('SIGKILL'), 1_000).unref();
+  /** A socket that ends before `close` means that the process dies or misbehaves: make sure of it, then learn why. */
+  #onSocketEnd(error: Error | undefined, broken: boolean): void {
+    if (broken) {
+      this.kill(`it broke the protocol: ${messageOf(error)}`);
+      return;
+    }
+    if (!this.#closing) setTimeout(() => this.#child.kill('SIGKILL'), 1_000).unref();
   }
 
   #gone(code: number | null, signal: NodeJS.Signals | null): void {
