@@ -36,10 +36,15 @@ export class AskDeadlines {
     this.clock = clock;
   }
 
-  /** Only with a finite deadline. One that has passed comes soon. */
+  /** Only with a finite deadline. One that has passed comes at once. */
   add(item: Deadlined): void {
     const number = Math.floor(item.deadlineMs / spanMs);
-    const span = this.latest?.number === number ? this.latest : this.spanOf(number);
+    const span = this.latest?.number === number ? this.latest : (this.spans.get(number) ?? this.newSpan(number));
+    if (span === undefined) {
+      this.addExact(item);
+      return;
+    }
+    this.latest = span;
     item.span = span;
     item.earlier = undefined;
     item.later = span.first;
@@ -60,16 +65,18 @@ export class AskDeadlines {
     if (span.first === undefined) this.tidySoon(span);
   }
 
-  private spanOf(number: number): Span {
-    let span = this.spans.get(number);
-    if (span === undefined) {
-      const made: Span = { number, first: undefined, timer: undefined, isToBeTidied: false };
-      made.timer = this.clock.scheduleAt(number * spanMs, () => this.begin(made));
-      this.spans.set(number, made);
-      span = made;
-    }
-    this.latest = span;
+  /** Undefined when the span has begun. The clock is read here only: once a span, not once a question. */
+  private newSpan(number: number): Span | undefined {
+    if (number * spanMs <= this.clock.nowMs()) return undefined;
+    const span: Span = { number, first: undefined, timer: undefined, isToBeTidied: false };
+    span.timer = this.clock.scheduleAt(number * spanMs, () => this.begin(span));
+    this.spans.set(number, span);
     return span;
+  }
+
+  private addExact(item: Deadlined): void {
+    if (item.deadlineMs <= this.clock.nowMs()) item.onDeadline();
+    else item.timer = this.clock.scheduleAt(item.deadlineMs, () => item.onDeadline());
   }
 
   /** Looks in a moment whether the span is still empty: with one question after the other it is in use again by then. */
@@ -91,7 +98,6 @@ export class AskDeadlines {
 
   private begin(span: Span): void {
     this.leave(span);
-    const nowMs = this.clock.nowMs();
     const items: Deadlined[] = [];
     for (let item = span.first; item !== undefined; item = item.later) items.push(item);
     // The first to have joined is last in the list; equal deadlines end in the order of the questions.
@@ -99,8 +105,7 @@ export class AskDeadlines {
       // The end of one question may have ended another.
       if (item.span !== span) continue;
       item.span = undefined;
-      if (item.deadlineMs <= nowMs) item.onDeadline();
-      else item.timer = this.clock.scheduleAt(item.deadlineMs, () => item.onDeadline());
+      this.addExact(item);
     }
   }
 }
