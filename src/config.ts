@@ -53,6 +53,13 @@ export interface EmulatedDeviceConfig {
   readonly timeScale: number;
 }
 
+/** Which devices a model goes on, whatever its own configuration says: on every one named, as with `intarsia_devices`. */
+export interface PlacementConfig {
+  readonly model: string;
+  /** Device ids or execution providers. */
+  readonly devices: readonly string[];
+}
+
 export interface HostConfig {
   readonly name: string;
   /** Folders of models, Triton's layout. At least one unless models come from elsewhere. */
@@ -78,6 +85,8 @@ export interface HostConfig {
   readonly devices: readonly string[];
   readonly remoteDevices: readonly RemoteDeviceConfig[];
   readonly emulatedDevices: readonly EmulatedDeviceConfig[];
+  /** Devices of a model, instead of what its configuration says. */
+  readonly placements: readonly PlacementConfig[];
   /** Where executors live. See docs/performance.md for what each costs. */
   readonly isolation: Isolation;
   /** Threads of one run on the CPU device. 0: all cores. 0 to 1,024, default 0. */
@@ -176,6 +185,7 @@ export function completeConfig(options: HostOptions): HostConfig {
     devices: options.devices ?? [],
     remoteDevices: (options.remoteDevices ?? []).map((device) => ({ token: '', tls: false, ...device })),
     emulatedDevices: (options.emulatedDevices ?? []).map((device) => ({ provider: 'cpu', timeScale: 1, ...device })),
+    placements: options.placements ?? [],
     isolation: options.isolation ?? 'process',
     cpuThreads: options.cpuThreads ?? 0,
     memoryShare: options.memoryShare ?? 0.9,
