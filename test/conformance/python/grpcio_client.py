@@ -34,7 +34,7 @@ class Host:
         request, response = M[f"{name}Request"], M[f"{name}Response"]
         return self._unary(SERVICE, name, request, response)
 
-    def call(self, name, timeout=TIMEOUT, **fields):
+    def call(self, name, /, timeout=TIMEOUT, **fields):
         return self.method(name)(M[f"{name}Request"](**fields), timeout=timeout)
 
     def stream(self):
