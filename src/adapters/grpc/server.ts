@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import {
   Server,
   ServerCredentials,
+  setLogger,
   type sendUnaryData,
   type ServerDuplexStream,
   type ServerOptions,
@@ -74,6 +75,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
     'grpc.keepalive_timeout_ms': keepaliveTimeoutMs,
     'grpc.enable_channelz': 0,
   };
+  setLogger(libraryLog(options.log));
   const server = new Server(limits);
   server.addService(definition(), implementation(options));
   addReflection(server);
@@ -89,6 +91,12 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
     options.log,
   );
   return { port, stop: (graceMs) => stop(server, graceMs) };
+}
+
+/** What the library would print on the console: failures reach whoever awaits them anyway. */
+function libraryLog(log: Log): Partial<Console> {
+  const write = (...words: unknown[]): void => log.debug('gRPC library', { text: words.map(String).join(' ') });
+  return { error: write, info: write, debug: write };
 }
 
 const passBuffer = (bytes: Buffer): Buffer => bytes;
