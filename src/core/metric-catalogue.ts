@@ -83,13 +83,6 @@ export const metricCatalogue = {
     labels: perModel,
     help: 'Requests that wait and are not yet with an executor.',
   },
-  nv_inference_first_response_histogram_ms: {
-    type: 'histogram',
-    unit: 'milliseconds',
-    labels: perModel,
-    help: 'Time from arrival to the first answer.',
-    buckets: [100, 500, 2000, 5000],
-  },
   nv_model_load_duration_secs: {
     type: 'gauge',
     unit: 'seconds',

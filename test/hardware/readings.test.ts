@@ -221,7 +221,14 @@ describe('host metrics', () => {
       eventLoopLagMs: { p50: 1, p99: 20, max: 300 },
       uptimeSeconds: 7,
     };
-    exportHostMetrics({ metrics, vitals: { read: () => vitals }, readings, report });
+    exportHostMetrics({
+      metrics,
+      vitals: { read: () => vitals },
+      readings,
+      report,
+      droppedLogLines: () => 4,
+      recordedRows: () => 9,
+    });
     await metrics.exposition();
     clock.ms = 1000;
     clock.task!();
@@ -231,6 +238,8 @@ describe('host metrics', () => {
     for (const line of [
       'nv_cpu_utilization 0.5',
       'nv_cpu_memory_used_bytes 400',
+      'intarsia_log_lines_dropped_total 4',
+      'intarsia_telemetry_rows_total 9',
       'intarsia_event_loop_lag_seconds{quantile="0.99"} 0.02',
       'intarsia_host_memory_bytes{kind="rss"} 3',
       `nv_gpu_power_usage{gpu_uuid="${uuid}"} 27.22`,

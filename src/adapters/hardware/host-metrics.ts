@@ -10,10 +10,15 @@ export interface HostMetricsOptions {
   readonly vitals: { read(): HostVitals };
   readonly readings: DeviceReadings;
   readonly report: DiscoveryReport;
+  /** Log lines given up so far. */
+  readonly droppedLogLines: () => number;
+  /** Finished requests recorded so far. */
+  readonly recordedRows: () => number;
 }
 
 /** Registers the metrics; from then on each scrape reads. Figures that nobody tells are not shown. */
-export function exportHostMetrics({ metrics, vitals, readings, report }: HostMetricsOptions): void {
+export function exportHostMetrics(options: HostMetricsOptions): void {
+  const { metrics, vitals, readings, report } = options;
   const gauge = (name: Parameters<typeof metric>[0], ...labels: readonly string[]): Gauge =>
     metrics.gauge(metric(name)).bind(...labels);
   const cpu = gauge('nv_cpu_utilization');
@@ -30,7 +35,12 @@ export function exportHostMetrics({ metrics, vitals, readings, report }: HostMet
   const uptime = gauge('intarsia_host_uptime_seconds');
   const devices = report.devices.map((device) => new DeviceSeries(metrics, device));
 
+  const dropped = total(metrics.counter(metric('intarsia_log_lines_dropped_total')).bind(), options.droppedLogLines);
+  const rows = total(metrics.counter(metric('intarsia_telemetry_rows_total')).bind(), options.recordedRows);
+
   metrics.onCollect(() => {
+    dropped();
+    rows();
     const now = vitals.read();
     cpu.set(now.cpuUtilization);
     memoryTotal.set(now.memoryTotalBytes);
@@ -44,6 +54,16 @@ export function exportHostMetrics({ metrics, vitals, readings, report }: HostMet
     uptime.set(now.uptimeSeconds);
     for (const series of devices) series.update(readings);
   });
+}
+
+/** Brings a counter up to a total that somebody else counts. */
+function total(counter: Counter, read: () => number): () => void {
+  let seen = 0;
+  return () => {
+    const now = read();
+    counter.add(now - seen);
+    seen = now;
+  };
 }
 
 /** Series of one device, bound when the first figure for them arrives. */

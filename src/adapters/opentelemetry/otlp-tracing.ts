@@ -130,7 +130,8 @@ function reporting(exporter: SpanExporter, log: Log): SpanExporter {
   return {
     export: (spans: ReadableSpan[], done) =>
       exporter.export(spans, (result) => {
-        const failed = Number(result.code) !== 0;
+        const { code }: { readonly code: number } = result;
+        const failed = code !== 0;
         if (failed && !failing)
           log.warn('traces cannot be delivered', { spans: spans.length, reason: result.error?.message });
         if (!failed && failing) log.info('traces are delivered again');
