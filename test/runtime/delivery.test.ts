@@ -118,10 +118,10 @@ describe('tell', () => {
       'accepted',
       'accepted',
     ]);
-    expect(system.inspect()[0]).toMatchObject({ waiting: 2, waitingBytes: 7 });
+    expect(system.inspect()[0]).toMatchObject({ waiting: 2, bytes: 7 });
     world.clock.runUntilIdle();
     expect(seen).toEqual([1, 6]);
-    expect(system.inspect()[0]).toMatchObject({ waiting: 0, waitingBytes: 0 });
+    expect(system.inspect()[0]).toMatchObject({ waiting: 0, bytes: 0 });
     expect(ref.tell(10)).toBe('accepted');
   });
 

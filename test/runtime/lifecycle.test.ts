@@ -1,7 +1,7 @@
 /** How actors fail, restart, end and are watched, with exact times. */
 import { describe, expect, it } from 'vitest';
 import { Simulation } from '#testing.js';
-import type { ActorContext, ActorFactory, ActorRef, Signal, SpawnOptions } from '#runtime/actor.js';
+import type { ActorContext, ActorFactory, ActorRef, Signal, SpawnOptions, SupervisionOptions } from '#runtime/actor.js';
 
 type Command = 'fail' | 'fail child' | 'stop' | 'stash' | 'unstash' | 'respawn' | number;
 
@@ -37,7 +37,7 @@ function describeSignal(signal: Signal): string {
   }
 }
 
-const exactly = (backoffMs: number): SpawnOptions<never>['supervision'] => ({
+const exactly = (backoffMs: number): Partial<SupervisionOptions> => ({
   backoffMsMin: backoffMs,
   backoffMsMax: backoffMs,
 });
