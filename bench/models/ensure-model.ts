@@ -60,7 +60,7 @@ export interface EnsuredModel {
 
 /** The model's file below `folder`, which is the model repository. @throws when what is built is not what was expected. */
 export async function ensureModel(kind: BenchModelKind, folder: string): Promise<EnsuredModel> {
-  const { build, digest: wanted, maxBatchSize } = benchModels[kind];
+  const { build, digest: wanted } = benchModels[kind];
   const path = join(folder, kind, '1/model.onnx');
   if ((await digestOf(path)) === wanted)
     return { kind, path, digest: wanted, bytes: (await stat(path)).size, built: false };
@@ -82,14 +82,16 @@ export async function ensureModel(kind: BenchModelKind, folder: string): Promise
     const digest = hash.digest('hex');
     if (digest !== wanted) throw new Error(`bench model '${kind}' came out as ${digest}, expected ${wanted}`);
     await rename(half, path);
-    await writeFile(join(folder, kind, 'config.pbtxt'), configOf(kind, maxBatchSize, model.graph));
+    await writeFile(join(folder, kind, 'config.pbtxt'), configOf(kind, model.graph));
     return { kind, path, digest, bytes: byteLength, built: true };
   } finally {
     await rm(half, { force: true });
   }
 }
 
-function configOf(kind: BenchModelKind, maxBatchSize: number, graph: GraphDraft): string {
+/** The configuration beside the model: everything written out, batches formed from what waits. */
+export function configOf(kind: BenchModelKind, graph: GraphDraft): string {
+  const { maxBatchSize } = benchModels[kind];
   const values = (list: readonly ValueDraft[]): string =>
     list
       .map(({ name, dataType, shape = [] }) => {

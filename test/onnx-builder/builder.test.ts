@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { float, graph, int, ints, tensor, text } from '#core/onnx/attribute.js';
+import { float, floats, graph, int, ints, tensor, text, texts } from '#core/onnx/attribute.js';
 import { GraphBuilder, onnxTensor } from '#core/onnx/builder.js';
 import { encodeModel, encodeModelBytes } from '#core/onnx/writer.js';
 import { IntarsiaError } from '#core/errors.js';
@@ -136,6 +136,23 @@ describe('ONNX builder and ONNX Runtime', () => {
       expect(Array.from(results['at']!.data as BigInt64Array)).toEqual([1n]);
       expect(results['upper']!.data).toEqual(['ONE', 'TWO']);
     }
+  });
+
+  it('operators of other domains and lists of texts and numbers are accepted and right', async () => {
+    const builder = new GraphBuilder('labels');
+    const x = builder.input('x', 'BYTES', ['n']);
+    const encoded = builder.node('LabelEncoder', [x], {
+      domain: 'ai.onnx.ml',
+      attributes: {
+        keys_strings: texts(['grün', 'rot']),
+        values_floats: floats([1.5, -2.25]),
+        default_float: float(9),
+      },
+    });
+    builder.output(encoded, 'FP32', ['n'], 'y');
+    const bytes = encodeModelBytes(builder.model({ opset: 17, domains: { 'ai.onnx.ml': 3 } }));
+    const { y } = await run(bytes, { x: new ort.Tensor('string', ['rot', 'blau', 'grün'], [3]) });
+    expect(Array.from(y!.data as Float32Array)).toEqual([-2.25, 9, 1.5]);
   });
 
   it('weights in a side file are found at aligned offsets and give the same numbers', async () => {

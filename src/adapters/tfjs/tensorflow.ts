@@ -7,6 +7,9 @@ import { dirname, sep } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 
+/** Users install it themselves: it must not be a dependency, because its install script downloads. */
+const nativePackage = '@tensorflow/tfjs-node';
+
 export type TensorflowBackend = 'tensorflow' | 'wasm' | 'cpu';
 export type Tensorflow = typeof tf;
 
@@ -34,8 +37,7 @@ export async function loadTensorflow(backend?: TensorflowBackend): Promise<Loade
 
 async function useBackend(backend: TensorflowBackend): Promise<void> {
   const require = createRequire(import.meta.url);
-  // An optional package that users install themselves: it must not be a dependency, because its install downloads.
-  if (backend === 'tensorflow') require('@tensorflow/tfjs-node');
+  if (backend === 'tensorflow') require(nativePackage);
   if (backend === 'wasm')
     setWasmPaths(dirname(require.resolve('@tensorflow/tfjs-backend-wasm/dist/tfjs-backend-wasm.wasm')) + sep);
   if (!(await tf.setBackend(backend))) throw new Error('the backend could not be started');

@@ -3,18 +3,8 @@
  *
  * `{ axis: int(1), alpha: float(0.2), pads: ints([1, 1, 1, 1]), then_branch: graph(body) }`
  */
-import type { GraphDraft } from './draft.js';
+import type { Attribute, GraphDraft } from './draft.js';
 import type { OnnxTensor } from './tensor-proto.js';
-
-export type Attribute =
-  | { readonly kind: 'float'; readonly value: number }
-  | { readonly kind: 'int'; readonly value: number | bigint }
-  | { readonly kind: 'string'; readonly value: string | Uint8Array }
-  | { readonly kind: 'tensor'; readonly value: OnnxTensor }
-  | { readonly kind: 'graph'; readonly value: GraphDraft }
-  | { readonly kind: 'floats'; readonly value: readonly number[] }
-  | { readonly kind: 'ints'; readonly value: readonly (number | bigint)[] }
-  | { readonly kind: 'strings'; readonly value: readonly (string | Uint8Array)[] };
 
 export function float(value: number): Attribute {
   return { kind: 'float', value };

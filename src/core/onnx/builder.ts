@@ -11,9 +11,8 @@
 import type { Datatype } from '../datatype.js';
 import { intarsiaError } from '../errors.js';
 import { encodeBytesElements, type Shape } from '../tensor.js';
-import type { Attribute } from './attribute.js';
 import { onnxDataType, onnxDataTypeOf, type OnnxDataTypeName } from './data-type.js';
-import type { DimensionDraft, GraphDraft, ModelDraft, NodeDraft, ValueDraft } from './draft.js';
+import type { Attribute, DimensionDraft, GraphDraft, ModelDraft, NodeDraft, ValueDraft } from './draft.js';
 import type { OnnxTensor } from './tensor-proto.js';
 
 /** Values of a tensor; the array's type is the tensor's, strings make a STRING tensor. */

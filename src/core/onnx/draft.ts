@@ -3,7 +3,6 @@
  *
  * Usually made by a GraphBuilder (builder.ts). Only what the project writes: dense tensors, no functions, no training.
  */
-import type { Attribute } from './attribute.js';
 import type { OnnxTensor } from './tensor-proto.js';
 
 /** A size, the name of one that varies (`batch`), or undefined where nothing is known. */
@@ -16,6 +15,17 @@ export interface ValueDraft {
   /** Absent: even the rank is unknown. `[]` is a scalar. */
   readonly shape?: readonly DimensionDraft[];
 }
+
+/** An attribute of a node; attribute.ts makes them. */
+export type Attribute =
+  | { readonly kind: 'float'; readonly value: number }
+  | { readonly kind: 'int'; readonly value: number | bigint }
+  | { readonly kind: 'string'; readonly value: string | Uint8Array }
+  | { readonly kind: 'tensor'; readonly value: OnnxTensor }
+  | { readonly kind: 'graph'; readonly value: GraphDraft }
+  | { readonly kind: 'floats'; readonly value: readonly number[] }
+  | { readonly kind: 'ints'; readonly value: readonly (number | bigint)[] }
+  | { readonly kind: 'strings'; readonly value: readonly (string | Uint8Array)[] };
 
 export interface NodeDraft {
   readonly opType: string;

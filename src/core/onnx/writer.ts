@@ -6,9 +6,8 @@
  */
 import { intarsiaError } from '../errors.js';
 import { WireWriter } from '../wire.js';
-import type { Attribute } from './attribute.js';
 import { onnxDataType } from './data-type.js';
-import type { GraphDraft, ModelDraft, NodeDraft, ValueDraft } from './draft.js';
+import type { Attribute, GraphDraft, ModelDraft, NodeDraft, ValueDraft } from './draft.js';
 import { writeTensorProto } from './tensor-proto.js';
 import type { OnnxTensor } from './tensor-proto.js';
 
