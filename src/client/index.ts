@@ -17,6 +17,7 @@ export type {
   RepositoryModel,
   ServerMetadata,
 } from './server-answers.js';
+export { toTensor } from './tensor-input.js';
 export type { InputValue, NestedValues, NumberArray, Scalar, TensorLike } from './tensor-input.js';
 export { OutputTensor } from './tensor-output.js';
 export type { Classification, NestedOutput } from './tensor-output.js';

@@ -45,10 +45,10 @@ export function needsDeclaredDatatype(value: InputValue): boolean {
 }
 
 /**
- * The tensor that a value stands for.
+ * The tensor that a value stands for. Plain numbers that nobody declares become FP32.
  * @throws INVALID_ARGUMENT when shape, values and datatype contradict each other.
  */
-export function toTensor(name: string, value: InputValue, declared: DeclaredDatatype): Tensor {
+export function toTensor(name: string, value: InputValue, declared: DeclaredDatatype = () => undefined): Tensor {
   const like: TensorLike = isTensorLike(value) ? value : { data: value };
   const { data } = like;
   if (data instanceof Uint8Array && like.datatype !== undefined && like.shape !== undefined) {

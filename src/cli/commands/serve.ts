@@ -1,0 +1,57 @@
+/** `intarsia serve`: serves a repository until it is told to stop. */
+import type { Command } from 'commander';
+import { intarsiaError } from '#core/errors.js';
+import { addHostFlags, readHostOptions } from '../host-flags.js';
+import { startProgress } from '../progress.js';
+import type { RunningHost } from '../program.js';
+import type { Output } from '../terminal.js';
+import { act, examples, type CommandContext } from './command-context.js';
+import { hostFacts, printHost } from './host-report.js';
+
+export function addServeCommand(parent: Command, context: CommandContext): void {
+  const command = addHostFlags(
+    parent
+      .command('serve')
+      .description('serve a model repository in Triton’s layout')
+      .addHelpText(
+        'after',
+        examples(
+          'intarsia serve --repository models',
+          'intarsia serve --repository models --model-control-mode poll --poll-seconds 5',
+          'intarsia serve --config host.yaml --bind 0.0.0.0 --tls-certificate host.pem --tls-key host.key',
+          'INTARSIA_REPOSITORY=models intarsia serve --device cpu --emulate gpu:0=nvidia-l4,timeScale=10',
+        ),
+      ),
+  );
+  command.action(() => act(context, command, (output) => serve(command, context, output)));
+}
+
+async function serve(command: Command, { program, terminal }: CommandContext, output: Output): Promise<undefined> {
+  const options = await readHostOptions(command, program, terminal.env);
+  if ((options.repositories ?? []).length === 0 && options.modelControl !== 'explicit') {
+    throw intarsiaError(
+      'CONFIG_INVALID',
+      'no model repository is named: give --repository DIR, or --model-control-mode explicit to load models by API only',
+      { option: 'repository' },
+    );
+  }
+  const progress = startProgress(output, 'starting');
+  let host: RunningHost;
+  try {
+    progress.update(0.1, 'finding devices, loading models');
+    host = await program.startHost(options);
+  } finally {
+    progress.stop();
+  }
+  try {
+    printHost(host, output);
+    output.result(hostFacts(host));
+    output.line();
+    output.line(output.style('dim', 'Serving. Press Ctrl-C to stop.'));
+    await program.untilInterrupted();
+    output.note('stopping: finishing what is in flight …');
+  } finally {
+    await host.stop();
+  }
+  return undefined;
+}

@@ -1,0 +1,125 @@
+/**
+ * What the command line needs from the rest of the program. `main.ts` fills it in; tests hand over a pretended one.
+ * Plain data both ways, so that a command prints what it was given and knows nothing of actors or adapters.
+ */
+import type { DeviceDescriptor } from '#core/device.js';
+import type { DiscoveryReport, UnusableThing } from '#core/device-discovery.js';
+import type { Clock } from '#ports/clock.js';
+import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
+import type { ClientOptions, InferenceClient } from '#client/index.js';
+import type { HostOptions } from '#config.js';
+
+export interface Program {
+  /** Version of the product, such as `0.1.0`, and of what it stands on, by name. */
+  readonly versions: { readonly intarsia: string; readonly parts: Readonly<Record<string, string>> };
+  readonly clock: Clock;
+  /** What a newcomer starts with. */
+  readonly example: ExampleRepository;
+  /**
+   * Starts a host; resolves when it serves.
+   * @throws CONFIG_INVALID, ALREADY_EXISTS (a port is taken), DEVICE_UNAVAILABLE (no usable device) …
+   */
+  startHost(options: HostOptions): Promise<RunningHost>;
+  /** Looks at the machine without starting anything. */
+  discoverDevices(options: DiscoveryOptions): Promise<DiscoveryReport>;
+  connect(options: ClientOptions): InferenceClient;
+  openLoadTransport(target: LoadTarget): LoadTransport;
+  /** Microseconds of processor time this process has used. */
+  cpuUs(): number;
+  /** @throws CONFIG_INVALID with line and column. */
+  readYamlFile(path: string): Promise<unknown>;
+  /** @throws UNIMPLEMENTED when no decoder is installed, INVALID_ARGUMENT when the file is no picture. */
+  decodePicture(path: string, request: PictureRequest): Promise<Picture>;
+  /** Resolves at the first SIGINT or SIGTERM with its name. Asked for only by commands that run until told to stop. */
+  untilInterrupted(): Promise<string>;
+}
+
+export interface ExampleRepository {
+  /** Folder of models in Triton's layout. */
+  readonly path: string;
+  readonly model: string;
+  /** Value of `--input` that shows the model at work, such as `image=examples/pictures/seven.png`. */
+  readonly input: string;
+}
+
+export interface DiscoveryOptions {
+  /** YAML file with more hardware profiles; empty for none. */
+  readonly profilesPath: string;
+}
+
+/** A host that serves. */
+export interface RunningHost {
+  readonly name: string;
+  /** `grpc` as `host:port`; `http` and `metrics` as URLs. */
+  readonly endpoints: { readonly grpc: string; readonly http: string; readonly metrics: string };
+  readonly devices: readonly HostDevice[];
+  readonly unusable: readonly UnusableThing[];
+  readonly models: readonly HostModel[];
+  /** What the operator should know, such as plain text on a public address. */
+  readonly warnings: readonly string[];
+  /** Sends requests through the host's own gRPC port and compares execution providers. */
+  selfCheck(): Promise<SelfCheck>;
+  /** Refuses new requests, finishes what is in flight, ends. */
+  stop(): Promise<void>;
+}
+
+export interface HostDevice {
+  readonly device: DeviceDescriptor;
+  /** `ready`, or what else it is. */
+  readonly health: string;
+  /** Why it is not ready; empty otherwise. */
+  readonly reason: string;
+}
+
+export interface HostModel {
+  readonly name: string;
+  readonly version: string;
+  readonly state: string;
+  /** Why it is not ready; empty otherwise. */
+  readonly reason: string;
+  /** Devices it is loaded on. */
+  readonly devices: readonly string[];
+}
+
+export interface SelfCheck {
+  readonly passed: boolean;
+  /** Why it did not pass; empty otherwise. */
+  readonly reason: string;
+  readonly model: string;
+  /** Requests that each provider answered. */
+  readonly requests: number;
+  readonly providers: readonly SelfCheckProvider[];
+  /** Largest difference between any two providers' outputs, over all requests. */
+  readonly differenceAbsolute: number;
+  readonly differenceRelative: number;
+  /** Largest relative difference that passes. */
+  readonly toleranceRelative: number;
+}
+
+export interface SelfCheckProvider {
+  readonly provider: string;
+  readonly device: string;
+  readonly emulated: boolean;
+  /** Median time of one request through the port, ms. */
+  readonly latencyMsP50: number;
+}
+
+export interface PictureRequest {
+  /** Size wanted; absent: the picture's own. */
+  readonly size?: { readonly width: number; readonly height: number };
+  /** 1 grey, 3 red green blue, 4 with alpha. */
+  readonly channels: 1 | 3 | 4;
+  /** How a picture of another shape becomes the size: `fill` stretches, `cover` crops, `contain` pads with black. */
+  readonly fit: PictureFit;
+}
+
+export const pictureFits = ['fill', 'cover', 'contain'] as const;
+export type PictureFit = (typeof pictureFits)[number];
+
+export interface Picture {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: number;
+  /** Row by row, channels side by side, 0 to 255. */
+  readonly pixels: Uint8Array;
+}
