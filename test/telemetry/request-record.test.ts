@@ -8,6 +8,7 @@ import { RequestRecordRing } from '#core/request-record-ring.js';
 import type { Billing, InferenceOutcome, InferenceRequest } from '#core/inference.js';
 import type { RequestId } from '#core/ids.js';
 import type { RequestRecord } from '#core/request-record.js';
+import type { Telemetry } from '#ports/telemetry.js';
 
 function request(
   options: { id?: number; tenant?: string; model?: string; deadlineMs?: number } = {},
@@ -128,7 +129,8 @@ describe('RequestRecordRing', () => {
 
   it('sums tenants beyond its bound under other, and loses none', () => {
     const ring = new RequestRecordRing({ keysMax: 2 });
-    for (const [index, tenant] of ['a', 'b', 'c', 'd', 'a'].entries()) ring.record(row(index + 1, tenant, 'm'));
+    const telemetry: Telemetry = ring;
+    for (const [index, tenant] of ['a', 'b', 'c', 'd', 'a'].entries()) telemetry.record(row(index + 1, tenant, 'm'));
     expect(ring.totals().map(({ tenant, model, requests }) => ({ tenant, model, requests }))).toEqual([
       { tenant: 'a', model: 'm', requests: 2 },
       { tenant: 'b', model: 'm', requests: 1 },

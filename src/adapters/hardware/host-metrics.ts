@@ -10,10 +10,10 @@ export interface HostMetricsOptions {
   readonly vitals: { read(): HostVitals };
   readonly readings: DeviceReadings;
   readonly report: DiscoveryReport;
-  /** Log lines given up so far. */
-  readonly droppedLogLines: () => number;
-  /** Finished requests recorded so far. */
-  readonly recordedRows: () => number;
+  /** Log lines given up so far; not shown when absent. */
+  readonly droppedLogLines?: () => number;
+  /** Finished requests recorded so far; not shown when absent. */
+  readonly recordedRows?: () => number;
 }
 
 /** Registers the metrics; from then on each scrape reads. Figures that nobody tells are not shown. */
@@ -35,8 +35,8 @@ export function exportHostMetrics(options: HostMetricsOptions): void {
   const uptime = gauge('intarsia_host_uptime_seconds');
   const devices = report.devices.map((device) => new DeviceSeries(metrics, device));
 
-  const dropped = total(metrics.counter(metric('intarsia_log_lines_dropped_total')).bind(), options.droppedLogLines);
-  const rows = total(metrics.counter(metric('intarsia_telemetry_rows_total')).bind(), options.recordedRows);
+  const dropped = total(metrics, 'intarsia_log_lines_dropped_total', options.droppedLogLines);
+  const rows = total(metrics, 'intarsia_telemetry_rows_total', options.recordedRows);
 
   metrics.onCollect(() => {
     dropped();
@@ -57,7 +57,9 @@ export function exportHostMetrics(options: HostMetricsOptions): void {
 }
 
 /** Brings a counter up to a total that somebody else counts. */
-function total(counter: Counter, read: () => number): () => void {
+function total(metrics: Metrics, name: Parameters<typeof metric>[0], read: (() => number) | undefined): () => void {
+  if (read === undefined) return () => {};
+  const counter = metrics.counter(metric(name)).bind();
   let seen = 0;
   return () => {
     const now = read();
