@@ -5,8 +5,9 @@
  * passes for an executor in a worker thread, in its own process, on another inference server, and emulated.
  *
  * Promises:
- * - `run` answers each call exactly once: a result, or an IntarsiaError. Calls may overlap; up to `concurrency` of them
- *   compute at once, further ones wait in order. The caller keeps the number in flight small (its permits).
+ * - `run` answers each call exactly once: a result, or an IntarsiaError. Calls may overlap; up to `concurrency` of one
+ *   session compute at once, further ones wait in order; whether sessions compute beside each other is the executor's
+ *   choice. The caller keeps the number in flight small (its permits).
  * - Input chunks are not written to and not kept after the answer. The bytes of a result belong to the caller.
  * - When the process or thread dies or hangs, everything in flight is rejected with EXECUTOR_LOST, `onLost` listeners are
  *   told, and every later call fails with EXECUTOR_LOST: an executor never comes back, its owner starts a new one.
@@ -27,7 +28,7 @@ export interface ExecutorDescription {
   readonly emulated: boolean;
   /** Name and version of the engine, such as `onnxruntime-node 1.30.0`. */
   readonly engine: string;
-  /** Runs that compute at once. */
+  /** Runs of one session that compute at once. */
   readonly concurrency: number;
   /** Process id where the executor is a process of its own, for memory and CPU accounting. */
   readonly pid?: number;
@@ -46,6 +47,20 @@ export interface LoadRequest {
   /** Name and version as the model is known to servers behind a remote executor. */
   readonly model: { readonly name: string; readonly version: string };
   readonly options: SessionOptions;
+  /** What runs of this model cost, for an executor that emulates their time; without it, it estimates from the artefact. */
+  readonly estimate?: RunEstimate;
+}
+
+/** The work of running a model once. */
+export interface RunEstimate {
+  /** Floating-point operations per item; a multiplication with its addition counts as two. */
+  readonly flopsPerItem: number;
+  /** Bytes of weights that every run reads, whatever the batch. */
+  readonly weightBytes: number;
+  /** Bytes of activations written and read per item. */
+  readonly activationBytesPerItem: number;
+  /** Operators launched one after the other. */
+  readonly operators: number;
 }
 
 export interface LoadedSession {

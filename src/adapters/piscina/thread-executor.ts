@@ -127,7 +127,8 @@ class ThreadExecutor implements Executor {
       isolation: 'thread',
       emulated: false,
       engine: this.#engine,
-      concurrency: this.#settings.lanes,
+      // A session lives in one lane.
+      concurrency: 1,
     };
   }
 

@@ -190,7 +190,8 @@ class ProcessExecutor implements Executor {
       isolation: 'process',
       emulated: false,
       engine: this.#engine,
-      concurrency: this.#settings.lanes,
+      // A session lives in one lane.
+      concurrency: 1,
       ...(this.#child.pid === undefined ? {} : { pid: this.#child.pid }),
     };
   }
