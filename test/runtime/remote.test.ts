@@ -30,7 +30,7 @@ class Wire implements RemoteDelivery {
     this.sent.push({ to, message });
     this.world.clock.defer(() => {
       const system = this.systems.get(to.host);
-      system?.ref(to).tell(system === undefined ? message : arrived(system, message));
+      if (system !== undefined) system.ref(to).tell(arrived(system, message));
     });
     return 'accepted';
   }
