@@ -180,7 +180,7 @@ describe('a device lets nobody wait in vain', () => {
     expect([valueOf(patient), patient.atMs]).toEqual(['QUEUE_TIMEOUT', 1101]);
     expect([valueOf(running), running.atMs]).toEqual([[2], 1500]);
     expect(patient.outcomes[0]).toMatchObject({
-      error: { message: expect.stringContaining('Request timeout expired') },
+      error: { message: expect.stringContaining('Request timeout expired') as unknown },
     });
   });
 
@@ -193,7 +193,7 @@ describe('a device lets nobody wait in vain', () => {
     await world.until(1001);
     expect(valueOf(answers[2]!)).toBe('QUEUE_FULL');
     expect(answers[2]!.outcomes[0]).toMatchObject({
-      error: { retryable: true, message: expect.stringContaining('Exceeds maximum queue size') },
+      error: { retryable: true, message: expect.stringContaining('Exceeds maximum queue size') as unknown },
     });
     expect(world.simulation.metrics.value('nv_inference_request_failure', 'm', '1', 'REJECTED')).toBe(1);
   });

@@ -60,7 +60,10 @@ describe('a device loads', () => {
       fallbacks: [{ provider: 'wasm', startExecutor: () => world.fallbackExecutors.start() }],
     });
     const outcome = await world.load('a', together);
-    expect(outcome).toMatchObject({ ok: true, notes: [expect.stringMatching(/cpu .*wasm .*no kernel for Foo/)] });
+    expect(outcome).toMatchObject({
+      ok: true,
+      notes: [expect.stringMatching(/cpu .*wasm .*no kernel for Foo/) as unknown],
+    });
     const answer = world.infer('m', [4]);
     await world.pass(10);
     expect(valueOf(answer)).toEqual([8]);
@@ -320,7 +323,7 @@ describe('a device survives its executor', () => {
     await world.until(12_000);
     expect(await world.status()).toMatchObject({
       health: 'failed',
-      reason: expect.stringContaining('uncorrectable memory error'),
+      reason: expect.stringContaining('uncorrectable memory error') as unknown,
     });
     const refused = world.infer('m', [1]);
     await world.pass(1);
