@@ -29,7 +29,7 @@ export interface ServedModel {
 export interface VersionStatus {
   readonly version: ModelVersion;
   readonly state: ModelState;
-  /** Why it is unavailable, or `unloaded`; empty when ready. */
+  /** Why it is unavailable, or `unloaded`. Empty when ready, but for a version whose reload failed: it serves as before. */
   readonly reason: string;
 }
 

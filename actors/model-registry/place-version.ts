@@ -1,0 +1,128 @@
+/**
+ * Brings a version onto devices: asks how they are, lets the residency policy choose, asks them to load. A device that
+ * turns out to have no room is left out and the policy asked again, so that a model goes on the next best one.
+ */
+import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
+import type { DeviceId } from '#core/ids.js';
+import type { Clock } from '#ports/clock.js';
+import type { DeviceStatus, LoadOutcome, Placement } from '#actors/device/protocol.js';
+import type { ResidencyDevice } from '#policies/residency/residency-first-fit.js';
+import type { ModelRegistryOptions, RegistryDevice } from './options.js';
+
+export interface PlacementResult {
+  /** Devices it is loaded on, in order of preference; empty: it failed. */
+  readonly devices: readonly DeviceId[];
+  readonly failures: readonly { readonly device: DeviceId; readonly error: IntarsiaError }[];
+  /** Why it is loaded nowhere. */
+  readonly error?: IntarsiaError;
+  readonly notes: readonly string[];
+}
+
+export interface PlacementPorts {
+  readonly clock: Clock;
+  readonly options: ModelRegistryOptions;
+}
+
+export const loadMsMaxDefault = 600_000;
+/** A device that does not say how it is within this time is not chosen. */
+const statusMsMax = 5_000;
+
+/**
+ * Never rejects: what fails is in the result.
+ * @param previous Devices that serve an older artefact of this version; they are left alone when a load fails there.
+ */
+export async function placeVersion(
+  placement: Placement,
+  previous: readonly DeviceId[],
+  ports: PlacementPorts,
+): Promise<PlacementResult> {
+  const { options } = ports;
+  const candidates = await Promise.all(options.devices.map((device) => askHowItIs(device, ports)));
+  const failures: { readonly device: DeviceId; readonly error: IntarsiaError }[] = [];
+  const notes: string[] = [];
+  const { config, weightBytes, inputs, outputs } = placement;
+  for (;;) {
+    const full = new Set(failures.map(({ device }) => device));
+    const plan = options.residency(
+      { config, weightBytes, inputs, outputs },
+      candidates.map((candidate) => (full.has(candidate.descriptor.id) ? { ...candidate, usable: false } : candidate)),
+    );
+    if (!plan.ok) return { devices: [], failures, error: failures[0]?.error ?? plan.error, notes };
+    notes.push(...plan.notes);
+    const chosen = options.devices.filter(({ descriptor }) => plan.devices.includes(descriptor.id));
+    // The order of the plan is the order of preference.
+    chosen.sort((a, b) => plan.devices.indexOf(a.descriptor.id) - plan.devices.indexOf(b.descriptor.id));
+    const outcomes = await Promise.all(chosen.map((device) => load(device, placement, previous, ports)));
+    const devices: DeviceId[] = [];
+    let isWorthAnother = chosen.length > 0;
+    outcomes.forEach((outcome, index) => {
+      const device = chosen[index]?.descriptor.id;
+      if (device === undefined) return;
+      if (outcome.ok) {
+        devices.push(device);
+        notes.push(...outcome.notes.map((note) => `${device}: ${note}`));
+      } else {
+        if (full.has(device) || !movableCodes.has(outcome.error.code)) isWorthAnother = false;
+        failures.push({ device, error: outcome.error });
+      }
+    });
+    if (devices.length > 0) return { devices, failures, notes };
+    if (!isWorthAnother) {
+      const error =
+        failures[0]?.error ?? intarsiaError('UNAVAILABLE', `no device was chosen for model '${config.name}'`);
+      return { devices: [], failures, error, notes };
+    }
+  }
+}
+
+/** Failures of a device rather than of the model: another device may do better. */
+const movableCodes: ReadonlySet<string> = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE']);
+
+async function askHowItIs({ descriptor, ref }: RegistryDevice, { clock }: PlacementPorts): Promise<ResidencyDevice> {
+  try {
+    const status = await ref.ask<DeviceStatus>((replyTo) => ({ type: 'status', replyTo }), {
+      deadlineMs: clock.nowMs() + statusMsMax,
+    });
+    return residencyDevice(status);
+  } catch {
+    // Whatever the reason, a device that cannot say how it is cannot take a model now.
+    return { descriptor, usable: false, memoryFreeBytes: 0 };
+  }
+}
+
+/** What the residency policy looks at. Idle sessions count as free: the device evicts them when it needs the room. */
+export function residencyDevice({ device, health, sessions, queues }: DeviceStatus): ResidencyDevice {
+  const busy = new Set(
+    queues.filter((queue) => queue.queuedRequests > 0).map(({ model, version }) => `${model}/${version}`),
+  );
+  let busyBytes = 0;
+  for (const { model, version, memoryBytes } of sessions) {
+    if (busy.has(`${model}/${version}`)) busyBytes += memoryBytes;
+  }
+  return {
+    descriptor: device,
+    usable: health !== 'failed' && health !== 'draining',
+    memoryFreeBytes: Math.max(0, device.memoryBytes - busyBytes),
+  };
+}
+
+async function load(
+  { descriptor, ref }: RegistryDevice,
+  placement: Placement,
+  previous: readonly DeviceId[],
+  { clock, options }: PlacementPorts,
+): Promise<LoadOutcome> {
+  const loadMsMax = options.loadMsMax ?? loadMsMaxDefault;
+  try {
+    return await ref.ask<LoadOutcome>((replyTo) => ({ type: 'load', placement, replyTo }), {
+      deadlineMs: clock.nowMs() + loadMsMax,
+    });
+  } catch (thrown) {
+    // It may still come to load: nobody would use it.
+    if (!previous.includes(descriptor.id)) {
+      const { model, version } = placement;
+      ref.tell({ type: 'unload', model, version, replyTo: { tell: () => 'accepted' } });
+    }
+    return { ok: false, error: asIntarsiaError(thrown) };
+  }
+}
