@@ -17,8 +17,8 @@ const decidingPolicies = '^policies/(placement|batching|residency)/';
 const protocols = '^actors/[^/]+/protocol\\.ts$';
 
 const adapterRules = [
-  ['grpc', '^node_modules/(@grpc|@protobuf-ts)/|^(node:)?(http2|fs|crypto|net|tls|buffer)$'],
-  ['http', '^node_modules/(fastify|undici|@types)/|^(node:)?(http|https|fs|crypto|stream|buffer|net|tls)$'],
+  ['grpc', `^node_modules/(@grpc|@protobuf-ts)/|${node}`],
+  ['http', `^node_modules/(fastify|undici|@types|@protobuf-ts)/|${node}`],
   ['onnx', `^node_modules/(onnxruntime-node|onnxruntime-web|onnxruntime-common)/|${node}`],
   ['piscina', `^node_modules/piscina/|${node}`],
   ['process', node],
@@ -30,6 +30,7 @@ const adapterRules = [
   ['prometheus', `^node_modules/prom-client/|${node}`],
   ['opentelemetry', `^node_modules/@opentelemetry/|${node}`],
   ['tfjs', `^node_modules/@tensorflow/|${node}`],
+  ['pictures', `^node_modules/sharp/|${node}`],
   ['yaml', `^node_modules/yaml/|${node}`],
 ].map(([folder, packages]) =>
   layer(

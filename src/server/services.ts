@@ -14,6 +14,7 @@ import type { Caller } from '#ports/inference-gateway.js';
 import type { ActorRef } from '#runtime/actor.js';
 import { findServedModel, modelForbidden } from './find-model.js';
 import { modelConfigMessage } from './model-config-message.js';
+import { rawInputOf } from './raw-request.js';
 import type { Router } from './router.js';
 import { LogSettings, type LogLevelControl } from './log-settings.js';
 import { statisticsMessage, type ModelStatisticsRow } from './statistics-message.js';
@@ -174,6 +175,10 @@ export function createServices(options: ServicesOptions) {
       await control(call, (replyTo) => ({ type: 'unload', model, replyTo }));
       return { modelName: model, isUnloaded: true };
     },
+
+    /** The tensor that a REST body is which is nothing but the bytes of the model's only input. */
+    rawInput: (model: { readonly name: string; readonly version: string }, body: Uint8Array, caller: Caller) =>
+      rawInputOf(router, model, body, caller),
 
     logSettings: (request: gen.LogSettingsRequest): gen.LogSettingsResponse => logSettings.apply(request),
   };
