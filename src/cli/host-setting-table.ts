@@ -123,6 +123,14 @@ export const hostSettings: readonly HostSetting[] = [
     entry: emulatedEntry,
   },
   {
+    flag: 'place',
+    value: 'model=device[,device]',
+    about: 'devices of a model, instead of what its configuration says; repeat it',
+    form: 'list',
+    path: ['placements'],
+    entry: placementEntry,
+  },
+  {
     flag: 'isolation',
     value: 'where',
     about: 'where executors live',
@@ -268,6 +276,11 @@ function restrictedEntry(flag: string, text: string): unknown {
   return { group: parts[1], header: parts[2], value: parts[3] };
 }
 
+function placementEntry(flag: string, text: string): unknown {
+  const { name, value } = pair(flag, text, 'model=device[,device]');
+  return { model: name, devices: value.split(',') };
+}
+
 function isApiGroup(text: string | undefined): text is ApiGroup {
   return (apiGroups as readonly (string | undefined)[]).includes(text);
 }
@@ -279,7 +292,6 @@ function remoteEntry(flag: string, text: string): unknown {
 
 function emulatedEntry(flag: string, text: string): unknown {
   const { name, value } = pair(flag, text, 'id=profile');
-  // Further keys follow with commas; in an environment variable commas part the entries, so there none can be given.
   const [profile, ...extras] = value.split(',');
   const entry: Record<string, unknown> = { id: name, profile };
   for (const extra of extras) {

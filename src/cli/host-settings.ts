@@ -61,7 +61,7 @@ function valueOfText(setting: HostSetting, name: string, text: string): unknown 
     }
     case 'list':
       return text
-        .split(',')
+        .split(';')
         .filter((part) => part !== '')
         .map((part) => setting.entry?.(name, part) ?? part);
     default:

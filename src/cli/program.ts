@@ -23,7 +23,7 @@ export interface Program {
   /** Looks at the machine without starting anything. */
   discoverDevices(options: DiscoveryOptions): Promise<DiscoveryReport>;
   connect(options: ClientOptions): InferenceClient;
-  openLoadTransport(target: LoadTarget): LoadTransport;
+  openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */
   cpuUs(): number;
   /** @throws CONFIG_INVALID with line and column. */
@@ -40,6 +40,8 @@ export interface ExampleRepository {
   readonly model: string;
   /** Value of `--input` that shows the model at work, such as `image=examples/pictures/seven.png`. */
   readonly input: string;
+  /** Where the model goes, so that two execution providers can be compared on it. */
+  readonly placements: HostConfig['placements'];
 }
 
 export interface DiscoveryOptions {

@@ -32,7 +32,8 @@ async function start(command: Command, context: CommandContext, output: Output, 
   let host: RunningHost;
   try {
     progress.update(0.1, 'finding devices, loading models');
-    host = await program.startHost({ repositories: [program.example.path], ...given, telemetry });
+    const { path, placements } = program.example;
+    host = await program.startHost({ repositories: [path], placements, ...given, telemetry });
   } finally {
     progress.stop();
   }

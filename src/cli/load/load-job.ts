@@ -21,7 +21,7 @@ export interface LoadJob {
 /** What a job needs from the outside. */
 export interface LoadSurroundings {
   readonly clock: Clock;
-  readonly openTransport: (target: LoadTarget) => LoadTransport;
+  readonly openTransport: (target: LoadTarget) => LoadTransport | Promise<LoadTransport>;
   /** Asked for statistics; absent: they are left out. */
   readonly client?: InferenceClient;
   /** Microseconds of processor time this process has used. */
@@ -34,7 +34,7 @@ export interface LoadSurroundings {
 export async function runLoadJob(job: LoadJob, surroundings: LoadSurroundings): Promise<LoadReport> {
   const plan = completeLoadPlan({ ...job.plan, bodies: job.target.bodies.length });
   const { clock, client, cpuUs } = surroundings;
-  const transport = surroundings.openTransport(job.target);
+  const transport = await surroundings.openTransport(job.target);
   const edges: Promise<ModelStatistics | undefined>[] = [];
   const cpu: { readonly us: number; readonly atMs: number }[] = [];
   try {
