@@ -3,7 +3,6 @@
  * what tests say about it.
  */
 import { createHash } from 'node:crypto';
-import { onTestFinished } from 'vitest';
 import { modelRegistryActor, type ModelRegistryInbox } from '#actors/model-registry/actor.js';
 import type { ModelRegistryOptions } from '#actors/model-registry/options.js';
 import type { LoadOverrides, RegistryOutcome } from '#actors/model-registry/protocol.js';
@@ -208,10 +207,10 @@ export class RegistryWorld {
   readonly devices: PretendDevice[] = [];
   catalog: Catalog = emptyCatalog;
   #registry: ActorRef<ModelRegistryInbox> | undefined;
+  #shown = 'serving nothing';
 
   constructor(devices: readonly string[] = ['cpu:0']) {
     for (const id of devices) this.devices.push(new PretendDevice(this.system, id, this.log));
-    onTestFinished(() => this.system.drain({ deadlineMs: 0 }).then(() => undefined));
   }
 
   get device(): PretendDevice {
@@ -233,7 +232,8 @@ export class RegistryWorld {
         publish: (catalog) => {
           this.catalog = catalog;
           const shown = this.served();
-          if (this.log.at(-1) !== shown) this.log.push(shown);
+          if (shown !== this.#shown) this.log.push(shown);
+          this.#shown = shown;
         },
         ...options,
       }),

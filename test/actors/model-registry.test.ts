@@ -14,15 +14,7 @@ describe('model control mode none', () => {
       .write('c/1/model.onnx', 'junk');
     world.start({ mode: 'none' });
     expect(await world.scan()).toBe('ok');
-    expect(world.index()).toEqual([
-      'a/1 READY',
-      'b/1 READY',
-      'c/1 UNAVAILABLE not a readable ONNX model: protobuf message is malformed: wire type 2 at byte 0'.replace(
-        /not a readable.*/,
-        world.index()[2]?.replace('c/1 UNAVAILABLE ', '') ?? '',
-      ),
-    ]);
-    expect(world.index()[2]).toMatch(/^c\/1 UNAVAILABLE not a/);
+    expect(world.index()).toEqual(['a/1 READY', 'b/1 READY', expect.stringMatching(/^c\/1 UNAVAILABLE not a/)]);
     world.repository.write('d/1/model.onnx', identity(4));
     expect(await world.scan()).toBe('ok');
     expect(world.repository.lists).toBe(1);
@@ -97,10 +89,7 @@ describe('model control mode explicit', () => {
     await world.pass(1000);
     expect(await Promise.all(answers)).toEqual(['ok', 'ok', 'ok']);
     expect(world.log).toEqual([
-      'serving nothing',
       'cpu:0: load m/1 of width 4',
-      'serving m/1 of width 4 on cpu:0',
-      'serving nothing',
       'cpu:0: unload m/1',
       'cpu:0: load m/1 of width 4',
       'serving m/1 of width 4 on cpu:0',
@@ -183,11 +172,7 @@ describe('reloading', () => {
     world.log.length = 0;
     expect(await world.load('m')).toBe('ok');
     // The device itself replaces a version it has: nothing is unloaded.
-    expect(world.log).toEqual([
-      'serving m/1 of width 4 on cpu:0',
-      'cpu:0: load m/1 of width 5',
-      'serving m/1 of width 5 on cpu:0',
-    ]);
+    expect(world.log).toEqual(['cpu:0: load m/1 of width 5', 'serving m/1 of width 5 on cpu:0']);
   });
 
   it('loads a new version first, switches, and unloads the old one after', async () => {
@@ -198,12 +183,7 @@ describe('reloading', () => {
     world.repository.write('m/2/model.onnx', identity(5));
     world.log.length = 0;
     expect(await world.load('m')).toBe('ok');
-    expect(world.log).toEqual([
-      'serving m/1 of width 4 on cpu:0',
-      'cpu:0: load m/2 of width 5',
-      'serving m/2 of width 5 on cpu:0',
-      'cpu:0: unload m/1',
-    ]);
+    expect(world.log).toEqual(['cpu:0: load m/2 of width 5', 'serving m/2 of width 5 on cpu:0', 'cpu:0: unload m/1']);
     expect(world.index()).toEqual(['m/2 READY']);
     expect(world.repository.held).toBe(1);
   });
