@@ -85,7 +85,7 @@ export interface BehaviorOptions {
   readonly waitingMax: number;
 }
 
-export const noOverrides: LoadOverrides = { files: new Map() };
+const noOverrides: LoadOverrides = { files: new Map() };
 
 export class RegistryBehavior {
   readonly #options: BehaviorOptions;

@@ -91,7 +91,7 @@ async function askHowItIs({ descriptor, ref }: RegistryDevice, { clock }: Placem
 }
 
 /** What the residency policy looks at. Idle sessions count as free: the device evicts them when it needs the room. */
-export function residencyDevice({ device, health, sessions, queues }: DeviceStatus): ResidencyDevice {
+function residencyDevice({ device, health, sessions, queues }: DeviceStatus): ResidencyDevice {
   const busy = new Set(
     queues.filter((queue) => queue.queuedRequests > 0).map(({ model, version }) => `${model}/${version}`),
   );

@@ -76,7 +76,7 @@ function readDraft(folder: ModelFolder, { configJson }: LoadOverrides): ModelCon
 }
 
 /** Versions that a policy serves, ascending; versions it names that do not exist are included, and fail later. */
-export function selectVersions(policy: VersionPolicy, versions: readonly ModelVersion[]): readonly ModelVersion[] {
+function selectVersions(policy: VersionPolicy, versions: readonly ModelVersion[]): readonly ModelVersion[] {
   switch (policy.kind) {
     case 'all':
       return versions;

@@ -41,7 +41,7 @@ export interface TextField {
 }
 
 /** Characters of a file that are read at most. */
-export const pbtxtCharactersMax = 4 * 1024 * 1024;
+const pbtxtCharactersMax = 4 * 1024 * 1024;
 const depthMax = 100;
 
 /**

@@ -9,7 +9,7 @@ import type { LoadOverrides, RegistryOutcome } from '#actors/model-registry/prot
 import type { DeviceMessage, DeviceStatus, LoadOutcome, Placement } from '#actors/device/protocol.js';
 import { emptyCatalog, type Catalog } from '#core/catalog.js';
 import type { DeviceDescriptor } from '#core/device.js';
-import { intarsiaError, type ErrorCode } from '#core/errors.js';
+import { asIntarsiaError, intarsiaError, type ErrorCode } from '#core/errors.js';
 import { artifactDigest, deviceId, modelName, type ModelName, type ModelVersion } from '#core/ids.js';
 import { readModelFacts } from '#core/onnx/model-facts.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
@@ -253,6 +253,7 @@ export class RegistryWorld {
     if (this.#registry === undefined) throw new Error('the registry is not started');
     return this.#registry
       .ask(build, { deadlineMs: Infinity })
+      .catch((thrown: unknown): RegistryOutcome => ({ ok: false, error: asIntarsiaError(thrown) }))
       .then((outcome) => (outcome.ok ? 'ok' : `${outcome.error.code}: ${outcome.error.message}`));
   }
 

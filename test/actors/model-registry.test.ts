@@ -383,6 +383,33 @@ describe('devices', () => {
   });
 });
 
+describe('a failure of the registry itself', () => {
+  it('loses nothing that is loaded; what was under way is answered, and can be asked again', async () => {
+    const world = new RegistryWorld();
+    world.repository.write('m/1/model.onnx', identity(4)).write('n/1/model.onnx', identity(5));
+    let failures = 0;
+    world.start({
+      publish: (catalog) => {
+        world.catalog = catalog;
+        if (failures > 0) {
+          failures -= 1;
+          throw new Error('nobody expected this');
+        }
+      },
+    });
+    await world.load('m');
+    await world.scan();
+    const under = world.begin((replyTo) => ({ type: 'load', model: 'n', overrides: { files: new Map() }, replyTo }));
+    failures = 1;
+    await world.pass(1000);
+    expect(failures).toBe(0);
+    expect(await under).toMatch(/^UNAVAILABLE/);
+    expect(await world.load('n')).toBe('ok');
+    expect(world.index()).toEqual(['m/1 READY', 'n/1 READY']);
+    expect(world.log.filter((line) => line.includes('load m/1'))).toHaveLength(1);
+  });
+});
+
 describe('what a device is given', () => {
   it('warms up on zeros with 1 where a size varies, when nothing is configured', async () => {
     const world = new RegistryWorld();

@@ -10,12 +10,12 @@ import type { WireReader } from '../wire.js';
 import type { Encoded } from './model-view.js';
 
 /** Messages inside messages, as common protobuf readers allow. */
-export const messageDepthMax = 100;
+const messageDepthMax = 100;
 /**
  * Names and numbers that are kept, a message (node, tensor, value, attribute) counting as four. The largest models in
  * use have some 100,000; a file at the bound takes about 400 MB while it is read.
  */
-export const piecesMax = 4_000_000;
+const piecesMax = 4_000_000;
 const messagePieces = 4;
 
 export class ReadBudget {
