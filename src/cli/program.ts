@@ -7,7 +7,7 @@ import type { DiscoveryReport, UnusableThing } from '#core/device-discovery.js';
 import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
-import type { HostOptions } from '#config.js';
+import type { HostConfig, HostOptions } from '#config.js';
 
 export interface Program {
   /** Version of the product, such as `0.1.0`, and of what it stands on, by name. */
