@@ -7,7 +7,7 @@ import { profilePrice, type DiscoveryReport } from '#core/device-discovery.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import { GiB } from '#core/units.js';
-import type { EmulatedDeviceConfig, HostConfig, RemoteDeviceConfig } from '../config.js';
+import type { EmulatedDeviceConfig, HostConfig, RemoteDeviceConfig } from '#config.js';
 
 /** Permits of a remote server: it batches by itself and wants several requests at once. */
 const remotePermits = 16;

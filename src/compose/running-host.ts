@@ -4,7 +4,7 @@ import { SeededRandom } from '#adapters/node/random.js';
 import { connect } from '#client/index.js';
 import type { HostModel, RunningHost, SelfCheck } from '#cli/program.js';
 import type { Catalog } from '#core/catalog.js';
-import type { HostConfig } from '../config.js';
+import type { HostConfig } from '#config.js';
 import { startHost, type Host } from './host.js';
 import { selfCheck } from './self-check.js';
 
@@ -55,7 +55,7 @@ async function checkHost(host: Host, model: string): Promise<SelfCheck> {
 }
 
 function modelsOf(catalog: Catalog): readonly HostModel[] {
-  return [...catalog.models.values()].flatMap(({ name, versions, served, reason }) =>
+  return [...catalog.models.values()].flatMap(({ name, versions, served, reason }): HostModel[] =>
     versions.length === 0
       ? [{ name, version: '', state: 'UNAVAILABLE', reason, devices: [] }]
       : versions.map((status) => ({

@@ -1,0 +1,310 @@
+/**
+ * A host: its ports, devices, models and servers, started in the order in which they need each other and stopped in the
+ * reverse one. Everything that exists once per host is made here and handed to whoever needs it.
+ */
+import { createHash } from 'node:crypto';
+import { SeededRandom } from '#adapters/node/random.js';
+import { NodeClock } from '#adapters/node/clock.js';
+import { nodeDiagnostics } from '#adapters/node/diagnostics.js';
+import { openPinoLog, type LogHandle } from '#adapters/pino/pino-log.js';
+import { PrometheusMetrics } from '#adapters/prometheus/prometheus-metrics.js';
+import { openOtlpTracing } from '#adapters/opentelemetry/otlp-tracing.js';
+import { openRepository } from '#adapters/files/repository.js';
+import { startGrpcServer } from '#adapters/grpc/server.js';
+import { startHttpServer } from '#adapters/http/server.js';
+import { startMetricsServer } from '#adapters/http/metrics-server.js';
+import { DeviceReadingsLoop } from '#adapters/hardware/device-readings.js';
+import { discoverDevices } from '#adapters/hardware/discover.js';
+import { exportHostMetrics } from '#adapters/hardware/host-metrics.js';
+import { HostVitalsSampler } from '#adapters/hardware/host-vitals.js';
+import { thisMachine } from '#adapters/hardware/system-reader.js';
+import { deviceActor } from '#actors/device/actor.js';
+import type { DeviceMessage, DeviceStatus } from '#actors/device/protocol.js';
+import { modelRegistryActor } from '#actors/model-registry/actor.js';
+import type { RegistryOutcome } from '#actors/model-registry/protocol.js';
+import type { Catalog } from '#core/catalog.js';
+import type { DiscoveryReport } from '#core/device-discovery.js';
+import type { DeviceDescriptor } from '#core/device.js';
+import { hostId } from '#core/ids.js';
+import { makeRequestRecord } from '#core/request-record.js';
+import { RequestRecordRing } from '#core/request-record-ring.js';
+import { deviceKey, ReplicaLoads } from '#core/routing-table.js';
+import { leastWorkPicker } from '#policies/placement/placement-least-work.js';
+import { firstFit } from '#policies/residency/residency-first-fit.js';
+import { ActorSystem } from '#runtime/system.js';
+import { createAccess } from '#server/access.js';
+import { createGateway } from '#server/gateway.js';
+import { createHealth } from '#server/health.js';
+import { PublishedRouter } from '#server/router.js';
+import { createServices } from '#server/services.js';
+import type { HostConfig } from '#config.js';
+import { hostDevices } from './devices.js';
+import { executorsOf } from './executors.js';
+import { probeDevice } from './probe.js';
+import { readProfiles } from './profiles.js';
+import { hostStatistics, type StartedDevice } from './statistics.js';
+import { version } from './version.js';
+
+/** A host that serves, as the rest of the program sees it. */
+export interface Host {
+  readonly config: HostConfig;
+  readonly report: DiscoveryReport;
+  readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
+  readonly catalog: Catalog;
+  readonly warnings: readonly string[];
+  deviceStatus(): Promise<readonly DeviceStatus[]>;
+  /** Refuses new requests, finishes what is in flight within the configured time, ends. Further calls wait for the first. */
+  stop(): Promise<void>;
+}
+
+const askMsMax = 10_000;
+/** Longest time the models of the start may take to load, ms. */
+const startLoadMsMax = 30 * 60_000;
+/** Part of the drain time that the servers may take; the rest is for devices and executors. */
+const serverDrainShare = 0.7;
+/** Least time, ms, that devices get to close their executors, however long the servers took. */
+const closeMsMin = 5_000;
+
+/** @throws CONFIG_INVALID, FAILED_PRECONDITION (a port is taken), UNAVAILABLE or NOT_FOUND (a repository), … */
+export async function startHost(config: HostConfig): Promise<Host> {
+  const { telemetry, limits } = config;
+  const logHandle = openPinoLog({
+    level: telemetry.logLevel,
+    format: telemetry.logFormat,
+    fields: { host: config.name },
+  });
+  const undo: (() => Promise<void> | void)[] = [() => logHandle.flush()];
+  try {
+    return await build();
+  } catch (error) {
+    for (const step of undo.reverse()) await step();
+    throw error;
+  }
+
+  async function build(): Promise<Host> {
+    const { log } = logHandle;
+    const host = hostId(config.name);
+    const clock = new NodeClock();
+    const random = new SeededRandom(`${config.name}/${clock.wallMs()}`);
+    const metrics = new PrometheusMetrics({ processMetrics: true });
+    const tracing = await openOtlpTracing({
+      endpoint: telemetry.otlpEndpoint,
+      share: telemetry.traceShare,
+      random: random.stream('tracing'),
+      log,
+      host: { name: config.name, version },
+    });
+    undo.push(() => tracing.close());
+
+    const profiles = await readProfiles(config.profilesPath);
+    const reader = thisMachine();
+    const { memoryShare, cpuThreads } = config;
+    const report = await discoverDevices({ reader, profiles, memoryShare, cpuThreads, probe: probeDevice });
+    const descriptors = hostDevices(config, report, profiles);
+    const readings = new DeviceReadingsLoop({ reader, report, clock });
+    undo.push(() => readings.close());
+    await readings.start();
+    const records = new RequestRecordRing();
+    const vitals = new HostVitalsSampler({ clock, host: report.host });
+    undo.push(() => vitals.close());
+    exportHostMetrics({
+      metrics,
+      readings,
+      report,
+      vitals,
+      droppedLogLines: () => logHandle.droppedLines(),
+      recordedRows: () => records.recorded,
+    });
+
+    const system = new ActorSystem({
+      host,
+      clock,
+      random: random.stream('actors'),
+      log,
+      metrics,
+      diagnostics: nodeDiagnostics,
+    });
+    undo.push(() => system.terminate());
+    const router = new PublishedRouter();
+    const loads = new ReplicaLoads();
+    const picker = leastWorkPicker();
+    const started: StartedDevice[] = descriptors.map((descriptor) => {
+      const key = deviceKey(host, descriptor.id);
+      const { startExecutor, fallbacks } = executorsOf(descriptor, { config, clock, profiles });
+      const ref = system.spawn<DeviceMessage>(
+        `device-${descriptor.id.replaceAll(/[^A-Za-z0-9]/g, '-')}`,
+        deviceActor({
+          descriptor,
+          startExecutor,
+          fallbacks,
+          metrics,
+          limits,
+          hooks: {
+            onHealth: (health) => loads.setReady(key, health === 'ready' || health === 'degraded'),
+          },
+          readSilicon: () => readings.latest(descriptor.id) ?? {},
+        }),
+        { mailbox: { messagesMax: limits.queueRequestsMax * 2 } },
+      );
+      router.setDevice(host, descriptor.id, ref);
+      return { descriptor, ref };
+    });
+
+    const deviceStatus = (): Promise<readonly DeviceStatus[]> => {
+      const deadlineMs = clock.nowMs() + askMsMax;
+      return Promise.all(
+        started.map(({ ref }) => ref.ask<DeviceStatus>((replyTo) => ({ type: 'status', replyTo }), { deadlineMs })),
+      );
+    };
+
+    const files = await openRepository({ roots: config.repositories });
+    undo.push(() => files.close());
+    const registry = system.spawn(
+      'model-registry',
+      modelRegistryActor({
+        files,
+        mode: config.modelControl,
+        pollMs: config.pollSeconds * 1000,
+        startupModels: config.startupModels,
+        devices: started,
+        residency: residencyOf(config),
+        publish: (catalog) => router.publish(loads.table({ catalog, host, picker })),
+      }),
+    );
+
+    const gateway = createGateway({
+      router,
+      clock,
+      bytesInFlightMax: limits.bytesInFlightMax,
+      receipts: telemetry.receipts,
+      sequencesMax: limits.sequencesMax,
+      tracing,
+      onFinished: (finished) => {
+        records.record(makeRequestRecord({ ...finished, finishedWallMs: clock.wallMs() }));
+      },
+    });
+    let phase: 'starting' | 'serving' | 'stopping' = 'starting';
+    const live = (): boolean => phase !== 'stopping';
+    const ready = (): boolean => phase === 'serving';
+    const services = createServices({
+      name: 'intarsia',
+      version,
+      router,
+      registry,
+      clock,
+      live,
+      ready,
+      statistics: () => hostStatistics(started, clock),
+      log: levelControl(logHandle),
+    });
+    const access = createAccess({
+      tokens: config.tokens,
+      restricted: config.restricted,
+      sha256: (text) => createHash('sha256').update(text).digest('hex'),
+    });
+    const health = createHealth({
+      clock,
+      live,
+      ready,
+      model: (name) => ({
+        known: [...router.current.catalog.models.keys()].some((known) => known === name),
+        ready: services.isModelReady(name, ''),
+      }),
+    });
+    const listener = {
+      gateway,
+      access,
+      services,
+      health,
+      log,
+      wallMs: () => clock.wallMs(),
+      bindAddress: config.bindAddress,
+      ...(config.tls === undefined ? {} : { tls: config.tls }),
+      messageBytesMax: limits.messageBytesMax,
+      connectionsMax: limits.connectionsMax,
+      headerBytesMax: limits.headerBytesMax,
+      receiveMsMax: limits.receiveMsMax,
+    };
+    const grpc = await startGrpcServer({ ...listener, port: config.grpcPort });
+    undo.push(() => grpc.stop(0));
+    const http = await startHttpServer({ ...listener, port: config.httpPort });
+    undo.push(() => http.stop(0));
+    const scrape = await startMetricsServer({
+      ...listener,
+      port: config.metricsPort,
+      metrics: () => metrics.exposition(),
+    });
+    undo.push(() => scrape.stop(0));
+
+    const scanned = await registry.ask<RegistryOutcome>((replyTo) => ({ type: 'scan', replyTo }), {
+      deadlineMs: clock.nowMs() + startLoadMsMax,
+    });
+    if (!scanned.ok) throw scanned.error;
+    phase = 'serving';
+    log.info('serving', { grpc: grpc.port, http: http.port, metrics: scrape.port });
+
+    let stopping: Promise<void> | undefined;
+    const stop = async (): Promise<void> => {
+      phase = 'stopping';
+      const deadlineMs = clock.nowMs() + config.drainMsMax;
+      log.info('stopping', { inFlight: gateway.requestsInFlight });
+      const graceMs = config.drainMsMax * serverDrainShare;
+      await Promise.all([grpc.stop(graceMs), http.stop(graceMs)]);
+      gateway.stopAccepting();
+      const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
+      if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });
+      readings.close();
+      vitals.close();
+      await Promise.all([files.close(), tracing.close(), scrape.stop(0)]);
+      log.info('stopped');
+      logHandle.flush();
+    };
+    return {
+      config,
+      report,
+      ports: { grpc: grpc.port, http: http.port, metrics: scrape.port },
+      get catalog() {
+        return router.current.catalog;
+      },
+      warnings: warningsOf(config, descriptors),
+      deviceStatus,
+      stop: () => (stopping ??= stop()),
+    };
+  }
+}
+
+/** The residency policy, with the operator's word before the model's own configuration. */
+function residencyOf(config: HostConfig): typeof firstFit {
+  const wanted = new Map(config.placements.map(({ model, devices }) => [model, devices.join(',')]));
+  return (request, devices) => {
+    const named = wanted.get(request.config.name);
+    if (named === undefined) return firstFit(request, devices);
+    const parameters = new Map(request.config.parameters).set('intarsia_devices', named);
+    return firstFit({ ...request, config: { ...request.config, parameters } }, devices);
+  };
+}
+
+function levelControl(handle: LogHandle): Parameters<typeof createServices>[0]['log'] {
+  return {
+    level: () => {
+      const level = handle.level();
+      return level === 'silent' ? 'error' : level;
+    },
+    setLevel: (level) => handle.setLevel(level),
+  };
+}
+
+function warningsOf(config: HostConfig, devices: readonly DeviceDescriptor[]): readonly string[] {
+  const warnings: string[] = [];
+  if (config.tls === undefined && config.allowPlaintext) {
+    warnings.push(
+      `requests and answers cross the network in plain text on ${config.bindAddress}: --allow-plaintext is set`,
+    );
+  }
+  const emulated = devices.filter((device) => device.emulated).map(({ id }) => id);
+  if (emulated.length > 0)
+    warnings.push(`emulated devices, whose times and costs are not this machine's: ${emulated.join(', ')}`);
+  if (config.isolation === 'thread')
+    warnings.push('executors live in threads of the host: a driver or model that crashes ends it');
+  return warnings;
+}

@@ -1,0 +1,69 @@
+/** What the command line is handed: hosts, discovery, clients, load, pictures. Heavy parts are loaded when a command needs them. */
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { NodeClock } from '#adapters/node/clock.js';
+import { readYamlFile } from '#adapters/yaml/read-yaml.js';
+import { connect } from '#client/index.js';
+import type { Program } from '#cli/program.js';
+import { completeConfig } from '#config.js';
+import { packageRoot } from './package-root.js';
+import { version } from './version.js';
+
+const exampleModel = 'digits';
+
+export function createProgram(): Program {
+  return {
+    versions: { intarsia: version, parts: partVersions() },
+    clock: new NodeClock(),
+    example: {
+      path: join(packageRoot, 'examples/models'),
+      model: exampleModel,
+      input: 'image=examples/pictures/seven.png',
+      placements: [{ model: exampleModel, devices: ['cpu', 'wasm'] }],
+    },
+    startHost: async (options) => {
+      const { startRunningHost } = await import('./running-host.js');
+      return startRunningHost(completeConfig(options), exampleModel);
+    },
+    discoverDevices: async ({ profilesPath }) => {
+      const [{ discoverDevices }, { thisMachine }, { probeDevice }, { readProfiles }] = await Promise.all([
+        import('#adapters/hardware/discover.js'),
+        import('#adapters/hardware/system-reader.js'),
+        import('./probe.js'),
+        import('./profiles.js'),
+      ]);
+      const { memoryShare, cpuThreads } = completeConfig({});
+      const profiles = await readProfiles(profilesPath);
+      return discoverDevices({ reader: thisMachine(), profiles, memoryShare, cpuThreads, probe: probeDevice });
+    },
+    connect,
+    openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
+    cpuUs: () => {
+      const { user, system } = process.cpuUsage();
+      return user + system;
+    },
+    readYamlFile,
+    decodePicture: async (path, request) =>
+      (await import('#adapters/pictures/sharp-pictures.js')).decodePicture(path, request),
+    untilInterrupted,
+  };
+}
+
+function untilInterrupted(): Promise<string> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
+  });
+}
+
+/** Versions of the parts that decide what runs, as they are installed. */
+function partVersions(): Readonly<Record<string, string>> {
+  const require = createRequire(import.meta.url);
+  const parts: Record<string, string> = { node: process.versions.node };
+  for (const name of ['onnxruntime-node', 'onnxruntime-web', '@grpc/grpc-js']) {
+    const { version: installed } = require(join(packageRoot, 'node_modules', name, 'package.json')) as {
+      readonly version: string;
+    };
+    parts[name] = installed;
+  }
+  return parts;
+}
