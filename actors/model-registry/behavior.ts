@@ -446,7 +446,11 @@ export class RegistryBehavior {
       state.loaded = loadedVersion(prepared, devices);
       state.state = 'READY';
       state.reason = '';
-      this.#log('info', `version ${version} is ready on ${devices.join(', ')}`, entry.name);
+      this.#log(
+        'info',
+        `version ${version} is ready on ${devices.join(', ')}, SHA-256 ${prepared.served.digest}`,
+        entry.name,
+      );
     }
     if (operation.placing.size === 0) this.#conclude(entry, operation, removals);
     // Not the last one: what is left on other devices goes at once, nobody routes to it any more.
