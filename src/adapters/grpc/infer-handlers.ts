@@ -31,7 +31,7 @@ export function handleInfer(
   let message: InferRequestMessage;
   try {
     caller = context.access.authorize('inference', 'grpc', (name) => headerOf(call.metadata, name));
-    message = decodeInferRequest(call.request);
+    message = decodeInferRequest(plainBytes(call.request));
   } catch (error) {
     reply.fail(asIntarsiaError(error));
     return;
@@ -55,6 +55,11 @@ export function inferCallOf(
     traceparent: headerOf(call.metadata, 'traceparent'),
     reservedParameters,
   };
+}
+
+/** The same bytes as a plain Uint8Array: a Buffer's `slice` does not copy, which would surprise whoever gets a view. */
+export function plainBytes(bytes: Buffer): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A header's first value as text. */

@@ -17,7 +17,7 @@ import {
   type EncodedMessage,
 } from '#core/inference-wire.js';
 import type { Caller, InferReply, InferTicket } from '#ports/inference-gateway.js';
-import { headerOf, inferCallOf, type GrpcContext } from './infer-handlers.js';
+import { headerOf, inferCallOf, plainBytes, type GrpcContext } from './infer-handlers.js';
 import { streamErrorOf } from './status.js';
 
 export interface StreamOptions {
@@ -78,7 +78,7 @@ class InferStreamHandler {
     this.#tickets.add(reply);
     let message: InferRequestMessage;
     try {
-      message = decodeInferRequest(bytes);
+      message = decodeInferRequest(plainBytes(bytes));
     } catch (error) {
       reply.fail(asIntarsiaError(error));
       return;

@@ -62,7 +62,7 @@ export function rawBody(
     modelVersion: context.modelVersion,
     id: '',
     parameters: noParameters,
-    inputs: [{ ...input, parameters: noParameters, data: body }],
+    inputs: [{ ...input, parameters: noParameters, data: plainBytes(body) }],
     outputs: [],
     rawContents: true,
   };
@@ -81,6 +81,11 @@ function jsonLengthOf(body: Buffer, header: string | undefined): number {
     );
   }
   return length;
+}
+
+/** The same bytes as a plain Uint8Array: a Buffer's `slice` does not copy, which would surprise whoever gets it. */
+function plainBytes(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 type JsonObject = Readonly<Record<string, unknown>>;
@@ -113,7 +118,7 @@ class BinaryTensors {
         `binary data of input '${name}' has ${bytes} bytes by its parameter, but ${this.#body.byteLength - this.#position} are left in the body`,
       );
     }
-    const data = this.#body.subarray(this.#position, end);
+    const data = plainBytes(this.#body.subarray(this.#position, end));
     this.#position = end;
     return data;
   }

@@ -183,5 +183,7 @@ function realsToJson(values: Float32Array | Float64Array): string {
 
 /** A buffer of exactly these bytes that a typed array can begin at. Copies: JSON costs more than that anyway. */
 function aligned(raw: Uint8Array, elementBytes: number): ArrayBuffer {
-  return raw.slice(0, raw.byteLength - (raw.byteLength % elementBytes)).buffer;
+  const copy = new Uint8Array(raw.byteLength - (raw.byteLength % elementBytes));
+  copy.set(raw.subarray(0, copy.byteLength));
+  return copy.buffer;
 }

@@ -11,6 +11,8 @@ import { BodyReader } from './body-reader.js';
 import { fromFramework, sendError } from './http-error.js';
 import { headerText, inferHandler, type InferRouteOptions, type RawInputService } from './infer-route.js';
 
+export type { RunningHttpServer } from './app.js';
+
 export interface HttpServerOptions extends InferRouteOptions, AppOptions {
   readonly services: HttpServices & RawInputService;
   readonly log: Log;
