@@ -12,6 +12,10 @@ interface BenchEntry {
 
 const benches: Readonly<Record<string, BenchEntry>> = {
   actors: { about: 'tell and ask against nact and a bare array', load: () => import('./actors.js') },
+  isolation: {
+    about: 'an executor process against a thread of the host',
+    load: () => import('./isolation.js'),
+  },
 };
 
 export async function main(args: readonly string[]): Promise<number> {

@@ -22,21 +22,9 @@ export interface LoadedLibrary {
   readonly modelsAsBytes: boolean;
 }
 
-/** A provider that the native library knows, and whether its code is inside the package. */
-export interface SupportedProvider {
-  readonly name: string;
-  readonly bundled: boolean;
-}
-
 /** Loads the build that has the provider. @throws DEVICE_UNAVAILABLE when the build here does not know it. */
 export async function loadLibrary(options: EngineOptions): Promise<LoadedLibrary> {
   return options.provider === 'wasm' ? loadWebLibrary() : loadNativeLibrary(options);
-}
-
-/** Providers of the native library. Loads the library into this process: 45 MB and a few threads. */
-export async function supportedProviders(): Promise<readonly SupportedProvider[]> {
-  const native = await import('onnxruntime-node');
-  return native.listSupportedBackends();
 }
 
 async function loadNativeLibrary(options: EngineOptions): Promise<LoadedLibrary> {
