@@ -191,9 +191,86 @@ describe('supervision', () => {
     await world.clock.settle();
     expect(seen).toEqual([22, 21]);
   });
+
+  it('drops what an incarnation had sent itself when it failed before that was its turn', () => {
+    const world = new Simulation();
+    const system = world.system();
+    const seen: string[] = [];
+    let incarnation = 0;
+    const ref = system.spawn<string>(
+      'a',
+      (context) => {
+        incarnation += 1;
+        if (incarnation === 1) context.schedule(10, 'from a timer');
+        return {
+          receive: (word) => {
+            if (word === 'fail') throw new Error('asked to');
+            seen.push(word);
+          },
+        };
+      },
+      { supervision: exactly(1) },
+    );
+    world.clock.schedule(10, () => ref.tell('fail'));
+    world.clock.schedule(10, () => ref.tell('kept'));
+    world.clock.runUntilIdle();
+    expect(incarnation).toBe(2);
+    expect(seen).toEqual(['kept']);
+    expect(system.deadLetters.count('restarted')).toBe(1);
+  });
 });
 
 describe('death watch', () => {
+  it('keeps its place among the messages: after those sent before the end, before those sent later', () => {
+    const world = new Simulation();
+    const system = world.system();
+    const seen: string[] = [];
+    const watched = system.spawn('watched', scribe([], 'watched'));
+    const watcher = system.spawn<string>('watcher', (context) => {
+      context.watch(watched);
+      return { receive: (word) => void seen.push(word), signal: (signal) => void seen.push(signal.type) };
+    });
+    world.clock.runUntilIdle();
+    watcher.tell('before');
+    system.stop(watched);
+    watcher.tell('after');
+    world.clock.runUntilIdle();
+    expect(seen).toEqual(['before', 'terminated', 'after']);
+  });
+
+  it('forgets the end it was about to tell when it is called off, and with the incarnation that asked', () => {
+    const world = new Simulation();
+    const system = world.system();
+    const seen: string[] = [];
+    const [first, second, third] = ['first', 'second', 'third'].map((name) => system.spawn(name, scribe([], name)));
+    let isFirst = true;
+    const watcher = system.spawn<'call off' | 'fail'>(
+      'watcher',
+      (context) => {
+        if (isFirst) for (const ref of [first!, second!, third!]) context.watch(ref);
+        isFirst = false;
+        return {
+          receive: (command) => {
+            if (command === 'fail') throw new Error('asked to');
+            context.unwatch(first!);
+          },
+          signal: (signal) => void seen.push(describeSignal(signal)),
+        };
+      },
+      { supervision: exactly(1) },
+    );
+    world.clock.runUntilIdle();
+    watcher.tell('call off');
+    system.stop(first!);
+    world.clock.runUntilIdle();
+    watcher.tell('fail');
+    system.stop(second!);
+    world.clock.runUntilIdle();
+    system.stop(third!);
+    world.clock.runUntilIdle();
+    expect(seen).toEqual(['is about to restart']);
+  });
+
   it('tells the end after the last message of the watched actor, once, with the reason', () => {
     const world = new Simulation();
     const system = world.system();
