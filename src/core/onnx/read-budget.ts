@@ -59,7 +59,11 @@ export class ReadBudget {
 }
 
 function tooMany(): Error {
-  return intarsiaError('MODEL_INVALID', `the model has more nodes, tensors, values and names than are read: ${piecesMax}, a message counting as ${messagePieces}`, {
-    piecesMax,
-  });
+  return intarsiaError(
+    'MODEL_INVALID',
+    `the model has more nodes, tensors, values and names than are read: ${piecesMax}, a message counting as ${messagePieces}`,
+    {
+      piecesMax,
+    },
+  );
 }
