@@ -84,3 +84,9 @@ export function batchesInFlightMax(
 export function urgencyOf(level: number, levels: number): number {
   return levels === 0 || level === 0 ? 0.5 : level / (levels + 1);
 }
+
+/** Milliseconds from one moment to another, such that their sum is not before the latter: fractions may round down. */
+export function delayUntil(atMs: number, nowMs: number): number {
+  const delayMs = Math.max(0, atMs - nowMs);
+  return nowMs + delayMs < atMs ? delayMs + atMs * Number.EPSILON : delayMs;
+}

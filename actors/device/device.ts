@@ -16,7 +16,7 @@ import type { Tensor } from '#core/tensor.js';
 import type { Executor, RunResult } from '#ports/executor.js';
 import type { LaunchChoice } from '#policies/batching/batching-policy.js';
 import type { Actor, ActorContext, Signal } from '#runtime/actor.js';
-import { batchesInFlightMax, deviceHealth, type Health } from './behavior.js';
+import { batchesInFlightMax, delayUntil, deviceHealth, type Health } from './behavior.js';
 import type { Activity, CrashAttribution } from './crash-attribution.js';
 import { ExecutorSlot } from './executor-slot.js';
 import { ModelMetrics } from './model-metrics.js';
@@ -507,7 +507,7 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
   #wakeAt(atMs: number, nowMs: number): void {
     if (atMs === Infinity || (this.#timer !== undefined && this.#timer.atMs <= atMs)) return;
     this.#timer?.cancel();
-    const timer = this.#context.schedule(Math.min(timerMsMax, Math.max(0, atMs - nowMs)), { type: 'tick' });
+    const timer = this.#context.schedule(Math.min(timerMsMax, delayUntil(atMs, nowMs)), { type: 'tick' });
     this.#timer = {
       atMs,
       cancel: () => {
@@ -801,6 +801,7 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
       if (model.session?.executor === executor) this.#keeper.forget(model);
       if (model.digest === culprit) this.#quarantine(model);
     }
+    if (culprit !== undefined) slot.hasten();
     this.#judge();
   }
 
@@ -844,9 +845,9 @@ export class DeviceActor implements Actor<DeviceInternal>, SessionOwner {
   #canary(): void {
     const { canaryMs } = this.#options;
     const nowMs = this.#context.clock.nowMs();
-    const provedForMs = nowMs - this.#provedMs;
-    if (this.#canaryFailures === 0 && provedForMs < canaryMs) {
-      this.#context.schedule(canaryMs - provedForMs, { type: 'canary' });
+    const dueMs = this.#provedMs + canaryMs;
+    if (this.#canaryFailures === 0 && nowMs < dueMs) {
+      this.#context.schedule(delayUntil(dueMs, nowMs), { type: 'canary' });
       return;
     }
     if (this.#permitsFree > 0 && this.#holds === 0) {
