@@ -16,6 +16,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'an executor process against a thread of the host',
     load: () => import('./isolation.js'),
   },
+  serve: {
+    about: 'the host against a bare echo, a bare fastify server and a bare ONNX Runtime loop',
+    load: () => import('./serve.js'),
+  },
 };
 
 export async function main(args: readonly string[]): Promise<number> {

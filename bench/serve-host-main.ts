@@ -1,0 +1,34 @@
+/**
+ * A host for benchmarks: the product as `intarsia serve` starts it, on free ports, in a process of its own.
+ * Prints `{"grpc":N,"http":N}` when it serves.
+ */
+import { parseArgs } from 'node:util';
+import { completeConfig } from '#config.js';
+import { startHost } from '#compose/host.js';
+
+const { values } = parseArgs({
+  options: {
+    repository: { type: 'string', multiple: true, default: [] },
+    models: { type: 'string', multiple: true, default: ['*'] },
+    isolation: { type: 'string', default: 'process' },
+    threads: { type: 'string', default: '0' },
+  },
+});
+const host = await startHost(
+  completeConfig({
+    repositories: values.repository,
+    modelControl: 'explicit',
+    startupModels: values.models,
+    devices: ['cpu:0'],
+    httpPort: 0,
+    grpcPort: 0,
+    metricsPort: 0,
+    cpuThreads: Number(values.threads),
+    isolation: values.isolation === 'thread' ? 'thread' : 'process',
+    telemetry: { logLevel: 'error' },
+  }),
+);
+process.stdout.write(`${JSON.stringify({ grpc: host.ports.grpc, http: host.ports.http })}\n`);
+process.once('SIGTERM', () => {
+  void host.stop();
+});

@@ -1,0 +1,492 @@
+/**
+ * The price of serving: the host against what it stands on and against what a user would write instead, each pair driven
+ * by the same load process in turns in the same run, so that the ratio survives a noisy machine.
+ */
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { packageRoot } from '#compose/package-root.js';
+import { encodeInferRequest } from '#core/inference-wire.js';
+import { noParameters } from '#core/inference-message.js';
+import type { Tensor } from '#core/tensor.js';
+import { runChild, startChild, type BenchChild } from './child.js';
+import { h2load, hasH2load } from './h2load.js';
+import { answerBytes, load, type BenchLoad } from './load.js';
+import { ensureModel } from './models/ensure-model.js';
+import { benchReport, benchRow, median, type BenchOptions, type BenchReport, type BenchRow } from './report.js';
+
+const inferPath = '/inference.GRPCInferenceService/ModelInfer';
+const benchModelFolder = join(packageRoot, '.cache/bench-models');
+
+interface Sizes {
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly warmUpSeconds: number;
+}
+
+export async function run(options: BenchOptions): Promise<BenchReport> {
+  const sizes: Sizes = options.quick
+    ? { rounds: 1, seconds: 1, warmUpSeconds: 0.5 }
+    : { rounds: 3, seconds: 4, warmUpSeconds: 1.5 };
+  const notes: string[] = [];
+  const repository = await mkdtemp(join(tmpdir(), 'intarsia-bench-'));
+  try {
+    for (const model of ['digits', 'identity']) {
+      await cp(join(packageRoot, 'examples/models', model), join(repository, model), { recursive: true });
+    }
+    const rows: BenchRow[] = [];
+    await withChildren([startChild('bench/serve-host-main.js', ['--repository', repository])], async ([host]) => {
+      rows.push(...(await smallRequests(host, sizes, notes)));
+      rows.push(...(await binaryRest(host, sizes)));
+      rows.push(...(await largeTensors(host, sizes)));
+    });
+    rows.push(...(await saturatedResnet(sizes)));
+    rows.push(...(await batchingGain(sizes)));
+    rows.push(...(await besideLargeModel(sizes)));
+    return benchReport('serve', options, rows, notes);
+  } finally {
+    await rm(repository, { recursive: true, force: true });
+  }
+}
+
+/** ModelInfer of the digit model against a bare grpc-js echo of the same message sizes. */
+async function smallRequests(host: BenchChild, sizes: Sizes, notes: string[]): Promise<BenchRow[]> {
+  const port = Number(host.ready['grpc']);
+  const base = { protocol: 'grpc' as const, model: 'digits', input: digit(), ...window(sizes) };
+  const reply = await answerBytes({ ...base, port, arrivals: closed(1) });
+  return withChildren(
+    [startChild('bench/baselines/grpc-echo-main.js', ['--reply-bytes', String(reply)])],
+    async ([echo]) => {
+      const echoPort = Number(echo.ready['port']);
+      const rows: BenchRow[] = [];
+      const many = await inTurns(sizes, {
+        ours: () => load({ ...base, port, arrivals: closed(64) }),
+        theirs: () => load({ ...base, port: echoPort, arrivals: closed(64) }),
+      });
+      rows.push(
+        rate(
+          'serve.grpc.64.host',
+          'digits, gRPC, 64 in flight: host',
+          many.ours.map((r) => r.requestsPerSecond),
+        ),
+        rate(
+          'serve.grpc.64.echo',
+          'bare grpc-js echo, 64 in flight',
+          many.theirs.map((r) => r.requestsPerSecond),
+        ),
+        ratio(
+          'serve.grpc.64.ratio',
+          'host ÷ echo, 64 in flight',
+          pairRatio(many, (r) => r.requestsPerSecond),
+          'at-least',
+          0.7,
+        ),
+      );
+      const one = await inTurns(sizes, {
+        ours: () => load({ ...base, port, arrivals: closed(1) }),
+        theirs: () => load({ ...base, port: echoPort, arrivals: closed(1) }),
+      });
+      rows.push(
+        milliseconds(
+          'serve.grpc.1.host',
+          'digits, gRPC, 1 in flight: p50, host',
+          one.ours.map((r) => r.latencyMs.p50),
+        ),
+        milliseconds(
+          'serve.grpc.1.echo',
+          'bare grpc-js echo, 1 in flight: p50',
+          one.theirs.map((r) => r.latencyMs.p50),
+        ),
+        ratio(
+          'serve.grpc.1.ratio',
+          'host ÷ echo, p50, 1 in flight',
+          pairRatio(one, (r) => r.latencyMs.p50),
+          'at-most',
+          2.5,
+        ),
+      );
+      if (!hasH2load()) {
+        notes.push('h2load is not installed (Debian: nghttp2-client): the rows of the server alone are left out');
+        return rows;
+      }
+      const drive = (target: number): Promise<{ readonly requestsPerSecond: number }> =>
+        h2load({
+          port: target,
+          path: inferPath,
+          message: grpcMessage('digits', digit()),
+          connections: 4,
+          streams: 64,
+          ...window(sizes),
+        });
+      const alone = await inTurns(sizes, { ours: () => drive(port), theirs: () => drive(echoPort) });
+      rows.push(
+        rate(
+          'serve.h2load.host',
+          'digits, h2load 4 × 64: host',
+          alone.ours.map((r) => r.requestsPerSecond),
+        ),
+        rate(
+          'serve.h2load.echo',
+          'bare grpc-js echo, h2load 4 × 64',
+          alone.theirs.map((r) => r.requestsPerSecond),
+        ),
+        ratio(
+          'serve.h2load.ratio',
+          'host ÷ echo, h2load',
+          pairRatio(alone, (r) => r.requestsPerSecond),
+          'at-least',
+          0.5,
+        ),
+      );
+      return rows;
+    },
+  );
+}
+
+/** REST with binary tensors against a bare fastify server that runs the same model in its own process. */
+async function binaryRest(host: BenchChild, sizes: Sizes): Promise<BenchRow[]> {
+  const base = { model: 'digits', input: digit(), arrivals: closed(64), ...window(sizes) };
+  const model = join(packageRoot, 'examples/models/digits/1/model.onnx');
+  return withChildren([startFastify(model, '1,1,28,28')], async ([fastify]) => {
+    const turns = await inTurns(sizes, {
+      ours: () => load({ ...base, protocol: 'rest-binary', port: Number(host.ready['http']) }),
+      theirs: () =>
+        load({ ...base, protocol: 'rest-binary', port: Number(fastify.ready['port']), raw: { path: '/infer' } }),
+    });
+    return [
+      rate(
+        'serve.rest.64.host',
+        'digits, REST binary, 64 in flight: host',
+        turns.ours.map((r) => r.requestsPerSecond),
+      ),
+      rate(
+        'serve.rest.64.fastify',
+        'bare fastify + onnxruntime-node, binary, 64 in flight',
+        turns.theirs.map((r) => r.requestsPerSecond),
+      ),
+      ratio(
+        'serve.rest.64.ratio',
+        'host ÷ fastify, REST binary',
+        pairRatio(turns, (r) => r.requestsPerSecond),
+        'at-least',
+        0.6,
+      ),
+    ];
+  });
+}
+
+/** 600 KB through an identity model: one by one against a tuned echo, as a stream against raw TCP. */
+async function largeTensors(host: BenchChild, sizes: Sizes): Promise<BenchRow[]> {
+  const port = Number(host.ready['grpc']);
+  const input: Tensor = {
+    name: 'INPUT0',
+    datatype: 'FP32',
+    shape: [1, 150_528],
+    data: new Uint8Array(602_112).fill(1),
+  };
+  const base = { model: 'identity', input, ...window(sizes) };
+  return withChildren(
+    [startChild('bench/baselines/grpc-echo-main.js', []), startChild('bench/baselines/tcp-echo-main.js', [])],
+    async ([echo, tcp]) => {
+      const unary = await inTurns(sizes, {
+        ours: () => load({ ...base, protocol: 'grpc', port, arrivals: closed(8) }),
+        theirs: () => load({ ...base, protocol: 'grpc', port: Number(echo.ready['port']), arrivals: closed(8) }),
+      });
+      const stream = await inTurns(sizes, {
+        ours: () => load({ ...base, protocol: 'grpc-stream', port, arrivals: closed(16) }),
+        theirs: async () => {
+          const { messagesPerSecond } = await runChild('bench/baselines/tcp-load-main.js', [
+            '--port',
+            String(tcp.ready['port']),
+            '--bytes',
+            String(input.data.byteLength),
+            '--seconds',
+            String(sizes.seconds),
+          ]);
+          return { requestsPerSecond: Number(messagesPerSecond) };
+        },
+      });
+      return [
+        rate(
+          'serve.large.unary.host',
+          '600 KB identity, ModelInfer: host',
+          unary.ours.map((r) => r.requestsPerSecond),
+        ),
+        rate(
+          'serve.large.unary.echo',
+          '600 KB, tuned grpc-js echo',
+          unary.theirs.map((r) => r.requestsPerSecond),
+        ),
+        ratio(
+          'serve.large.unary.ratio',
+          'host ÷ echo, 600 KB',
+          pairRatio(unary, (r) => r.requestsPerSecond),
+          'at-least',
+          0.6,
+        ),
+        rate(
+          'serve.large.stream.host',
+          '600 KB identity, ModelStreamInfer: host',
+          stream.ours.map((r) => r.requestsPerSecond),
+        ),
+        rate(
+          'serve.large.stream.tcp',
+          '600 KB, raw TCP echo',
+          stream.theirs.map((r) => r.requestsPerSecond),
+        ),
+        ratio(
+          'serve.large.stream.ratio',
+          'host ÷ TCP, 600 KB',
+          pairRatio(stream, (r) => r.requestsPerSecond),
+          'at-least',
+          0.4,
+        ),
+      ];
+    },
+  );
+}
+
+/** ResNet-50 on the CPU, saturated, against a bare loop with the same threads and batch. */
+async function saturatedResnet(sizes: Sizes): Promise<BenchRow[]> {
+  const { path } = await ensureModel('resnet50', benchModelFolder);
+  const batch = 4;
+  const input = image(batch);
+  const rows: BenchRow[] = [];
+  for (const threads of new Set([1, availableParallelism()])) {
+    await withChildren([startBenchHost(['resnet50'], threads)], async ([host]) => {
+      const turns = await inTurns(sizes, {
+        ours: async () => {
+          const report = await load({
+            protocol: 'grpc',
+            port: Number(host.ready['grpc']),
+            model: 'resnet50',
+            input,
+            arrivals: closed(4),
+            seconds: sizes.seconds * 2,
+            warmUpSeconds: sizes.warmUpSeconds,
+          });
+          return { itemsPerSecond: report.itemsPerSecond };
+        },
+        theirs: async () => {
+          const loop = await runChild('bench/baselines/ort-loop-main.js', [
+            '--model',
+            path,
+            '--shape',
+            input.shape.join(),
+            '--threads',
+            String(threads),
+            '--seconds',
+            String(sizes.seconds * 2),
+          ]);
+          return { itemsPerSecond: Number(loop['itemsPerSecond']) };
+        },
+      });
+      const name = `${threads} thread${threads === 1 ? '' : 's'}`;
+      rows.push(
+        {
+          ...rate(
+            `serve.resnet.${threads}.host`,
+            `ResNet-50, batch ${batch}, ${name}: host`,
+            turns.ours.map((r) => r.itemsPerSecond),
+          ),
+          unit: 'images/s',
+        },
+        {
+          ...rate(
+            `serve.resnet.${threads}.loop`,
+            `ResNet-50, batch ${batch}, ${name}: bare loop`,
+            turns.theirs.map((r) => r.itemsPerSecond),
+          ),
+          unit: 'images/s',
+        },
+        ratio(
+          `serve.resnet.${threads}.ratio`,
+          `host ÷ bare loop, ${name}`,
+          pairRatio(turns, (r) => r.itemsPerSecond),
+          'at-least',
+          0.95,
+        ),
+      );
+    });
+  }
+  return rows;
+}
+
+/** A model of more than a millisecond that gains from batches: the host batches, a bare server does not. */
+async function batchingGain(sizes: Sizes): Promise<BenchRow[]> {
+  const { path } = await ensureModel('mlp', benchModelFolder);
+  const input = values();
+  const base = { model: 'mlp', input, arrivals: closed(32), ...window(sizes) };
+  return withChildren([startBenchHost(['mlp'], 0), startFastify(path, input.shape.join())], async ([host, fastify]) => {
+    const turns = await inTurns(sizes, {
+      ours: () => load({ ...base, protocol: 'rest-binary', port: Number(host.ready['http']) }),
+      theirs: () =>
+        load({ ...base, protocol: 'rest-binary', port: Number(fastify.ready['port']), raw: { path: '/infer' } }),
+    });
+    return [
+      rate(
+        'serve.batching.host',
+        'MLP of 1 ms, 32 in flight: host',
+        turns.ours.map((r) => r.requestsPerSecond),
+      ),
+      rate(
+        'serve.batching.fastify',
+        'MLP of 1 ms, 32 in flight: bare fastify',
+        turns.theirs.map((r) => r.requestsPerSecond),
+      ),
+      ratio(
+        'serve.batching.ratio',
+        'host ÷ fastify, with batching',
+        pairRatio(turns, (r) => r.requestsPerSecond),
+        'at-least',
+        1,
+      ),
+    ];
+  });
+}
+
+/** Tail latency of small requests while a large model keeps the device busy. */
+async function besideLargeModel(sizes: Sizes): Promise<BenchRow[]> {
+  const { path } = await ensureModel('resnet50', benchModelFolder);
+  const digits = join(packageRoot, 'examples/models/digits/1/model.onnx');
+  const small = { model: 'digits', input: digit(), arrivals: { kind: 'poisson', ratePerSecond: 50 } as const };
+  const large = { model: 'resnet50', input: image(1), arrivals: closed(2) };
+  const both = async (ports: { readonly port: number; readonly raw: boolean }): Promise<{ readonly p99: number }> => {
+    const common = { protocol: 'rest-binary' as const, port: ports.port };
+    const [answered] = await Promise.all([
+      load({ ...common, ...small, ...window(sizes), ...(ports.raw ? { raw: { path: '/infer' } } : {}) }),
+      load({
+        ...common,
+        ...large,
+        ...window(sizes),
+        ...(ports.raw ? { raw: { path: '/second' } } : {}),
+      }),
+    ]);
+    return { p99: answered.latencyMs.p99 };
+  };
+  return withChildren(
+    [
+      startBenchHost(['resnet50', 'digits'], 0),
+      startFastify(digits, '1,1,28,28', ['--second-model', path, '--second-shape', '1,3,224,224']),
+    ],
+    async ([host, fastify]) => {
+      const turns = await inTurns(sizes, {
+        ours: () => both({ port: Number(host.ready['http']), raw: false }),
+        theirs: () => both({ port: Number(fastify.ready['port']), raw: true }),
+      });
+      return [
+        milliseconds(
+          'serve.beside.host',
+          'digits beside a busy ResNet-50, p99: host',
+          turns.ours.map((r) => r.p99),
+        ),
+        milliseconds(
+          'serve.beside.fastify',
+          'digits beside a busy ResNet-50, p99: bare fastify',
+          turns.theirs.map((r) => r.p99),
+        ),
+        ratio(
+          'serve.beside.ratio',
+          'host ÷ fastify, p99 beside a large model',
+          pairRatio(turns, (r) => r.p99),
+          'at-most',
+          1,
+        ),
+      ];
+    },
+  );
+}
+
+// Servers
+
+function startBenchHost(models: readonly string[], threads: number): Promise<BenchChild> {
+  return startChild('bench/serve-host-main.js', [
+    ...['--repository', benchModelFolder, '--repository', join(packageRoot, 'examples/models')],
+    ...models.flatMap((model) => ['--models', model]),
+    ...['--threads', String(threads)],
+  ]);
+}
+
+function startFastify(model: string, shape: string, more: readonly string[] = []): Promise<BenchChild> {
+  return startChild('bench/baselines/fastify-onnx-main.js', ['--model', model, '--shape', shape, ...more]);
+}
+
+/** Starts all, runs, stops all, whatever happens. */
+async function withChildren<Result>(
+  starting: readonly Promise<BenchChild>[],
+  work: (children: readonly [BenchChild, BenchChild]) => Promise<Result>,
+): Promise<Result> {
+  const children = await Promise.all(starting);
+  try {
+    return await work(children as unknown as readonly [BenchChild, BenchChild]);
+  } finally {
+    await Promise.all(children.map((child) => child.stop()));
+  }
+}
+
+// Requests
+
+const digit = (): Tensor => floats('image', [1, 1, 28, 28]);
+const image = (batch: number): Tensor => floats('image', [batch, 3, 224, 224]);
+const values = (): Tensor => floats('values', [1, 1024]);
+
+function floats(name: string, shape: readonly number[]): Tensor {
+  const values = new Float32Array(shape.reduce((product, size) => product * size, 1)).fill(0.5);
+  return { name, datatype: 'FP32', shape, data: new Uint8Array(values.buffer) };
+}
+
+function grpcMessage(modelName: string, tensor: Tensor): Uint8Array {
+  return encodeInferRequest({
+    modelName,
+    modelVersion: '',
+    id: '',
+    parameters: noParameters,
+    inputs: [{ ...tensor, parameters: noParameters }],
+    outputs: [],
+    rawContents: true,
+  }).toBytes();
+}
+
+const closed = (concurrency: number): BenchLoad['arrivals'] => ({ kind: 'closed', concurrency });
+const window = (sizes: Sizes): { readonly seconds: number; readonly warmUpSeconds: number } => ({
+  seconds: sizes.seconds,
+  warmUpSeconds: sizes.warmUpSeconds,
+});
+
+// Figures
+
+interface Turns<Ours, Theirs> {
+  readonly ours: readonly Ours[];
+  readonly theirs: readonly Theirs[];
+}
+
+/** One after the other, again and again: a machine that slows down slows both. */
+async function inTurns<Ours, Theirs>(
+  sizes: Sizes,
+  sides: { readonly ours: () => Promise<Ours>; readonly theirs: () => Promise<Theirs> },
+): Promise<Turns<Ours, Theirs>> {
+  const ours: Ours[] = [];
+  const theirs: Theirs[] = [];
+  for (let round = 0; round < sizes.rounds; round += 1) {
+    theirs.push(await sides.theirs());
+    ours.push(await sides.ours());
+  }
+  return { ours, theirs };
+}
+
+/** Median over the rounds of ours ÷ theirs. */
+function pairRatio<Figure>(turns: Turns<Figure, Figure>, of: (figure: Figure) => number): number {
+  return median(turns.ours.map((figure, round) => of(figure) / of(turns.theirs[round] as Figure)));
+}
+
+function rate(key: string, label: string, values: readonly number[]): BenchRow {
+  return benchRow({ key, label, value: median(values), unit: 'requests/s' });
+}
+
+function milliseconds(key: string, label: string, values: readonly number[]): BenchRow {
+  return benchRow({ key, label, value: median(values), unit: 'ms' });
+}
+
+function ratio(key: string, label: string, value: number, kind: 'at-least' | 'at-most', target: number): BenchRow {
+  return benchRow({ key, label, value, unit: 'x', target: { kind, value: target } });
+}
