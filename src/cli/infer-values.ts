@@ -5,7 +5,15 @@
 import { readFile, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { intarsiaError, messageOf } from '#core/errors.js';
-import { elementCount, formatShape, tensorBytes, type Shape, type Tensor, type TensorSpec } from '#core/tensor.js';
+import {
+  elementCount,
+  formatShape,
+  shapeFits,
+  tensorBytes,
+  type Shape,
+  type Tensor,
+  type TensorSpec,
+} from '#core/tensor.js';
 import { formatBytes, GiB } from '#core/units.js';
 import { toTensor, type InputValue, type NestedValues, type Scalar } from '#client/index.js';
 import { pictureRequest, pictureTensor, type PictureFlags } from './picture-tensor.js';
@@ -103,7 +111,15 @@ function jsonValue(spec: TensorSpec, text: string, source: string, shape: Shape 
   }
   const { data } = given;
   const written = shape ?? given.shape ?? (Array.isArray(data) ? nestedShape(data) : undefined);
-  return { data, datatype: spec.datatype, shape: withBatch(spec, written ?? singleShape(spec), countOf(data)) };
+  const complete = withBatch(spec, written ?? singleShape(spec), countOf(data));
+  if (!shapeFits(complete, spec.shape)) {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `input '${spec.name}' takes shape ${formatShape(spec.shape)}, where -1 may be any size; ${source} has ${formatShape(complete)}`,
+      { input: spec.name },
+    );
+  }
+  return { data, datatype: spec.datatype, shape: complete };
 }
 
 interface TensorObject {
