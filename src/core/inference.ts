@@ -1,8 +1,9 @@
 /**
  * One inference request and what becomes of it, as every layer between the protocol and the executor sees it.
  */
+import type { Billing } from './billing.js';
 import type { IntarsiaError } from './errors.js';
-import type { DeviceId, ModelName, ModelVersion, RequestId, TenantId } from './ids.js';
+import type { DeviceId, ModelName, ModelVersion, RequestId } from './ids.js';
 import type { Receipt } from './receipt.js';
 import type { Tensor } from './tensor.js';
 
@@ -11,13 +12,6 @@ export interface SequenceStep {
   readonly id: bigint | string;
   readonly start: boolean;
   readonly end: boolean;
-}
-
-/** Who asked and who pays. */
-export interface Billing {
-  readonly tenant: TenantId;
-  readonly project: string;
-  readonly user: string;
 }
 
 /** A validated request: names, types and shapes fit the model, and the bytes fit the shapes. */

@@ -4,7 +4,7 @@
  * Cost is busy time × price × the request's share of the batch's items. Idle time is not billed to requests.
  */
 import type { DevicePrice, FigureSource } from './device.js';
-import type { Billing } from './inference.js';
+import type { Billing } from './billing.js';
 import type { DeviceId } from './ids.js';
 
 export interface Receipt {

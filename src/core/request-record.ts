@@ -3,7 +3,8 @@
  * status, billing and the learned scheduler; names are stable because rows outlive releases.
  */
 import type { ErrorCode } from './errors.js';
-import type { Billing, InferenceOutcome, InferenceRequest } from './inference.js';
+import type { Billing } from './billing.js';
+import type { InferenceOutcome, InferenceRequest } from './inference.js';
 import type { ModelName, ModelVersion, RequestId } from './ids.js';
 import type { Receipt } from './receipt.js';
 

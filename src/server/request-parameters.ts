@@ -4,7 +4,8 @@
  */
 import { intarsiaError } from '#core/errors.js';
 import { anonymousTenant, tenantId } from '#core/ids.js';
-import type { Billing, SequenceStep } from '#core/inference.js';
+import type { Billing } from '#core/billing.js';
+import type { SequenceStep } from '#core/inference.js';
 import type { InferParameter, InferParameters } from '#core/inference-message.js';
 import type { Caller, InferCall } from '#ports/inference-gateway.js';
 
