@@ -462,10 +462,10 @@ function writeTensors(writer: ReverseWriter, tensors: readonly InferTensor[], ra
   }
 }
 
-/** Entries leave in the order of the map. */
+/** Entries leave in the opposite order of the map, which the protocol allows: a map has no order on the wire. */
 function writeParameters(writer: ReverseWriter, field: number, parameters: InferParameters): void {
   if (parameters.size === 0) return;
-  for (const [key, parameter] of [...parameters].reverse()) {
+  for (const [key, parameter] of parameters) {
     const end = writer.mark();
     switch (parameter.kind) {
       case 'bool':

@@ -44,5 +44,5 @@ function whole(value: number): InferParameter {
 }
 
 function decimal(value: number): InferParameter {
-  return { kind: 'string', value: String(Number(value.toPrecision(6))) };
+  return { kind: 'string', value: value.toPrecision(6) };
 }

@@ -60,8 +60,6 @@ export const extensions: readonly string[] = [
 
 const controlMsMaxDefault = 600_000;
 
-export type Services = ReturnType<typeof createServices>;
-
 export function createServices(options: ServicesOptions) {
   const { router } = options;
   const logSettings = new LogSettings(options.log);

@@ -87,9 +87,9 @@ describe('answers', () => {
       intarsia_tenant: 'anonymous',
       intarsia_project: 'apollo',
       intarsia_user: 'ada',
-      intarsia_energy_joules: '0.05',
+      intarsia_energy_joules: '0.0500000',
       intarsia_energy_source: 'profile',
-      intarsia_cost_usd: '5e-7',
+      intarsia_cost_usd: '5.00000e-7',
       intarsia_price_source: 'configured',
     });
     expect(host.finished).toMatchObject([

@@ -54,7 +54,7 @@ describe('answers', () => {
       id: 'abc',
       model_name: 'identity',
       model_version: '1',
-      parameters: { intarsia_device: 'cpu:0', intarsia_queue_us: 120, intarsia_cost_usd: '5e-7' },
+      parameters: { intarsia_device: 'cpu:0', intarsia_queue_us: 120, intarsia_cost_usd: '5.00000e-7' },
       outputs: [{ name: 'x', datatype: 'FP32', shape: [1, 4], data: [1, 2, 3, 4] }],
     });
   });

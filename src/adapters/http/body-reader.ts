@@ -133,10 +133,8 @@ class OpenBody {
     const request = this.#request;
     request.on('data', (chunk: Buffer) => this.#onData(chunk));
     request.on('end', () => this.#onEnd());
-    request.on('error', (error) => this.#fail(intarsiaError('CANCELLED', `the client went away: ${error.message}`)));
-    request.on('close', () =>
-      this.#fail(intarsiaError('CANCELLED', 'the client went away before its body was complete')),
-    );
+    request.on('error', () => this.#onGone());
+    request.on('close', () => this.#onGone());
   }
 
   expireIfLate(nowMs: number): void {
@@ -172,6 +170,11 @@ class OpenBody {
       this.#whole ??= Buffer.allocUnsafe(this.#expected);
       chunk.copy(this.#whole, start);
     } else this.#chunks.push(chunk);
+  }
+
+  /** Comes after every complete body too: the error is made only when it is one. */
+  #onGone(): void {
+    if (!this.#done) this.#fail(intarsiaError('CANCELLED', 'the client went away before its body was complete'));
   }
 
   #grow(bytes: number): boolean {

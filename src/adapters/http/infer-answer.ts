@@ -13,7 +13,9 @@ import type {
 import { dataToJson } from './json-tensors.js';
 
 export interface EncodedAnswer {
-  readonly json: Buffer;
+  readonly json: string;
+  /** Bytes of the JSON in UTF-8. */
+  readonly jsonBytes: number;
   /** Raw tensors that follow the JSON, in the order of the outputs. */
   readonly tensors: readonly Uint8Array[];
   readonly byteLength: number;
@@ -59,11 +61,23 @@ export function encodeAnswer(answer: InferResponseMessage, wishes: BinaryWishes)
     }
   }
   const id = answer.id === '' ? '' : `"id":${JSON.stringify(answer.id)},`;
-  const text =
+  const json =
     `{${id}"model_name":${JSON.stringify(answer.modelName)},"model_version":"${answer.modelVersion}",` +
     `${parametersJson(answer.parameters)}"outputs":[${outputs}]}`;
-  const json = Buffer.from(text);
-  return { json, tensors, byteLength: json.byteLength + tensorBytes };
+  const jsonBytes = Buffer.byteLength(json);
+  return { json, jsonBytes, tensors, byteLength: jsonBytes + tensorBytes };
+}
+
+/** The whole answer in one piece. */
+export function joinAnswer({ json, jsonBytes, tensors, byteLength }: EncodedAnswer): Buffer {
+  const whole = Buffer.allocUnsafe(byteLength);
+  whole.write(json, 0, 'utf8');
+  let at = jsonBytes;
+  for (const tensor of tensors) {
+    whole.set(tensor, at);
+    at += tensor.byteLength;
+  }
+  return whole;
 }
 
 function headOf({ name, datatype, shape }: InferTensor): string {

@@ -10,7 +10,7 @@ import type { InferRequestMessage, InferResponseMessage } from '#core/inference-
 import type { Shape } from '#core/tensor.js';
 import type { Access, Caller, InferGateway, InferReply } from '#ports/inference-gateway.js';
 import { sendError } from './http-error.js';
-import { binaryWishes, encodeAnswer, type BinaryWishes, type EncodedAnswer } from './infer-answer.js';
+import { binaryWishes, encodeAnswer, joinAnswer, type BinaryWishes, type EncodedAnswer } from './infer-answer.js';
 import { rawBody, readInferBody, type BodyContext } from './infer-body.js';
 
 /** What a body is that is nothing but the bytes of a model's only input. src/server knows. */
@@ -36,6 +36,8 @@ export interface InferRouteOptions {
 const noReserved: ReadonlySet<string> = new Set();
 /** Smaller answers are not worth compressing. */
 const compressedBytesMin = 1024;
+/** Answers with tensors up to this size are written as text. */
+const textBytesMax = 4096;
 /** Answers up to this size are joined into one write. */
 const joinedBytesMax = 64 * 1024;
 const empty = Buffer.alloc(0);
@@ -131,7 +133,7 @@ class RestReply implements InferReply {
         ? { 'content-type': 'application/json' }
         : {
             'content-type': 'application/octet-stream',
-            'inference-header-content-length': encoded.json.byteLength,
+            'inference-header-content-length': encoded.jsonBytes,
           };
     this.#addLoadReport(headers);
     const accepted = this.#request.headers['accept-encoding'];
@@ -150,12 +152,16 @@ class RestReply implements InferReply {
     sendError(this.#response, error);
   }
 
-  #write({ json, tensors, byteLength }: EncodedAnswer, headers: Record<string, string | number>): void {
+  #write(answer: EncodedAnswer, headers: Record<string, string | number>): void {
     const response = this.#response;
     if (response.destroyed) return;
-    response.writeHead(200, { ...headers, 'content-length': byteLength });
+    const { json, tensors, byteLength } = answer;
+    headers['content-length'] = byteLength;
+    response.writeHead(200, headers);
     if (tensors.length === 0) response.end(json);
-    else if (byteLength <= joinedBytesMax) response.end(Buffer.concat([json, ...tensors], byteLength));
+    // As a text it leaves together with the headers, in one write; as a buffer it would take two.
+    else if (byteLength <= textBytesMax) response.end(joinAnswer(answer).toString('latin1'), 'latin1');
+    else if (byteLength <= joinedBytesMax) response.end(joinAnswer(answer));
     else {
       response.cork();
       response.write(json);
@@ -167,12 +173,12 @@ class RestReply implements InferReply {
 
   /** The fastest level: tensors rarely shrink much, and the processor has models to run. */
   #writeCompressed(
-    { json, tensors, byteLength }: EncodedAnswer,
+    answer: EncodedAnswer,
     headers: Record<string, string | number>,
     encoding: 'gzip' | 'deflate',
   ): void {
     const compress = encoding === 'gzip' ? gzip : deflate;
-    compress(Buffer.concat([json, ...tensors], byteLength), { level: 1 }, (error, packed) => {
+    compress(joinAnswer(answer), { level: 1 }, (error, packed) => {
       if (error !== null) {
         sendError(this.#response, intarsiaError('INTERNAL', `the answer could not be compressed: ${error.message}`));
         return;
