@@ -118,6 +118,12 @@ export interface HostLimits {
   readonly headerBytesMax: number;
   /** Milliseconds a client may take to send its headers and, per 64 KiB, its body. Default 30,000. */
   readonly receiveMsMax: number;
+  /**
+   * Milliseconds one run of a model may take. 100 to 86,400,000, default 600,000. At the bound the executor counts as hung:
+   * its process is killed and started again, what was in flight fails as retryable. Lower: a run without end holds a device
+   * for less time; a large batch on slow silicon must fit.
+   */
+  readonly runMsMax: number;
 }
 
 export interface TelemetryConfig {
@@ -151,6 +157,7 @@ export const defaultLimits: HostLimits = {
   connectionsMax: 10_000,
   headerBytesMax: 16 * KiB,
   receiveMsMax: 30_000,
+  runMsMax: 600_000,
 };
 
 export const defaultTelemetry: TelemetryConfig = {
@@ -210,6 +217,7 @@ export function completeConfig(options: HostOptions): HostConfig {
   checkRange('limits.connectionsMax', config.limits.connectionsMax, { min: 1, max: 1_000_000, whole: true });
   checkRange('limits.headerBytesMax', config.limits.headerBytesMax, { min: KiB, max: MiB, whole: true });
   checkRange('limits.receiveMsMax', config.limits.receiveMsMax, { min: 100, max: 3_600_000 });
+  checkRange('limits.runMsMax', config.limits.runMsMax, { min: 100, max: 86_400_000 });
   for (const device of config.emulatedDevices) {
     checkRange(`emulatedDevices.${device.id}.timeScale`, device.timeScale, { min: 0.01, max: 1000 });
   }

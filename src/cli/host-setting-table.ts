@@ -222,6 +222,13 @@ export const hostSettings: readonly HostSetting[] = [
     path: ['limits', 'receiveMsMax'],
   },
   {
+    flag: 'run-ms-max',
+    value: 'ms',
+    about: 'time one run of a model may take before its executor counts as hung',
+    form: 'number',
+    path: ['limits', 'runMsMax'],
+  },
+  {
     flag: 'log-level',
     value: 'level',
     about: 'least level that is logged',

@@ -46,8 +46,9 @@ export function executorsOf(device: DeviceDescriptor, sources: ExecutorSources):
 
 /** An executor of this machine for a provider; `device` lends its environment. */
 function localExecutor(provider: ExecutionProvider, device: DeviceDescriptor, config: HostConfig): ExecutorFactory {
-  if (config.isolation === 'thread') return () => startThreadExecutor({ provider });
-  return () => startProcessExecutor({ provider, env: deviceEnvironment(device) });
+  const { runMsMax } = config.limits;
+  if (config.isolation === 'thread') return () => startThreadExecutor({ provider, runMsMax });
+  return () => startProcessExecutor({ provider, runMsMax, env: deviceEnvironment(device) });
 }
 
 function emulatedExecutor(
