@@ -70,14 +70,14 @@ function groupMeans(group: InstanceGroup, descriptor: DeviceDescriptor): boolean
 }
 
 /**
- * Batches of one model that may be with the executor at once: its instances compute, and as many more are handed over as the
- * device has permits beyond what computes at once, so that no instance waits for its next batch.
+ * Batches of one model that may be with the executor at once: its instances compute and, where the device has more permits
+ * than that, one more is handed over meanwhile. The permits beyond are other models': a busy large model leaves them free.
  */
 export function batchesInFlightMax(
   instances: number,
   device: { readonly permits: number; readonly concurrency: number },
 ): number {
-  return instances + Math.max(0, device.permits - device.concurrency);
+  return instances + (device.permits > device.concurrency ? 1 : 0);
 }
 
 /** Urgency between models, 0 to 1, of a priority level of so many; 0.5 for a model without levels. */

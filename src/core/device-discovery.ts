@@ -199,7 +199,8 @@ function cpuDevice(
     emulated: false,
     memoryBytes: Math.floor(host.usableMemoryBytes * options.memoryShare),
     threads,
-    permits: 2,
+    // Two for one busy model (one computes, one is handed over), two for others beside it.
+    permits: 4,
     ...processorEconomics(host, options.profiles, host.usableCores),
     facts: {
       extensions: host.cpu.extensions.join(' '),
