@@ -1,7 +1,8 @@
 /** Binds the device's behaviour to the runtime. */
 import type { ActorFactory } from '#runtime/actor.js';
 import { CrashAttribution } from './crash-attribution.js';
-import { DeviceActor, type DeviceInternal, type DeviceMemory } from './device.js';
+import { DeviceActor } from './device.js';
+import type { DeviceInternal, DeviceMemory } from './device-shared.js';
 import { deviceGauges } from './device-gauges.js';
 import { completeDeviceOptions, type DeviceOptionsGiven } from './options.js';
 import type { DeviceMessage } from './protocol.js';

@@ -24,7 +24,7 @@ export interface Placement {
   readonly inputs: readonly TensorSpec[];
   readonly outputs: readonly TensorSpec[];
   readonly optimization: OptimizationLevel;
-  /** Runs made before the model counts as ready: the configured warm-ups, else one run on zeros. */
+  /** The configured warm-ups, run before the model counts as ready. Without one the device makes a run on zeros. */
   readonly warmups: readonly { readonly name: string; readonly inputs: readonly Tensor[] }[];
 }
 

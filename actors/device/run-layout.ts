@@ -5,6 +5,7 @@
 import { datatypeBytes } from '#core/datatype.js';
 import { intarsiaError, invariant, type IntarsiaError } from '#core/errors.js';
 import { elementCount, formatShape, tensorBytes, type Shape, type Tensor, type TensorSpec } from '#core/tensor.js';
+import { formatBytes, GiB } from '#core/units.js';
 import type { SessionId } from '#core/ids.js';
 import type { Batch } from '#core/model-queue.js';
 import type { ModelConfig } from '#core/model-config.js';
@@ -23,6 +24,11 @@ export interface SplitResult {
   readonly outputs: readonly (readonly Tensor[])[];
   readonly states: readonly (readonly Tensor[])[] | undefined;
 }
+
+/** The text `0` as an element: its length, then its bytes. */
+const zeroText = Uint8Array.of(1, 0, 0, 0, 0x30);
+/** Bytes of one input of a run on zeros. */
+const zeroBytesMax = 1 * GiB;
 
 export class RunLayout {
   readonly #model: string;
@@ -85,7 +91,11 @@ export class RunLayout {
     return Array.isArray(states) ? { outputs, states } : states;
   }
 
-  /** A run on zeros of one item: shows that the model computes at all. Sizes that may vary are those of the configuration, else 1. */
+  /**
+   * A run on zeros of one item: shows that the model computes at all. Sizes that may vary are those of the configuration,
+   * else 1; texts are `0`, which reads as a number too.
+   * @throws MODEL_INVALID when an input is too large to be made.
+   */
   zeros(session: SessionId): RunRequest {
     return { session, inputs: this.#inputs.map((spec) => this.#zeroInput(spec, 1)), outputs: [] };
   }
@@ -132,9 +142,18 @@ export class RunLayout {
       const wanted = dims?.length === spec.shape.length ? dims[axis] : this.#batches && axis === 0 ? items : undefined;
       return wanted === undefined || wanted < 0 ? 1 : wanted;
     });
-    // An empty text is four zero bytes.
-    const bytes = tensorBytes(spec.datatype, shape) ?? 4 * elementCount(shape);
-    return { name: spec.name, datatype: spec.datatype, shape, chunks: [new Uint8Array(bytes)] };
+    const { name, datatype } = spec;
+    const bytes = tensorBytes(datatype, shape) ?? zeroText.byteLength * elementCount(shape);
+    if (bytes > zeroBytesMax) {
+      throw intarsiaError(
+        'MODEL_INVALID',
+        `input '${name}' of model '${this.#model}' is ${datatype} ${formatShape(shape)}: ${formatBytes(bytes)}; a run on zeros takes at most ${formatBytes(zeroBytesMax)}`,
+        { model: this.#model, input: name, bytes, bytesMax: zeroBytesMax },
+      );
+    }
+    const data = new Uint8Array(bytes);
+    if (datatype === 'BYTES') for (let at = 0; at < bytes; at += zeroText.byteLength) data.set(zeroText, at);
+    return { name, datatype, shape, chunks: [data] };
   }
 
   #parts(

@@ -71,8 +71,10 @@ export class ServedModel implements LaunchView {
   slotIndex = 0;
   /** Bytes its session took when it was last loaded; 0 before the first load. */
   memoryBytes = 0;
-  /** True when a run on zeros says nothing about it, because its sizes had to be guessed. */
+  /** True when a run on zeros says nothing about it, because its sizes or the meaning of zeros had to be guessed. */
   zerosFail = false;
+  /** True once a run on zeros succeeded: should one fail later, the fault is not in the zeros. */
+  zerosWork = false;
   inFlight = 0;
   /** Mean milliseconds of a run, newest first; 0 before the first. */
   serviceMs = 0;

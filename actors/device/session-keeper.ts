@@ -5,6 +5,7 @@
  * One task at a time, in order; a task that lost its executor goes to the end of the line, so that what was already serving
  * is back before a suspect is tried again. A suspect is tried alone: the device holds its runs meanwhile.
  */
+import type { Datatype } from '#core/datatype.js';
 import { asIntarsiaError, intarsiaError, invariant, messageOf, type IntarsiaError } from '#core/errors.js';
 import { sessionId, type SessionId } from '#core/ids.js';
 import { MemoryLedger, estimateSessionBytes } from '#core/memory-ledger.js';
@@ -112,6 +113,11 @@ export class SessionKeeper {
     await this.#unload(session.executor, session.id);
   }
 
+  /** The session was used: it is not the longest unused any more. */
+  used(model: ServedModel, nowMs: number): void {
+    if (model.session !== undefined) this.ledger.touch(model.session.id, nowMs);
+  }
+
   /** The session is gone with its executor: only the books change. */
   forget(model: ServedModel): void {
     const { session } = model;
@@ -152,7 +158,7 @@ export class SessionKeeper {
         model: { name: model.model, version: model.version },
         options: { intraOpThreads: this.#options.descriptor.threads, optimization: placement.optimization },
       });
-      await this.#warmUp(executor, id, model);
+      await this.#warmUp({ slot, executor, id, model });
       return await this.#admit({ slot, executor, id, model, loaded });
     } catch (thrown) {
       const error = asIntarsiaError(thrown);
@@ -193,17 +199,26 @@ export class SessionKeeper {
   }
 
   /** The configured warm-ups, else one run on zeros: the model counts as ready when they succeed. */
-  async #warmUp(executor: Executor, id: SessionId, model: ServedModel): Promise<void> {
+  async #warmUp(given: {
+    readonly slot: ExecutorSlot;
+    readonly executor: Executor;
+    readonly id: SessionId;
+    readonly model: ServedModel;
+  }): Promise<void> {
+    const { slot, executor, id, model } = given;
     const { warmups } = model.placement;
     for (const { inputs } of warmups) await executor.run(model.layout.warmup(id, inputs));
     if (warmups.length > 0) return;
     try {
       await executor.run(model.layout.zeros(id));
+      model.zerosWork = true;
     } catch (thrown) {
       const error = asIntarsiaError(thrown);
-      if (error.code === 'EXECUTOR_LOST' || error.code === 'OUT_OF_MEMORY' || !hasFreeSizes(model.placement))
-        throw error;
-      // The sizes were guessed: what fails is perhaps the guess.
+      const mayBeInputs = error.code === 'EXECUTION_FAILED' || error.code === 'INVALID_ARGUMENT';
+      // Sizes were guessed, or zeros mean something: what fails is perhaps the guess. Another provider knows better.
+      const isLast = slot.index === this.#slots.length - 1;
+      const isGuess = hasFreeSizes(model.placement) || (isLast && hasMeaningfulInputs(model.placement));
+      if (!mayBeInputs || !isGuess || model.zerosWork) throw error;
       model.zerosFail = true;
       note(model, `a run on zeros failed, with sizes that may vary taken as 1: ${error.message}`);
     }
@@ -265,6 +280,13 @@ function hasFreeSizes(placement: Placement): boolean {
     return spec.shape.some((size, axis) => size < 0 && axis >= batchAxes && (dims?.[axis - batchAxes] ?? -1) < 0);
   });
 }
+
+/** Whether an input is more than a measured number: a step of zero, a count of zero or a text can be wrong by itself. */
+function hasMeaningfulInputs({ inputs }: Placement): boolean {
+  return inputs.some(({ datatype }) => !floats.has(datatype));
+}
+
+const floats: ReadonlySet<Datatype> = new Set(['FP16', 'BF16', 'FP32', 'FP64']);
 
 function outOfMemory(model: ServedModel, bytes: number, bytesMissing: number, ledger: MemoryLedger): IntarsiaError {
   return intarsiaError(

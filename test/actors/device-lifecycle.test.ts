@@ -40,13 +40,31 @@ describe('a device loads', () => {
 
   it('refuses a model whose first run fails', async () => {
     const broken = doubler({
+      inputs: [{ name: 'X', datatype: 'FP32', shape: [-1, 1] }],
       compute: () => {
-        throw intarsiaError('EXECUTION_FAILED', 'division by zero');
+        throw intarsiaError('EXECUTION_FAILED', 'no kernel image');
       },
     });
     const world = new DeviceWorld({ models: { a: broken } });
     expect(await world.load('a', together)).toMatchObject({ ok: false, error: { code: 'EXECUTION_FAILED' } });
     expect(world.executors.current.sessions.size).toBe(0);
+  });
+
+  it('serves a model that zeros make fail, and notes it', async () => {
+    const picky = doubler({
+      compute: ([x]) => {
+        if (numbers(x!).includes(0)) throw intarsiaError('EXECUTION_FAILED', 'a step of zero');
+        return [{ name: 'Y', datatype: 'INT32', shape: x!.shape, data: x!.data.slice() }];
+      },
+    });
+    const world = new DeviceWorld({ models: { a: picky } });
+    expect(await world.load('a', together)).toMatchObject({
+      ok: true,
+      notes: [expect.stringContaining('a step of zero') as unknown],
+    });
+    const answer = world.infer('m', [4]);
+    await world.pass(10);
+    expect(valueOf(answer)).toEqual([4]);
   });
 
   it('tries the next provider, and notes why', async () => {

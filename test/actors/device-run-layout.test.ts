@@ -139,9 +139,10 @@ describe('runs without requests', () => {
   it('on zeros take sizes from the configuration, else 1', () => {
     expect(layout.zeros(session).inputs.map(({ shape, chunks }) => [shape, chunks[0]!.byteLength])).toEqual([
       [[1, 7], 28],
-      [[1, 1], 4],
+      [[1, 1], 5],
       [[2, 1, 4], 32],
     ]);
+    expect(decodeBytesElements(layout.zeros(session).inputs[1]!.chunks[0]!)).toEqual([Uint8Array.of(0x30)]);
   });
 
   it('to warm up fill what is left out with zeros of the same batch', () => {
