@@ -1,6 +1,6 @@
 /**
- * The inputs of the runs made before a model counts as ready: the configured warm-ups, or one run on zeros. They are what
- * the model file itself takes: reshaped, with a batch in front, sequence controls and states included.
+ * The inputs of the warm-ups that a configuration asks for. They are what the model file itself takes: reshaped, with a batch
+ * in front, sequence controls and states included. Where none is asked for, the device makes a run on zeros by itself.
  */
 import type { Datatype } from '#core/datatype.js';
 import { intarsiaError } from '#core/errors.js';
@@ -26,9 +26,6 @@ export interface WarmupSources {
 /** @throws MODEL_INVALID when a file has the wrong size or a run would be too large. */
 export function warmupRuns(sources: WarmupSources): Placement['warmups'] {
   const { config } = sources;
-  if (config.warmups.length === 0) {
-    return [{ name: 'zeros', inputs: sources.inputs.map((spec) => zeroTensor(spec, 1, config)) }];
-  }
   return config.warmups.flatMap((warmup) => {
     const run = { name: warmup.name, inputs: warmupInputs(warmup, sources) };
     // A sample is one run's inputs; repeating it costs no memory.
