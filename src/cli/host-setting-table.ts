@@ -25,7 +25,7 @@ export const hostSettings: readonly HostSetting[] = [
   {
     flag: 'repository',
     value: 'dir',
-    about: 'folder of models in Triton’s layout; repeat it for several',
+    about: "folder of models in Triton's layout; repeat it for several",
     form: 'list',
     path: ['repositories'],
   },
@@ -71,7 +71,7 @@ export const hostSettings: readonly HostSetting[] = [
   {
     flag: 'tls-certificate',
     value: 'file',
-    about: 'PEM file of the host’s certificate',
+    about: "PEM file of the host's certificate",
     form: 'text',
     path: ['tls', 'certificatePath'],
   },
@@ -147,7 +147,7 @@ export const hostSettings: readonly HostSetting[] = [
   {
     flag: 'memory-share',
     value: 'share',
-    about: 'share of a device’s memory that models may take, 0.1 to 1',
+    about: "share of a device's memory that models may take, 0.1 to 1",
     form: 'number',
     path: ['memoryShare'],
   },
@@ -175,14 +175,14 @@ export const hostSettings: readonly HostSetting[] = [
   {
     flag: 'queue-requests-max',
     value: 'n',
-    about: 'requests in a model’s queue',
+    about: "requests in a model's queue",
     form: 'number',
     path: ['limits', 'queueRequestsMax'],
   },
   {
     flag: 'queue-bytes-max',
     value: 'bytes',
-    about: 'bytes in a model’s queue',
+    about: "bytes in a model's queue",
     form: 'bytes',
     path: ['limits', 'queueBytesMax'],
   },

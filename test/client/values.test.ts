@@ -29,7 +29,7 @@ describe('values', () => {
     (datatype) => {
       fc.assert(
         fc.property(
-          fc.array(integers[datatype], { maxLength: 20 }),
+          fc.array(integers[datatype] as fc.Arbitrary<Scalar>, { maxLength: 20 }),
           fc.integer({ min: 0, max: 7 }),
           (values, offset) => {
             const tensor = toTensor('x', { data: values, datatype, shape: [values.length] });

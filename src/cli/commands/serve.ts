@@ -12,7 +12,7 @@ export function addServeCommand(parent: Command, context: CommandContext): void 
   const command = addHostFlags(
     parent
       .command('serve')
-      .description('serve a model repository in Triton’s layout')
+      .description("serve a model repository in Triton's layout")
       .addHelpText(
         'after',
         examples(
