@@ -46,7 +46,10 @@ export type Balancing = 'least-in-flight' | 'round-robin';
 
 /** The token bucket of gRPC's retry throttling: retries stop while the bucket is at most half full. */
 export interface RetryOptions {
-  /** Tokens in the full bucket; each failed attempt takes one. 1 to 1,000, default 10. */
+  /**
+   * Tokens in the full bucket; each failed attempt takes one. 1 to 1,000, default 256: an executor that dies with two batches
+   * of 64 in its hands fails 128 calls in one moment, and each of them is worth its retry.
+   */
   readonly tokensMax: number;
   /** Tokens a success gives back. 0 to 1, default 0.1: at most about one retry in ten calls when everything fails slowly. */
   readonly tokensPerSuccess: number;
@@ -113,7 +116,7 @@ export function completeClientOptions(options: ClientOptions): CompleteClientOpt
     metadata: { ...options.headers, ...(token === '' ? {} : { authorization: `Bearer ${token}` }) },
     timeoutMs: options.timeoutMs ?? 30_000,
     attemptsMax: options.attemptsMax ?? 3,
-    retry: { tokensMax: 10, tokensPerSuccess: 0.1, backoffMsMin: 50, backoffMsMax: 2000, ...options.retry },
+    retry: { tokensMax: 256, tokensPerSuccess: 0.1, backoffMsMin: 50, backoffMsMax: 2000, ...options.retry },
     ejection: { failuresMax: 3, ejectMsMin: 1000, ejectMsMax: 30_000, ...options.ejection },
     balancing: options.balancing ?? 'least-in-flight',
     connections: options.connections ?? 1,
