@@ -5,7 +5,7 @@
  *
  * The generator keeps nothing per request but a closure, and reads one answer in `receiptEvery`.
  */
-import type { Clock } from '#ports/clock.js';
+import type { Clock, Timer } from '#ports/clock.js';
 import type { LoadTransport } from '#ports/load-transport.js';
 import type { ClientReceipt } from '#client/index.js';
 import { openLoopArrivals } from './arrivals.js';
@@ -53,6 +53,7 @@ class Driver {
   /** Of an open loop, those in flight that count. */
   #countedInFlight = 0;
   #sent = 0;
+  #patience: Timer | undefined;
 
   constructor(run: LoadRun, finish: (report: LoadReport) => void) {
     this.#run = run;
@@ -165,7 +166,7 @@ class Driver {
     this.#endMs = this.#clock.nowMs();
     if (wasWindow) this.#run.onWindow?.('end');
     if (this.#inFlight === 0) this.#end();
-    else this.#clock.schedule(this.#plan.drainMsMax, () => this.#end());
+    else this.#patience = this.#clock.schedule(this.#plan.drainMsMax, () => this.#end());
   }
 
   #end(): void {
@@ -173,6 +174,7 @@ class Driver {
     // Answers that never came count as well; what comes when the transport closes is not counted twice.
     for (let lost = 0; lost < this.#countedInFlight; lost += 1) this.#recorder.failed('UNANSWERED');
     this.#state = 'over';
+    this.#patience?.cancel();
     this.#run.onProgress?.(1, this.#recorder.requests);
     const windowMs = Math.max(this.#endMs - this.#beginMs, Number.EPSILON);
     this.#finish(this.#recorder.report(this.#plan, windowMs, this.#run.itemsPerRequest));
