@@ -1,5 +1,5 @@
 /**
- * Whether the device computes: its health as others see it, and the canary, a run on zeros where nothing else showed lately
+ * Whether the device computes: its health as others see it, and the canary, a trial run where nothing else showed lately
  * that it does.
  */
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
@@ -61,7 +61,7 @@ export class HealthWatch {
     this.judge();
   }
 
-  /** A run on zeros where nothing else showed lately that the device computes. */
+  /** A trial run where nothing else showed lately that the device computes. */
   canary(): void {
     const { canaryMs } = this.#shared.options;
     const nowMs = this.#shared.context.clock.nowMs();
@@ -70,7 +70,7 @@ export class HealthWatch {
       this.#shared.context.schedule(delayUntil(dueMs, nowMs), { type: 'canary' });
       return;
     }
-    for (const model of this.#shared.models) if (!model.zerosFail && this.#events.launchCanary(model)) return;
+    for (const model of this.#shared.models) if (model.trial !== undefined && this.#events.launchCanary(model)) return;
     // Nothing is loaded any more: loading again is a canary too, its first run shows whether the device computes.
     for (const model of this.#shared.models)
       if (model.session === undefined && isKept(model)) this.#events.restore(model);

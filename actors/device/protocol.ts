@@ -24,7 +24,7 @@ export interface Placement {
   readonly inputs: readonly TensorSpec[];
   readonly outputs: readonly TensorSpec[];
   readonly optimization: OptimizationLevel;
-  /** The configured warm-ups, run before the model counts as ready. Without one the device makes a run on zeros. */
+  /** The configured warm-ups, run before the model counts as ready. Without one the device makes a trial run by itself. */
   readonly warmups: readonly { readonly name: string; readonly inputs: readonly Tensor[] }[];
 }
 

@@ -362,14 +362,14 @@ export class RunDesk {
     };
   }
 
-  /** A run on zeros. False when no permit is free for it, or the model must not run now. */
+  /** A trial run. False when no permit is free for it, or the model must not run now. */
   launchCanary(model: ServedModel): boolean {
     const { session } = model;
     if (session === undefined || this.#permitsFree === 0 || this.#holds > 0 || this.#mustWaitAlone(model)) return false;
     const { executor, id } = session;
     const startedMs = this.#shared.context.clock.nowMs();
     const run = { model, batch: undefined, executor, startedMs, order: 0, cancelled: undefined };
-    this.#begin(run, executor.run(model.layout.zeros(id)));
+    this.#begin(run, executor.run(model.trialRun(id)));
     return true;
   }
 

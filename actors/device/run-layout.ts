@@ -2,9 +2,9 @@
  * Between requests and runs: which tensors an executor gets for a batch, and which part of its results belongs to whom.
  * Nothing is joined or copied: inputs travel as one chunk a request, outputs come back as views on the run's bytes.
  */
-import { datatypeBytes } from '#core/datatype.js';
+import { datatypeBytes, type Datatype } from '#core/datatype.js';
 import { intarsiaError, invariant, type IntarsiaError } from '#core/errors.js';
-import { elementCount, formatShape, tensorBytes, type Shape, type Tensor, type TensorSpec } from '#core/tensor.js';
+import { elementCount, formatShape, type Shape, type Tensor, type TensorSpec } from '#core/tensor.js';
 import { formatBytes, GiB } from '#core/units.js';
 import type { SessionId } from '#core/ids.js';
 import type { Batch } from '#core/model-queue.js';
@@ -25,10 +25,11 @@ export interface SplitResult {
   readonly states: readonly (readonly Tensor[])[] | undefined;
 }
 
-/** The text `0` as an element: its length, then its bytes. */
-const zeroText = Uint8Array.of(1, 0, 0, 0, 0x30);
-/** Bytes of one input of a run on zeros. */
-const zeroBytesMax = 1 * GiB;
+/** What every element of a trial run is. */
+export type TrialValue = 0 | 1;
+
+/** Bytes of one input of a trial run. */
+const trialBytesMax = 1 * GiB;
 
 export class RunLayout {
   readonly #model: string;
@@ -92,12 +93,12 @@ export class RunLayout {
   }
 
   /**
-   * A run on zeros of one item: shows that the model computes at all. Sizes that may vary are those of the configuration,
-   * else 1; texts are `0`, which reads as a number too.
+   * A run of one item on invented values, all the same: shows that the model computes at all. Sizes that may vary are those
+   * of the configuration, else 1; texts are `0` or `1`, which read as numbers too.
    * @throws MODEL_INVALID when an input is too large to be made.
    */
-  zeros(session: SessionId): RunRequest {
-    return { session, inputs: this.#inputs.map((spec) => this.#zeroInput(spec, 1)), outputs: [] };
+  trial(session: SessionId, value: TrialValue): RunRequest {
+    return { session, inputs: this.#inputs.map((spec) => this.#inventedInput(spec, 1, value)), outputs: [] };
   }
 
   /** A configured warm-up: what it leaves out (controls, states) is zero. */
@@ -108,7 +109,7 @@ export class RunLayout {
       session,
       inputs: this.#inputs.map((spec): RunInput => {
         const tensor = given.get(spec.name);
-        if (tensor === undefined) return this.#zeroInput(spec, items);
+        if (tensor === undefined) return this.#inventedInput(spec, items, 0);
         return {
           name: spec.name,
           datatype: tensor.datatype,
@@ -133,7 +134,7 @@ export class RunLayout {
     return shape;
   }
 
-  #zeroInput(spec: TensorSpec, items: number): RunInput {
+  #inventedInput(spec: TensorSpec, items: number, value: TrialValue): RunInput {
     const configured = this.#config.inputs.find((input) => input.name === spec.name);
     const own = configured?.reshape ?? configured?.dims;
     const dims = own === undefined ? undefined : this.#batches ? [items, ...own] : own;
@@ -143,16 +144,18 @@ export class RunLayout {
       return wanted === undefined || wanted < 0 ? 1 : wanted;
     });
     const { name, datatype } = spec;
-    const bytes = tensorBytes(datatype, shape) ?? zeroText.byteLength * elementCount(shape);
-    if (bytes > zeroBytesMax) {
+    const pattern = elementPattern(datatype, value);
+    const bytes = pattern.byteLength * elementCount(shape);
+    if (bytes > trialBytesMax) {
       throw intarsiaError(
         'MODEL_INVALID',
-        `input '${name}' of model '${this.#model}' is ${datatype} ${formatShape(shape)}: ${formatBytes(bytes)}; a run on zeros takes at most ${formatBytes(zeroBytesMax)}`,
-        { model: this.#model, input: name, bytes, bytesMax: zeroBytesMax },
+        `input '${name}' of model '${this.#model}' is ${datatype} ${formatShape(shape)}: ${formatBytes(bytes)}; a trial run takes at most ${formatBytes(trialBytesMax)}`,
+        { model: this.#model, input: name, bytes, bytesMax: trialBytesMax },
       );
     }
     const data = new Uint8Array(bytes);
-    if (datatype === 'BYTES') for (let at = 0; at < bytes; at += zeroText.byteLength) data.set(zeroText, at);
+    if (value === 1 || datatype === 'BYTES')
+      for (let at = 0; at < bytes; at += pattern.byteLength) data.set(pattern, at);
     return { name, datatype, shape, chunks: [data] };
   }
 
@@ -258,4 +261,18 @@ function textsEnd(data: Uint8Array, offset: number, count: number): number {
 
 function failedRun(message: string): IntarsiaError {
   return intarsiaError('EXECUTION_FAILED', message);
+}
+
+/** The bytes of one element, little-endian; of a text its length and one digit. */
+function elementPattern(datatype: Datatype, value: TrialValue): Uint8Array {
+  if (datatype === 'BYTES') return Uint8Array.of(1, 0, 0, 0, 0x30 + value);
+  const pattern = new Uint8Array(datatypeBytes(datatype));
+  const view = new DataView(pattern.buffer);
+  if (value === 0) return pattern;
+  if (datatype === 'FP64') view.setFloat64(0, 1, true);
+  else if (datatype === 'FP32') view.setFloat32(0, 1, true);
+  else if (datatype === 'FP16') view.setUint16(0, 0x3c00, true);
+  else if (datatype === 'BF16') view.setUint16(0, 0x3f80, true);
+  else pattern[0] = 1;
+  return pattern;
 }

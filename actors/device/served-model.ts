@@ -9,11 +9,11 @@ import type { DeviceDescriptor } from '#core/device.js';
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion, SessionId } from '#core/ids.js';
 import type { InferenceOutcome } from '#core/inference.js';
 import type { ModelQueue } from '#core/model-queue.js';
-import type { Executor } from '#ports/executor.js';
+import type { Executor, RunRequest } from '#ports/executor.js';
 import type { ReplyTo } from '#runtime/actor.js';
 import type { LaunchView } from '#policies/batching/batching-policy.js';
 import { instancesOn, urgencyOf } from './behavior.js';
-import { RunLayout } from './run-layout.js';
+import { RunLayout, type TrialValue } from './run-layout.js';
 import type { ExecutorSlot } from './executor-slot.js';
 import type { ModelMetrics } from './model-metrics.js';
 import type { DeviceLimits } from './options.js';
@@ -71,10 +71,11 @@ export class ServedModel implements LaunchView {
   slotIndex = 0;
   /** Bytes its session took when it was last loaded; 0 before the first load. */
   memoryBytes = 0;
-  /** True when a run on zeros says nothing about it, because its sizes or the meaning of zeros had to be guessed. */
-  zerosFail = false;
-  /** True once a run on zeros succeeded: should one fail later, the fault is not in the zeros. */
-  zerosWork = false;
+  /**
+   * What a trial run is made of: warm-ups or invented values that worked once, so that a failure later is not their fault;
+   * undefined before that, and where every invented value failed: then no trial run says anything about the device.
+   */
+  trial: 'warm-up' | TrialValue | undefined;
   inFlight = 0;
   /** Mean milliseconds of a run, newest first; 0 before the first. */
   serviceMs = 0;
@@ -150,6 +151,13 @@ export class ServedModel implements LaunchView {
   /** It only has to go: its session need not come back. */
   get unneeded(): boolean {
     return this.phase === 'unloading' && this.idle;
+  }
+
+  /** The run that shows whether the device computes, once `trial` is set. */
+  trialRun(session: SessionId): RunRequest {
+    const [warmup] = this.placement.warmups;
+    if (this.trial === 'warm-up' && warmup !== undefined) return this.layout.warmup(session, warmup.inputs);
+    return this.layout.trial(session, this.trial === 1 ? 1 : 0);
   }
 
   ran(ms: number): void {

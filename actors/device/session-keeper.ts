@@ -17,6 +17,7 @@ import type { CrashAttribution } from './crash-attribution.js';
 import type { ExecutorSlot } from './executor-slot.js';
 import type { DeviceActorOptions } from './options.js';
 import type { Placement } from './protocol.js';
+import type { TrialValue } from './run-layout.js';
 import type { ServedModel } from './served-model.js';
 
 /** What the keeper needs of its device. */
@@ -26,6 +27,14 @@ export interface SessionOwner {
   releaseRuns(): void;
   /** Starts a task's promise; what it throws fails the actor. */
   watch(promise: Promise<void>): void;
+}
+
+/** A session that is loaded and not yet the model's. */
+interface FreshSession {
+  readonly slot: ExecutorSlot;
+  readonly executor: Executor;
+  readonly id: SessionId;
+  readonly model: ServedModel;
 }
 
 export type SessionOutcome =
@@ -175,13 +184,7 @@ export class SessionKeeper {
   }
 
   /** The session works: its true size goes into the books, and if that fits it is the model's. */
-  async #admit(given: {
-    readonly slot: ExecutorSlot;
-    readonly executor: Executor;
-    readonly id: SessionId;
-    readonly model: ServedModel;
-    readonly loaded: LoadedSession;
-  }): Promise<SessionOutcome> {
+  async #admit(given: FreshSession & { readonly loaded: LoadedSession }): Promise<SessionOutcome> {
     const { slot, executor, id, model, loaded } = given;
     if (loaded.memoryBytes > 0) this.ledger.trueUp(id, loaded.memoryBytes);
     const shortage = await this.#makeRoom(model, 0);
@@ -198,30 +201,35 @@ export class SessionKeeper {
     return { kind: 'ready', loadMs: loaded.loadMs };
   }
 
-  /** The configured warm-ups, else one run on zeros: the model counts as ready when they succeed. */
-  async #warmUp(given: {
-    readonly slot: ExecutorSlot;
-    readonly executor: Executor;
-    readonly id: SessionId;
-    readonly model: ServedModel;
-  }): Promise<void> {
-    const { slot, executor, id, model } = given;
+  /** The configured warm-ups, else a trial run: the model counts as ready when they succeed. */
+  async #warmUp(given: FreshSession): Promise<void> {
+    const { executor, id, model } = given;
     const { warmups } = model.placement;
     for (const { inputs } of warmups) await executor.run(model.layout.warmup(id, inputs));
-    if (warmups.length > 0) return;
-    try {
-      await executor.run(model.layout.zeros(id));
-      model.zerosWork = true;
-    } catch (thrown) {
-      const error = asIntarsiaError(thrown);
-      const mayBeInputs = error.code === 'EXECUTION_FAILED' || error.code === 'INVALID_ARGUMENT';
-      // Sizes were guessed, or zeros mean something: what fails is perhaps the guess. Another provider knows better.
-      const isLast = slot.index === this.#slots.length - 1;
-      const isGuess = hasFreeSizes(model.placement) || (isLast && hasMeaningfulInputs(model.placement));
-      if (!mayBeInputs || !isGuess || model.zerosWork) throw error;
-      model.zerosFail = true;
-      note(model, `a run on zeros failed, with sizes that may vary taken as 1: ${error.message}`);
+    if (warmups.length > 0) model.trial = 'warm-up';
+    else await this.#tryOut(given);
+  }
+
+  /** A run on zeros, and where the model cannot take these, one on ones. */
+  async #tryOut({ slot, executor, id, model }: FreshSession): Promise<void> {
+    let failure: IntarsiaError | undefined;
+    for (const value of trialValues) {
+      try {
+        await executor.run(model.layout.trial(id, value));
+        model.trial = value;
+        return;
+      } catch (thrown) {
+        const error = asIntarsiaError(thrown);
+        if (error.code !== 'EXECUTION_FAILED' && error.code !== 'INVALID_ARGUMENT') throw error;
+        failure ??= error;
+      }
     }
+    // Sizes were guessed, or the values mean something: what fails is perhaps the guess. Another provider knows better.
+    const isLast = slot.index === this.#slots.length - 1;
+    const isGuess = hasFreeSizes(model.placement) || (isLast && hasMeaningfulInputs(model.placement));
+    invariant(failure !== undefined, 'a trial run succeeded or failed');
+    if (!isGuess || model.trial !== undefined) throw failure;
+    note(model, `trial runs on zeros and on ones failed, with sizes that may vary taken as 1: ${failure.message}`);
   }
 
   /** Evicts idle sessions until `bytes` more fit. The error says how many bytes are missing if that is not enough. */
@@ -270,7 +278,7 @@ function estimateOf(placement: Placement): number {
   });
 }
 
-/** Whether a run on zeros had to guess a size: one varies in the artefact, beside the batch, and the configuration does not say. */
+/** Whether a trial run had to guess a size: one varies in the artefact, beside the batch, and the configuration does not say. */
 function hasFreeSizes(placement: Placement): boolean {
   const { config } = placement;
   const batchAxes = config.maxBatchSize > 0 ? 1 : 0;
@@ -286,6 +294,7 @@ function hasMeaningfulInputs({ inputs }: Placement): boolean {
   return inputs.some(({ datatype }) => !floats.has(datatype));
 }
 
+const trialValues: readonly TrialValue[] = [0, 1];
 const floats: ReadonlySet<Datatype> = new Set(['FP16', 'BF16', 'FP32', 'FP64']);
 
 function outOfMemory(model: ServedModel, bytes: number, bytesMissing: number, ledger: MemoryLedger): IntarsiaError {

@@ -1,6 +1,6 @@
 /**
  * The inputs of the warm-ups that a configuration asks for. They are what the model file itself takes: reshaped, with a batch
- * in front, sequence controls and states included. Where none is asked for, the device makes a run on zeros by itself.
+ * in front, sequence controls and states included. Where none is asked for, the device makes a trial run by itself.
  */
 import type { Datatype } from '#core/datatype.js';
 import { intarsiaError } from '#core/errors.js';

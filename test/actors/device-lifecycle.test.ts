@@ -19,7 +19,7 @@ function unload(world: DeviceWorld, name: string): { atMs: number | undefined } 
 }
 
 describe('a device loads', () => {
-  it('is ready for a model only after a run on zeros', async () => {
+  it('is ready for a model only after a trial run', async () => {
     const world = new DeviceWorld({ models: { a: doubler() } });
     const outcomes = world.requestLoad(world.placement('a', together));
     await world.until(14);
@@ -50,10 +50,40 @@ describe('a device loads', () => {
     expect(world.executors.current.sessions.size).toBe(0);
   });
 
-  it('serves a model that zeros make fail, and notes it', async () => {
+  it('tries ones where zeros fail, and goes on with what worked', async () => {
+    const picky = doubler({
+      inputs: [{ name: 'X', datatype: 'FP32', shape: [-1, 1] }],
+      compute: ([x]) => {
+        if (numbers(x!).includes(0)) throw intarsiaError('EXECUTION_FAILED', 'a scale of zero');
+        return [{ name: 'Y', datatype: 'INT32', shape: x!.shape, data: x!.data.slice() }];
+      },
+    });
+    const world = new DeviceWorld({ models: { a: picky }, canaryMs: 5000 });
+    expect(await world.load('a', together)).toMatchObject({ ok: true, notes: [] });
+    await world.until(9000);
+    expect(world.executors.runs.map((run) => numbers(run.inputs[0]!))).toEqual([[0], [0x3f800000], [0x3f800000]]);
+    expect(world.health.at(-1)).toBe('ready');
+  });
+
+  it('makes its canary of the configured warm-up where there is one', async () => {
+    const picky = doubler({
+      compute: (inputs) => {
+        if (numbers(inputs[0]!)[0] !== 7) throw intarsiaError('EXECUTION_FAILED', 'only seven');
+        return doubler().compute(inputs);
+      },
+    });
+    const world = new DeviceWorld({ models: { a: picky }, canaryMs: 5000 });
+    const { inputs } = world.request('m', [7]);
+    await world.load('a', together, { warmups: [{ name: 'w', inputs }] });
+    await world.until(9000);
+    expect(world.executors.runs.map((run) => numbers(run.inputs[0]!))).toEqual([[7], [7]]);
+    expect(world.health.at(-1)).toBe('ready');
+  });
+
+  it('serves a whole-number model that no invented values suit, and notes it', async () => {
     const picky = doubler({
       compute: ([x]) => {
-        if (numbers(x!).includes(0)) throw intarsiaError('EXECUTION_FAILED', 'a step of zero');
+        if (numbers(x!)[0]! < 2) throw intarsiaError('EXECUTION_FAILED', 'a step of zero');
         return [{ name: 'Y', datatype: 'INT32', shape: x!.shape, data: x!.data.slice() }];
       },
     });

@@ -136,13 +136,30 @@ describe('runs without requests', () => {
     outputs: [],
   });
 
-  it('on zeros take sizes from the configuration, else 1', () => {
-    expect(layout.zeros(session).inputs.map(({ shape, chunks }) => [shape, chunks[0]!.byteLength])).toEqual([
+  it('on invented values take sizes from the configuration, else 1', () => {
+    expect(layout.trial(session, 0).inputs.map(({ shape, chunks }) => [shape, chunks[0]!.byteLength])).toEqual([
       [[1, 7], 28],
       [[1, 1], 5],
       [[2, 1, 4], 32],
     ]);
-    expect(decodeBytesElements(layout.zeros(session).inputs[1]!.chunks[0]!)).toEqual([Uint8Array.of(0x30)]);
+    expect(decodeBytesElements(layout.trial(session, 0).inputs[1]!.chunks[0]!)).toEqual([Uint8Array.of(0x30)]);
+  });
+
+  it.each([
+    ['FP32', (view: DataView) => view.getFloat32(4, true)],
+    ['FP64', (view: DataView) => view.getFloat64(8, true)],
+    ['FP16', (view: DataView) => (view.getUint16(2, true) === 0x3c00 ? 1 : 0)],
+    ['BF16', (view: DataView) => view.getFloat32(0, true) && (view.getUint16(2, true) === 0x3f80 ? 1 : 0)],
+    ['INT64', (view: DataView) => Number(view.getBigInt64(8, true))],
+    ['UINT16', (view: DataView) => view.getUint16(2, true)],
+    ['BOOL', (view: DataView) => view.getUint8(1)],
+  ] as const)('are zeros or ones of type %s', (datatype, second) => {
+    const spec = { name: 'X', datatype, shape: [2] };
+    const all = new RunLayout({ config: modelConfig('m', { maxBatchSize: 0 }), inputs: [spec], outputs: [] });
+    for (const value of [0, 1] as const) {
+      const data = all.trial(session, value).inputs[0]!.chunks[0]!;
+      expect(second(new DataView(data.buffer))).toBe(value);
+    }
   });
 
   it('to warm up fill what is left out with zeros of the same batch', () => {

@@ -411,7 +411,7 @@ describe('a failure of the registry itself', () => {
 });
 
 describe('what a device is given', () => {
-  it('is no warm-up when none is configured: the device makes its own run on zeros', async () => {
+  it('is no warm-up when none is configured: the device makes a trial run of its own', async () => {
     const world = new RegistryWorld();
     world.repository.write('m/1/model.onnx', identity(4));
     world.start();
