@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { drawSeven } from '#examples/pictures/draw-seven.js';
+import { imageSide } from '#examples/training/draw-digits.js';
 import { decodePicture } from '#adapters/pictures/sharp-pictures.js';
 import { encodeBytesElements, type TensorSpec } from '#core/tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '#core/inference-wire.js';
@@ -120,6 +122,18 @@ describe('intarsia infer', () => {
     expect(out).toMatch(/1 +7 +seven +0\.9/);
     expect(out).toMatch(/2 +1 +one +0\.1/);
     expect(out).toMatch(/answered in .* by cpu:0: queue .* compute 1\.5 ms.* batch of 2/);
+  });
+
+  it('has a picture to begin with: the seven that the examples draw, larger than the model wants it', async () => {
+    const wanted = { size: { width: imageSide, height: imageSide }, channels: 1, fit: 'fill' } as const;
+    const drawn = join(folder, 'drawn.png');
+    writeFileSync(drawn, await drawSeven());
+    const kept = await decodePicture('examples/pictures/seven.png', wanted);
+    const fresh = await decodePicture(drawn, wanted);
+    // Encoders differ between versions of the library; pixels hardly.
+    const differences = kept.pixels.map((value, index) => Math.abs(value - (fresh.pixels[index] ?? 255)));
+    expect(Math.max(...differences)).toBeLessThanOrEqual(2);
+    expect(Math.max(...kept.pixels)).toBeGreaterThan(150);
   });
 
   it('normalises, crops, inverts and orders colours as asked', async () => {
