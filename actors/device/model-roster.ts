@@ -181,9 +181,7 @@ export class ModelRoster {
     if (error.code === 'OUT_OF_MEMORY') model.evicted = true;
     // While the device itself fails its canary, the fault is not the model's: it is tried again with the next canary.
     else if (!isOwn && !this.#events.canaryFailed()) {
-      if (model.phase === 'ready') model.phase = 'failed';
-      model.reason = error.message;
-      model.notes.push(error.message);
+      this.#takeOut(model, 'failed', intarsiaError('MODEL_NOT_READY', error.message, {}, error));
     }
     this.#desk.flush(model, isOwn ? error : intarsiaError('MODEL_NOT_READY', error.message, {}, error));
   }
@@ -240,10 +238,18 @@ export class ModelRoster {
 
   quarantine(model: ServedModel): void {
     const error = quarantinedError(model);
-    if (model.phase === 'ready') model.phase = 'quarantined';
+    this.#takeOut(model, 'quarantined', error);
+    this.#desk.flush(model, error);
+  }
+
+  /** It takes no requests any more, and whoever sends them is told. */
+  #takeOut(model: ServedModel, phase: 'quarantined' | 'failed', error: IntarsiaError): void {
     model.reason = error.message;
     model.notes.push(error.message);
-    this.#desk.flush(model, error);
+    if (model.phase !== 'ready') return;
+    model.phase = phase;
+    const { model: name, version, digest } = model;
+    this.#shared.options.hooks.onVersionOut?.({ model: name, version, digest, error });
   }
 
   /** The end: whoever waits for a load or an unload is told. */

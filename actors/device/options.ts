@@ -1,5 +1,7 @@
 /** Options of a device actor, with their defaults. */
 import type { DeviceDescriptor } from '#core/device.js';
+import type { IntarsiaError } from '#core/errors.js';
+import type { ArtifactDigest, ModelName, ModelVersion } from '#core/ids.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { ExecutionProvider } from '#core/provider.js';
 import type { ExecutorFactory } from '#ports/executor.js';
@@ -26,8 +28,18 @@ export interface DeviceLimits {
 export interface DeviceHooks {
   /** The health changed; `ready` and `degraded` devices take requests. */
   readonly onHealth?: (health: DeviceHealth, reason: string) => void;
+  /** A version takes no requests any more, through its own fault: it crashes executors, or its session does not come back. */
+  readonly onVersionOut?: (out: VersionOut) => void;
   /** A batch left its queue. */
   readonly onLaunch?: (requests: readonly InferenceRequest[]) => void;
+}
+
+export interface VersionOut {
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  readonly digest: ArtifactDigest;
+  /** What its requests are refused with: MODEL_QUARANTINED or MODEL_NOT_READY, with the reason. */
+  readonly error: IntarsiaError;
 }
 
 /** Live figures the system tells about the silicon; absent where it does not. */

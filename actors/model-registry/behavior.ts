@@ -11,7 +11,7 @@ import { modelName, type DeviceId, type ModelName, type ModelVersion } from '#co
 import type { ModelListing, RepositoryListing } from '#ports/model-files.js';
 import type { ReplyTo } from '#runtime/actor.js';
 import { ModelEntry } from './model-entry.js';
-import type { LoadedVersion, ModelRequest, Operation, PendingScan } from './model-entry.js';
+import type { LoadedVersion, ModelRequest, Operation, PendingScan, VersionEntry } from './model-entry.js';
 import type { PlacementResult } from './place-version.js';
 import type { PreparedModel, PreparedVersion } from './prepare-model.js';
 import type { LoadOverrides, ModelRegistryMessage, RegistryOutcome } from './protocol.js';
@@ -161,6 +161,9 @@ export class RegistryBehavior {
         return;
       case 'device-gone':
         this.#deviceGone(event.device);
+        return;
+      case 'version-out':
+        this.#versionOut(event);
         return;
       case 'prepared':
       case 'prepare-failed':
@@ -446,6 +449,7 @@ export class RegistryBehavior {
       state.loaded = loadedVersion(prepared, devices);
       state.state = 'READY';
       state.reason = '';
+      state.isQuarantined = false;
       this.#log(
         'info',
         `version ${version} is ready on ${devices.join(', ')}, SHA-256 ${prepared.served.digest}`,
@@ -553,6 +557,7 @@ export class RegistryBehavior {
     if (state.loaded === undefined) {
       state.state = 'UNAVAILABLE';
       state.reason = error.message;
+      state.isQuarantined = error.code === 'MODEL_QUARANTINED';
       this.#log('warn', `version ${version} cannot be loaded: ${error.message}`, entry.name);
     } else {
       state.reason = `serves as it was loaded before; reloading failed: ${error.message}`;
@@ -563,22 +568,37 @@ export class RegistryBehavior {
   #deviceGone(device: DeviceId): void {
     for (const entry of this.#models.values()) {
       for (const state of entry.versions.values()) {
-        const { loaded } = state;
-        if (loaded?.served.devices.includes(device) !== true) continue;
-        const devices = loaded.served.devices.filter((other) => other !== device);
-        this.#changed = true;
-        if (devices.length > 0) {
-          state.loaded = { ...loaded, served: { ...loaded.served, devices } };
-          continue;
-        }
-        state.loaded = undefined;
-        state.state = 'UNAVAILABLE';
-        state.reason = `device ${device} is gone`;
+        if (!this.#lose(state, device, `device ${device} is gone`)) continue;
         entry.tried = '';
-        this.#effects.push({ type: 'release', version: loaded, replaced: false });
         this.#log('warn', state.reason, entry.name);
       }
     }
+  }
+
+  #versionOut({ model, version, digest, device, error }: Extract<RegistryEvent, { type: 'version-out' }>): void {
+    const entry = this.#models.get(model);
+    const state = entry?.versions.get(version);
+    // A device may speak of an artefact that was replaced meanwhile.
+    if (entry === undefined || state?.loaded?.served.digest !== digest) return;
+    this.#log('warn', `version ${version} is out of service on ${device}: ${error.message}`, model);
+    if (this.#lose(state, device, error.message)) state.isQuarantined = error.code === 'MODEL_QUARANTINED';
+  }
+
+  /** A version is no longer on a device. True when that was the last one: nobody serves it, for this reason. */
+  #lose(state: VersionEntry, device: DeviceId, reason: string): boolean {
+    const { loaded } = state;
+    if (loaded?.served.devices.includes(device) !== true) return false;
+    const devices = loaded.served.devices.filter((other) => other !== device);
+    this.#changed = true;
+    if (devices.length > 0) {
+      state.loaded = { ...loaded, served: { ...loaded.served, devices }, identity: '' };
+      return false;
+    }
+    state.loaded = undefined;
+    state.state = 'UNAVAILABLE';
+    state.reason = reason;
+    this.#effects.push({ type: 'release', version: loaded, replaced: false });
+    return true;
   }
 
   #entry(name: ModelName): ModelEntry {

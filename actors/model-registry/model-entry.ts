@@ -9,6 +9,7 @@ import type { LoadOverrides, RegistryOutcome } from './protocol.js';
 /** A version that devices have. */
 export interface LoadedVersion {
   readonly served: ServedModel;
+  /** What it was made from; empty once a device has lost it, so that the next load brings it back there. */
   readonly identity: string;
   release(): Promise<void>;
 }
@@ -16,6 +17,8 @@ export interface LoadedVersion {
 export interface VersionEntry {
   state: ModelState;
   reason: string;
+  /** Never while devices have it. */
+  isQuarantined: boolean;
   /** Set exactly while devices have it; it takes requests while the state is READY too. */
   loaded: LoadedVersion | undefined;
 }
@@ -70,7 +73,7 @@ export class ModelEntry {
   version(version: ModelVersion): VersionEntry {
     let entry = this.versions.get(version);
     if (entry === undefined) {
-      entry = { state: 'UNAVAILABLE', reason: '', loaded: undefined };
+      entry = { state: 'UNAVAILABLE', reason: '', isQuarantined: false, loaded: undefined };
       this.versions.set(version, entry);
     }
     return entry;
@@ -82,6 +85,7 @@ export class ModelEntry {
       if (entry.loaded !== undefined) continue;
       entry.state = state;
       entry.reason = reason;
+      entry.isQuarantined = false;
     }
   }
 
@@ -90,8 +94,8 @@ export class ModelEntry {
     const ascending = [...this.versions].sort(([a], [b]) => Number(a) - Number(b));
     const served = new Map<ModelVersion, ServedModel>();
     const versions: VersionStatus[] = [];
-    for (const [version, { state, reason, loaded }] of ascending) {
-      versions.push({ version, state, reason });
+    for (const [version, { state, reason, isQuarantined, loaded }] of ascending) {
+      versions.push({ version, state, reason, isQuarantined });
       if (state === 'READY' && loaded !== undefined) served.set(version, loaded.served);
     }
     const defaultVersion = [...served.keys()].at(-1);

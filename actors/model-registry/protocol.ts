@@ -4,6 +4,7 @@
  */
 import type { Catalog } from '#core/catalog.js';
 import type { IntarsiaError } from '#core/errors.js';
+import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from '#core/ids.js';
 import type { ReplyTo } from '#runtime/actor.js';
 
 /** What a load request may bring along: Triton's `config` and `file:<version>/<name>` parameters. */
@@ -22,6 +23,15 @@ export type ModelRegistryMessage =
       readonly model: string;
       readonly overrides: LoadOverrides;
       readonly replyTo: ReplyTo<RegistryOutcome>;
+    }
+  /** A device has put a version out of service, through the version's own fault. */
+  | {
+      readonly type: 'version-out';
+      readonly device: DeviceId;
+      readonly model: ModelName;
+      readonly version: ModelVersion;
+      readonly digest: ArtifactDigest;
+      readonly error: IntarsiaError;
     }
   | { readonly type: 'unload'; readonly model: string; readonly replyTo: ReplyTo<RegistryOutcome> }
   /** Look at the repository again: modes `none` (once, at start) and `poll`. */

@@ -141,6 +141,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
           limits,
           hooks: {
             onHealth: (health) => loads.setReady(key, health === 'ready' || health === 'degraded'),
+            onVersionOut: (out) => registry.tell({ type: 'version-out', device: descriptor.id, ...out }),
           },
           readSilicon: () => readings.latest(descriptor.id) ?? {},
         }),

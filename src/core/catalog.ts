@@ -31,6 +31,8 @@ export interface VersionStatus {
   readonly state: ModelState;
   /** Why it is unavailable, or `unloaded`. Empty when ready, but for a version whose reload failed: it serves as before. */
   readonly reason: string;
+  /** It crashed executors again and again: kept out until it is loaded again. */
+  readonly isQuarantined: boolean;
 }
 
 export interface CatalogEntry {

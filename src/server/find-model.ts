@@ -3,17 +3,17 @@ import type { CatalogEntry, ServedModel } from '#core/catalog.js';
 import { intarsiaError, type IntarsiaError } from '#core/errors.js';
 import type { ModelVersion } from '#core/ids.js';
 
-/** @throws MODEL_NOT_FOUND, MODEL_NOT_READY with the reason. */
+/** @throws MODEL_NOT_FOUND, MODEL_NOT_READY or MODEL_QUARANTINED with the reason. */
 export function findServedModel(entry: CatalogEntry | undefined, modelName: string, modelVersion: string): ServedModel {
   if (entry === undefined) throw unknownModel(modelName);
   const version = modelVersion === '' ? entry.defaultVersion : (modelVersion as ModelVersion);
   const served = version === undefined ? undefined : entry.served.get(version);
   if (served !== undefined) return served;
   if (version === undefined) {
-    const reason =
-      entry.reason || entry.versions.find(({ reason: why }) => why !== '')?.reason || 'no version is ready';
+    const told = entry.versions.find(({ reason: why }) => why !== '');
+    const reason = entry.reason || told?.reason || 'no version is ready';
     throw intarsiaError(
-      'MODEL_NOT_READY',
+      told?.isQuarantined === true ? 'MODEL_QUARANTINED' : 'MODEL_NOT_READY',
       `Request for unknown model: '${modelName}' has no available versions: ${reason}`,
     );
   }
@@ -25,7 +25,7 @@ export function findServedModel(entry: CatalogEntry | undefined, modelName: stri
     );
   }
   throw intarsiaError(
-    'MODEL_NOT_READY',
+    status.isQuarantined ? 'MODEL_QUARANTINED' : 'MODEL_NOT_READY',
     `'${modelName}' version ${version} is not at ready state: ${status.state.toLowerCase()}${status.reason === '' ? '' : `, ${status.reason}`}`,
   );
 }

@@ -219,6 +219,11 @@ export class RegistryWorld {
     return device;
   }
 
+  get registry(): ActorRef<ModelRegistryInbox> {
+    if (this.#registry === undefined) throw new Error('the registry is not started');
+    return this.#registry;
+  }
+
   start(options: Partial<ModelRegistryOptions> = {}): ActorRef<ModelRegistryInbox> {
     this.#registry = this.system.spawn(
       'models',
@@ -250,8 +255,7 @@ export class RegistryWorld {
 
   /** Asks and does not run the world. */
   begin(build: (replyTo: ReplyTo<RegistryOutcome>) => ModelRegistryInbox): Promise<string> {
-    if (this.#registry === undefined) throw new Error('the registry is not started');
-    return this.#registry
+    return this.registry
       .ask(build, { deadlineMs: Infinity })
       .catch((thrown: unknown): RegistryOutcome => ({ ok: false, error: asIntarsiaError(thrown) }))
       .then((outcome) => (outcome.ok ? 'ok' : `${outcome.error.code}: ${outcome.error.message}`));

@@ -245,7 +245,7 @@ export class PretendHost {
         served.name,
         {
           name: served.name,
-          versions: [{ version: served.version, state: 'READY', reason: '' }],
+          versions: [{ version: served.version, state: 'READY', reason: '', isQuarantined: false }],
           served: new Map([[served.version, served]]),
           defaultVersion: served.version,
           reason: '',
@@ -257,7 +257,7 @@ export class PretendHost {
         modelName(name),
         {
           name: modelName(name),
-          versions: [{ version: modelVersion('1'), state: 'UNAVAILABLE', reason }],
+          versions: [{ version: modelVersion('1'), state: 'UNAVAILABLE', reason, isQuarantined: false }],
           served: new Map(),
           reason,
         },
