@@ -26,14 +26,19 @@ const connectionFlags = new Set(
   ['endpoint', 'token', 'tls', 'tls-authority', 'tls-certificate', 'tls-key', 'timeout-ms'].map((flag) => `--${flag}`),
 );
 
+/** Texts, numbers and switches as they are; lists with commas; nothing for nothing. */
+function shownDefault(value: unknown): string {
+  if (Array.isArray(value)) return value.join(', ');
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
+}
+
 function rowsOf(command: Command, left: (flag: string) => boolean): string[][] {
   const rows = command.options
     .filter(({ long }) => !left(long ?? ''))
     .map(({ flags, description, defaultValue, argChoices, envVar }) => {
       const choices = argChoices === undefined ? '' : `: ${argChoices.join(', ')}`;
       const env = envVar === undefined ? '' : ` (${envVar})`;
-      const shown: unknown = defaultValue;
-      return [`\`${flags}\``, `${description}${choices}${env}`, shown === undefined ? '' : String(shown)];
+      return [`\`${flags}\``, `${description}${choices}${env}`, shownDefault(defaultValue)];
     });
   return [['flag', 'meaning', 'default'], ...rows];
 }
@@ -73,8 +78,7 @@ describe('docs/cli.md', () => {
     const defaultOf = ([first, second]: (typeof hostSettings)[number]['path']): string => {
       const value = defaults[first];
       const inner = second === undefined ? value : (value as Record<string, unknown> | undefined)?.[second];
-      if (inner === undefined || inner === '' || (Array.isArray(inner) && inner.length === 0)) return '';
-      return String(inner);
+      return shownDefault(inner);
     };
     expectTable('cli.md', 'host', [
       ['flag', 'environment', 'key of the file', 'meaning', 'default'],
