@@ -412,12 +412,16 @@ export function encodeStreamInferResponse(message: InferResponseMessage): Encode
   return encodeResponse(message, true);
 }
 
-/** Encodes an error as a `ModelStreamInferResponse`, with the id of the request in an otherwise empty answer. */
-export function encodeStreamInferError(error: string, id: string): EncodedMessage {
+/**
+ * Encodes an error as a `ModelStreamInferResponse`: its text, and in an otherwise empty answer the id of the request and,
+ * as parameter `intarsia_code`, the error's code.
+ */
+export function encodeStreamInferError(error: string, id: string, code = ''): EncodedMessage {
   const writer = ReverseWriter.shared();
   const end = writer.mark();
+  if (code !== '') writeParameters(writer, 4, new Map([['intarsia_code', { kind: 'string', value: code }]]));
   writer.string(3, id);
-  if (id !== '') writer.close(2, end);
+  if (id !== '' || code !== '') writer.close(2, end);
   writer.string(1, error);
   return new EncodedMessage(writer.finish(), 6, []);
 }

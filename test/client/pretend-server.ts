@@ -143,6 +143,6 @@ export const echo: UnaryHandler = ({ bytes }) => encodeInferResponse(echoOf(deco
 
 export const streamEcho: StreamHandler = (request) => encodeStreamInferResponse(echoOf(request)).toBytes();
 
-export function streamError(message: string, id: string): Uint8Array {
-  return encodeStreamInferError(message, id).toBytes();
+export function streamError(message: string, id: string, code = ''): Uint8Array {
+  return encodeStreamInferError(message, id, code).toBytes();
 }

@@ -48,6 +48,19 @@ describe('a stream', () => {
     ]);
   });
 
+  it('rebuilds the code that our hosts name, and guesses it from the text of others', async () => {
+    const { client } = await pair((request) =>
+      request.id === '1'
+        ? streamError('too late', request.id, 'DEADLINE_EXCEEDED')
+        : streamError("Request for unknown model: 'm' is not found", request.id),
+    );
+    const items = await collect(client.stream(requests(2)));
+    expect(items.map((item) => [item.id, item.ok ? 'ok' : item.error.code])).toEqual([
+      ['1', 'DEADLINE_EXCEEDED'],
+      ['2', 'MODEL_NOT_FOUND'],
+    ]);
+  });
+
   it('never has more than windowMax requests on their way, and asks the source only when there is room', async () => {
     let onWay = 0;
     let most = 0;

@@ -104,7 +104,7 @@ class InferStreamHandler {
       this.#ended = true;
       this.#call.emit('error', streamErrorOf(error));
     } else {
-      this.#write(encodeStreamInferError(error.message, reply.id));
+      this.#write(encodeStreamInferError(error.message, reply.id, error.code));
       this.#forget(reply);
     }
   }
