@@ -1,12 +1,11 @@
 /**
  * Starts the Python clients of ./python against a host and gives back what they found.
  *
- * The grpcio client needs Debian's python3-grpcio and python3-protobuf; the other one `tritonclient` from PyPI, which is put
- * into a folder once. Where one is missing, the reason is the answer: a test is then skipped with it.
+ * The grpcio client needs Debian's python3-grpcio and python3-protobuf; the other one `tritonclient` from PyPI in a
+ * folder of its own. Where one is missing, the reason is the answer: a test is then skipped with it.
  */
 import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -42,22 +41,14 @@ export async function findGrpcioClient(): Promise<FoundClient> {
   return { ok: false, reason: 'no Python with grpcio: apt-get install python3-grpcio python3-protobuf' };
 }
 
-/** A Python with Triton's client library, installed into `folder` when PyPI answers. */
+/** A Python with Triton's client library in `folder`. Installs nothing: .ci/run does, or whoever reads the reason. */
 export async function findTritonClient(folder: string): Promise<FoundClient> {
   const client: PythonClient = { python: 'python3', packages: folder };
-  const code = 'import tritonclient.grpc, tritonclient.http';
-  if (existsSync(folder) && (await runsCode(client, code))) return { ok: true, client };
-  await mkdir(folder, { recursive: true });
-  const options = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--target', folder];
-  try {
-    await runFile('python3', [...options, '--upgrade', 'tritonclient[grpc,http]'], { timeout: 240_000 });
-  } catch (error) {
-    const words = error instanceof Error ? (error.message.trim().split('\n').at(-1) ?? '') : String(error);
-    return { ok: false, reason: `tritonclient could not be installed from PyPI: ${words}` };
+  if (existsSync(folder) && (await runsCode(client, 'import tritonclient.grpc, tritonclient.http'))) {
+    return { ok: true, client };
   }
-  return (await runsCode(client, code))
-    ? { ok: true, client }
-    : { ok: false, reason: 'tritonclient was installed and does not load' };
+  const install = `python3 -m pip install --target ${folder} 'tritonclient[grpc,http]'`;
+  return { ok: false, reason: `no tritonclient in INTARSIA_TRITONCLIENT or where this puts it: ${install}` };
 }
 
 /** Runs `python/<script>` to its end. Rejects when it printed no report: then the script itself is broken. */

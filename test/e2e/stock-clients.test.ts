@@ -1,24 +1,32 @@
-import { cp } from 'node:fs/promises';
+import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { findGrpcioClient, findTritonClient, runPythonClient } from '../conformance/python-clients.js';
+import {
+  findGrpcioClient,
+  findTritonClient,
+  runPythonClient,
+  type FoundClient,
+} from '../conformance/python-clients.js';
 import { sharedModels, sharedModelsMissing } from '../conformance/shared-models.js';
-import { repositoryRoot, startHostProcess, type HostProcess } from './host-process.js';
+import { startHostProcess, type HostProcess } from './host-process.js';
 import { temporaryFolder } from './temporary-folder.js';
+import { writeTritonExamples } from './triton-examples.js';
 
-const folder = temporaryFolder();
-const packages =
-  process.env['INTARSIA_TRITONCLIENT'] ?? join(repositoryRoot, 'node_modules/.cache/intarsia/tritonclient');
 const grpcio = await findGrpcioClient();
-const triton = await findTritonClient(packages);
-const missing = sharedModelsMissing === '' ? '' : ` (skipped: ${sharedModelsMissing})`;
+const triton = await findTritonClient(
+  process.env['INTARSIA_TRITONCLIENT'] ?? 'node_modules/.cache/intarsia/tritonclient',
+);
+const skipped = [grpcio, triton].flatMap((client) => (client.ok ? [] : [client.reason]));
+const note = skipped.length === 0 ? '' : ` (partly skipped: ${skipped.join('; ')})`;
 
-/** What a check that passed, failed or was skipped says, by name. */
-async function failuresOf(
-  client: typeof grpcio,
-  script: string,
-  args: readonly string[],
-): Promise<{ readonly passed: number; readonly failed: readonly string[]; readonly skipped: readonly string[] }> {
+interface Findings {
+  readonly passed: number;
+  /** A line for each. */
+  readonly failed: readonly string[];
+  readonly skipped: readonly string[];
+}
+
+async function findingsOf(client: FoundClient, script: string, args: readonly string[]): Promise<Findings> {
   if (!client.ok) throw new Error(client.reason);
   const { passed, checks } = await runPythonClient(client.client, script, args);
   const linesOf = (wanted: string): string[] =>
@@ -26,42 +34,47 @@ async function failuresOf(
   return { passed, failed: linesOf('failed'), skipped: linesOf('skipped') };
 }
 
-function titleOf(title: string, client: typeof grpcio): string {
-  return client.ok ? title : `${title} (skipped: ${client.reason})`;
+const folder = temporaryFolder();
+
+function tryClients(name: string, control: 'none' | 'explicit', write: (repository: string) => Promise<void>): void {
+  let host: HostProcess;
+  beforeAll(async () => {
+    const repository = join(folder, name, control);
+    await mkdir(repository, { recursive: true });
+    await write(repository);
+    const models = control === 'explicit' ? ['--load-model', '*'] : [];
+    host = await startHostProcess(['--repository', repository, '--model-control-mode', control, ...models]);
+  });
+  afterAll(() => host.stop());
+
+  it.skipIf(!grpcio.ok)(`a grpcio client finds ${name} served as by Triton, model control ${control}`, async () => {
+    const { passed, failed } = await findingsOf(grpcio, 'grpcio_client.py', [host.grpc, '--control', control]);
+    expect(failed).toEqual([]);
+    expect(passed).toBeGreaterThanOrEqual(20);
+  });
+
+  it.skipIf(!triton.ok)(`tritonclient finds ${name} served as by Triton, model control ${control}`, async () => {
+    const args = ['--grpc', host.grpc, '--http', new URL(host.http).host, '--control', control];
+    const findings = await findingsOf(triton, 'triton_client.py', args);
+    expect(findings.failed).toEqual([]);
+    expect(findings.passed).toBeGreaterThanOrEqual(24);
+    expect(findings.skipped).toEqual([
+      'http: stream: HTTP has no streams',
+      "http: cancellation: Triton's HTTP client cannot cancel",
+    ]);
+  });
 }
 
+describe.each(['none', 'explicit'] as const)(`models like Triton's examples, model control %s${note}`, (control) => {
+  tryClients('models like its examples', control, writeTritonExamples);
+});
+
+const missing = sharedModelsMissing === '' ? '' : ` (skipped: ${sharedModelsMissing})`;
 describe.skipIf(missing !== '').each(['none', 'explicit'] as const)(
-  `Triton's example repository, model control %s${missing}`,
+  `Triton's own example repository, model control %s${note}${missing}`,
   (control) => {
-    let host: HostProcess;
-    beforeAll(async () => {
-      const repository = join(folder, control);
-      await cp(join(sharedModels, 'triton-model-repository'), repository, { recursive: true });
-      const all = control === 'explicit' ? ['--load-model', '*'] : [];
-      host = await startHostProcess(['--repository', repository, '--model-control-mode', control, ...all]);
-    });
-    afterAll(() => host.stop());
-
-    it.skipIf(!grpcio.ok)(
-      titleOf(`a grpcio client finds everything as Triton has it, model control ${control}`, grpcio),
-      async () => {
-        const { passed, failed } = await failuresOf(grpcio, 'grpcio_client.py', [host.grpc, '--control', control]);
-        expect(failed).toEqual([]);
-        expect(passed).toBeGreaterThanOrEqual(20);
-      },
-    );
-
-    it.skipIf(!triton.ok)(
-      titleOf(`tritonclient finds everything as Triton has it, model control ${control}`, triton),
-      async () => {
-        const http = new URL(host.http).host;
-        const args = ['--grpc', host.grpc, '--http', http, '--control', control];
-        const { passed, failed, skipped } = await failuresOf(triton, 'triton_client.py', args);
-        expect(failed).toEqual([]);
-        expect(passed).toBeGreaterThanOrEqual(24);
-        // HTTP has no streams, and Triton's HTTP client cannot cancel.
-        expect(skipped).toHaveLength(2);
-      },
+    tryClients('its example repository', control, (repository) =>
+      cp(join(sharedModels, 'triton-model-repository'), repository, { recursive: true }),
     );
   },
 );
