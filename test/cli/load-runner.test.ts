@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '#sim/virtual-clock.js';
+import type { Clock } from '#ports/clock.js';
 import type { LoadDone, LoadTransport } from '#ports/load-transport.js';
 import { parseTrace, poissonArrivals, traceArrivals } from '#cli/load/arrivals.js';
 import { completeLoadPlan, type LoadPlanOptions } from '#cli/load/load-plan.js';
@@ -149,6 +150,36 @@ describe('the open loop', () => {
     expect(report.latencyMs.p95).toBeGreaterThan(400);
     expect(report.latencyMs.max).toBeGreaterThan(1000);
     expect(report.sendDelayMs?.max).toBeLessThan(1);
+  });
+
+  it('counts from the intended moment also what left late because the generator itself stood still', async () => {
+    const clock = new VirtualClock();
+    // Nothing of this process runs from 5 s to 6 s: timers that are due in between fire at 6 s.
+    const stalling: Clock = {
+      nowMs: () => clock.nowMs(),
+      wallMs: () => clock.wallMs(),
+      defer: (task) => clock.defer(task),
+      schedule: (delayMs, task) => stalling.scheduleAt(clock.nowMs() + delayMs, task),
+      scheduleAt: (dueMs, task) => clock.scheduleAt(dueMs >= 5000 && dueMs < 6000 ? 6000 : dueMs, task),
+    };
+    const arrivalsMs = Array.from({ length: 1000 }, (_, index) => index * 10);
+    const running = runLoad({
+      plan: completeLoadPlan({
+        arrivals: { kind: 'trace', name: 'steady', arrivalsMs },
+        warmUpMs: 0,
+        windowMs: 10_000,
+      }),
+      transport: new PretendTransport(clock, () => 1),
+      clock: stalling,
+      itemsPerRequest: 1,
+      receiptOf: () => undefined,
+    });
+    clock.runUntilIdle();
+    const report = await running;
+    expect(report.requests).toBe(1000);
+    expect(report.sendDelayMs?.max).toBeCloseTo(1000, -1);
+    expect(report.latencyMs.max).toBeCloseTo(1001, -1);
+    expect(report.latencyMs.p95).toBeGreaterThan(400);
   });
 
   it('keeps its rate whatever the server does, and says what was in time', async () => {
