@@ -9,9 +9,17 @@ import { root } from './fingerprint.mjs';
 mkdirSync(join(root, 'node_modules/.cache/intarsia'), { recursive: true });
 const bin = (name) => join(root, 'node_modules/.bin', name);
 const checks = [
-  ['lint', bin('eslint'), ['.', '--cache', '--cache-location', 'node_modules/.cache/intarsia/eslint', '--max-warnings', '0']],
+  [
+    'lint',
+    bin('eslint'),
+    ['.', '--cache', '--cache-location', 'node_modules/.cache/intarsia/eslint', '--max-warnings', '0'],
+  ],
   ['types', bin('tsc'), ['-p', 'tsconfig.json']],
-  ['layers and cycles', bin('depcruise'), ['src', 'actors', 'policies', '--config', '.dependency-cruiser.cjs', '--output-type', 'err']],
+  [
+    'layers and cycles',
+    bin('depcruise'),
+    ['src', 'actors', 'policies', '--config', '.dependency-cruiser.cjs', '--output-type', 'err'],
+  ],
   ['dead code', bin('knip'), ['--no-progress']],
   ['formatting', bin('prettier'), ['--check', '--log-level', 'warn', '.']],
   ['pure layers', bin('tsc'), ['-p', 'tsconfig.core.json']],
@@ -48,5 +56,7 @@ function run(command, args) {
 }
 
 await Promise.all(Array.from({ length: Math.max(1, Math.min(4, availableParallelism())) }, lane));
-console.log(`${checks.length - failures} passed, ${failures} failed (${((Date.now() - startedMs) / 1000).toFixed(1)} s)`);
+console.log(
+  `${checks.length - failures} passed, ${failures} failed (${((Date.now() - startedMs) / 1000).toFixed(1)} s)`,
+);
 process.exitCode = failures === 0 ? 0 : 1;

@@ -9,7 +9,10 @@ export function readPromises() {
   const rows = [];
   for (const line of readFileSync(join(root, 'docs/promises.md'), 'utf8').split('\n')) {
     if (!line.startsWith('|') || /^\|\s*(promise\s*\||-)/.test(line)) continue;
-    const cells = line.split(/(?<!\\)\|/).slice(1, -1).map((cell) => cell.trim().replaceAll('\\|', '|'));
+    const cells = line
+      .split(/(?<!\\)\|/)
+      .slice(1, -1)
+      .map((cell) => cell.trim().replaceAll('\\|', '|'));
     const [promise, shown] = cells;
     if (cells.length !== 2 || !promise || !shown) throw new Error(`docs/promises.md: not a row of two cells: ${line}`);
     const bench = /^bench: ([\w.-]+)$/.exec(shown);
@@ -41,7 +44,8 @@ export function checkPromises(report, { strict }) {
     const status = statusByTest.get(`${row.file} › ${row.title}`);
     if (status === undefined) broken.push(`"${row.promise}": no test "${row.title}" in ${row.file}`);
     else if (status === 'failed') broken.push(`"${row.promise}": its test failed: ${row.file} › ${row.title}`);
-    else if (status !== 'passed' && strict) broken.push(`"${row.promise}": its test was skipped: ${row.file} › ${row.title}`);
+    else if (status !== 'passed' && strict)
+      broken.push(`"${row.promise}": its test was skipped: ${row.file} › ${row.title}`);
   }
   return broken;
 }

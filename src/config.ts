@@ -138,7 +138,9 @@ export interface TelemetryConfig {
 }
 
 /** Everything a user may give; what is missing gets its default. */
-export type HostOptions = Partial<Omit<HostConfig, 'limits' | 'telemetry' | 'tokens' | 'emulatedDevices' | 'remoteDevices'>> & {
+export type HostOptions = Partial<
+  Omit<HostConfig, 'limits' | 'telemetry' | 'tokens' | 'emulatedDevices' | 'remoteDevices'>
+> & {
   readonly limits?: Partial<HostLimits>;
   readonly telemetry?: Partial<TelemetryConfig>;
   readonly tokens?: readonly (Pick<TokenConfig, 'sha256' | 'tenant'> & Partial<TokenConfig>)[];
@@ -223,7 +225,11 @@ export function completeConfig(options: HostOptions): HostConfig {
   }
   for (const token of config.tokens) {
     if (!/^[0-9a-f]{64}$/.test(token.sha256)) {
-      throw configInvalid('tokens.sha256', 'the SHA-256 of the token as 64 lower-case hexadecimal digits', 'another text');
+      throw configInvalid(
+        'tokens.sha256',
+        'the SHA-256 of the token as 64 lower-case hexadecimal digits',
+        'another text',
+      );
     }
   }
   if (config.tls === undefined && !config.allowPlaintext && !loopbackAddresses.has(config.bindAddress)) {
@@ -243,7 +249,11 @@ function checkRange(
 ): void {
   const whole = range.whole === true;
   if (!(value >= range.min && value <= range.max) || (whole && !Number.isInteger(value))) {
-    throw configInvalid(option, `${whole ? 'a whole number' : 'a number'} from ${range.min} to ${range.max}`, String(value));
+    throw configInvalid(
+      option,
+      `${whole ? 'a whole number' : 'a number'} from ${range.min} to ${range.max}`,
+      String(value),
+    );
   }
 }
 

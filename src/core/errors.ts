@@ -67,7 +67,8 @@ export const errorCatalogue = {
     retryable: false,
     grpc: 'INVALID_ARGUMENT',
     http: 400,
-    meaning: 'The model or its configuration cannot be served: corrupt, unsupported operator or type, or contradictory.',
+    meaning:
+      'The model or its configuration cannot be served: corrupt, unsupported operator or type, or contradictory.',
   },
   MODEL_QUARANTINED: {
     retryable: false,
@@ -109,7 +110,8 @@ export const errorCatalogue = {
     retryable: true,
     grpc: 'UNAVAILABLE',
     http: 503,
-    meaning: 'The executor died or hung while the request was in flight. The request may be repeated: inference is idempotent.',
+    meaning:
+      'The executor died or hung while the request was in flight. The request may be repeated: inference is idempotent.',
   },
   EXECUTION_FAILED: {
     retryable: false,
@@ -215,7 +217,12 @@ export class IntarsiaError extends Error {
 }
 
 /** Shorthand for `new IntarsiaError`. */
-export function intarsiaError(code: ErrorCode, message: string, details?: ErrorDetails, cause?: unknown): IntarsiaError {
+export function intarsiaError(
+  code: ErrorCode,
+  message: string,
+  details?: ErrorDetails,
+  cause?: unknown,
+): IntarsiaError {
   return new IntarsiaError(code, message, details, cause);
 }
 

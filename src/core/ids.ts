@@ -32,7 +32,7 @@ export type RequestId = Branded<number, 'RequestId'>;
 const identifierPattern = /^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,254}$/;
 const identifierLengthMax = 255;
 
-function checked<Id>(kind: string, text: string): Id {
+function checked(kind: string, text: string): string {
   if (!identifierPattern.test(text) || text.includes('..')) {
     throw intarsiaError(
       'INVALID_ARGUMENT',
@@ -40,21 +40,21 @@ function checked<Id>(kind: string, text: string): Id {
       { kind, length: text.length },
     );
   }
-  return text as unknown as Id;
+  return text;
 }
 
 /** @throws INVALID_ARGUMENT when the text is not an identifier. */
-export const hostId = (text: string): HostId => checked<HostId>('host id', text);
+export const hostId = (text: string): HostId => checked('host id', text) as HostId;
 /** @throws INVALID_ARGUMENT when the text is not an identifier. */
-export const deviceId = (text: string): DeviceId => checked<DeviceId>('device id', text);
+export const deviceId = (text: string): DeviceId => checked('device id', text) as DeviceId;
 /** @throws INVALID_ARGUMENT when the text is not an identifier. */
-export const modelName = (text: string): ModelName => checked<ModelName>('model name', text);
+export const modelName = (text: string): ModelName => checked('model name', text) as ModelName;
 /** @throws INVALID_ARGUMENT when the text is not an identifier. */
-export const replicaId = (text: string): ReplicaId => checked<ReplicaId>('replica id', text);
+export const replicaId = (text: string): ReplicaId => checked('replica id', text) as ReplicaId;
 /** @throws INVALID_ARGUMENT when the text is not an identifier. */
-export const sessionId = (text: string): SessionId => checked<SessionId>('session id', text);
+export const sessionId = (text: string): SessionId => checked('session id', text) as SessionId;
 /** @throws INVALID_ARGUMENT when the text is not an identifier. */
-export const tenantId = (text: string): TenantId => checked<TenantId>('tenant id', text);
+export const tenantId = (text: string): TenantId => checked('tenant id', text) as TenantId;
 
 /** @throws INVALID_ARGUMENT when the text is not a positive decimal number of at most 15 digits. */
 export function modelVersion(text: string): ModelVersion {

@@ -18,5 +18,10 @@ export interface Picker {
    * Index of the chosen candidate, or -1 when none may take the request.
    * `exclude` holds replicas that already failed this request.
    */
-  pick(request: InferenceRequest, candidates: readonly Candidate[], nowMs: number, exclude: ReadonlySet<string>): number;
+  pick(
+    request: InferenceRequest,
+    candidates: readonly Candidate[],
+    nowMs: number,
+    exclude: ReadonlySet<string>,
+  ): number;
 }
