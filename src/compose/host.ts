@@ -2,7 +2,7 @@
  * A host: its ports, devices, models and servers, started in the order in which they need each other and stopped in the
  * reverse one. Everything that exists once per host is made here and handed to whoever needs it.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { SeededRandom } from '#adapters/node/random.js';
 import { NodeClock } from '#adapters/node/clock.js';
 import { nodeDiagnostics } from '#adapters/node/diagnostics.js';
@@ -22,6 +22,7 @@ import { deviceActor } from '#actors/device/actor.js';
 import type { DeviceMessage, DeviceStatus } from '#actors/device/protocol.js';
 import { modelRegistryActor } from '#actors/model-registry/actor.js';
 import type { RegistryOutcome } from '#actors/model-registry/protocol.js';
+import { apiGroups } from '#core/api-group.js';
 import type { Catalog } from '#core/catalog.js';
 import type { DiscoveryReport } from '#core/device-discovery.js';
 import type { DeviceDescriptor } from '#core/device.js';
@@ -52,6 +53,8 @@ export interface Host {
   readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
   readonly catalog: Catalog;
   readonly warnings: readonly string[];
+  /** Lets this process ask its own ports where tokens are required; empty where none are. Never leaves the process. */
+  readonly ownToken: string;
   deviceStatus(): Promise<readonly DeviceStatus[]>;
   /** Refuses new requests, finishes what is in flight within the configured time, ends. Further calls wait for the first. */
   stop(): Promise<void>;
@@ -198,10 +201,13 @@ export async function startHost(config: HostConfig): Promise<Host> {
       statistics: () => hostStatistics(started, clock),
       log: levelControl(logHandle),
     });
+    const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+    const ownToken = config.tokens.length === 0 ? '' : randomBytes(32).toString('hex');
+    const ownGrant = { sha256: sha256(ownToken), tenant: 'intarsia', groups: apiGroups, models: ['*'] };
     const access = createAccess({
-      tokens: config.tokens,
+      tokens: ownToken === '' ? [] : [...config.tokens, ownGrant],
       restricted: config.restricted,
-      sha256: (text) => createHash('sha256').update(text).digest('hex'),
+      sha256,
     });
     const health = createHealth({
       clock,
@@ -268,6 +274,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
         return router.current.catalog;
       },
       warnings: warningsOf(config, descriptors),
+      ownToken,
       deviceStatus,
       stop: () => (stopping ??= stop()),
     };

@@ -32,13 +32,14 @@ export async function startRunningHost(config: HostConfig, checkedModel: string)
 }
 
 async function checkHost(host: Host, model: string): Promise<SelfCheck> {
-  const { config, ports, catalog } = host;
+  const { config, ports, catalog, ownToken } = host;
   const served = [...catalog.models.values()].find(({ name }) => name === model);
   const version = served?.defaultVersion;
   const on = version === undefined ? [] : (served?.served.get(version)?.devices ?? []);
   const descriptors = (await host.deviceStatus()).map(({ device }) => device);
   const client = connect({
     endpoints: `${config.bindAddress}:${ports.grpc}`,
+    ...(ownToken === '' ? {} : { token: ownToken }),
     ...(config.tls === undefined ? {} : { tls: { authorityPath: config.tls.certificatePath } }),
   });
   try {
