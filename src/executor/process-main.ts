@@ -4,7 +4,8 @@
  *
  * The host decides when it ends: signals that a terminal or a service manager sends to everybody are ignored. When the
  * host ends the sockets, or dies, the threads finish what they compute, and only then the process exits: ending a thread
- * inside ONNX Runtime would abort it.
+ * inside ONNX Runtime would abort it. A run without end must not outlive its host: after `drainMsMax` the process kills
+ * itself.
  */
 import { WorkerPool } from '#adapters/piscina/worker-pool.js';
 import { FrameSocket } from '#adapters/process/frame-socket.js';
@@ -20,6 +21,8 @@ import type { Frame } from '#core/frame.js';
 
 const controlFd = 3;
 const controlFrameBytesMax = 1024 * 1024;
+/** Milliseconds that threads may go on after the host has ended the sockets, or died. */
+const drainMsMax = 10_000;
 
 const setup = JSON.parse(process.argv[2] ?? '{}') as ProcessSetup;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
@@ -70,6 +73,7 @@ function fail(error: unknown): void {
 }
 
 async function drainAndExit(): Promise<void> {
+  setTimeout(() => process.kill(process.pid, 'SIGKILL'), drainMsMax);
   await Promise.all(lanes);
   process.exit(0);
 }

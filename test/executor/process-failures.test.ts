@@ -11,6 +11,7 @@ import type { SessionId } from '#core/ids.js';
 import type { Executor, RunRequest } from '#ports/executor.js';
 import { floats, floatsOf, input, loadRequest } from '#test/contract/executor.js';
 import { writeExecutorModels } from '#test/contract/executor-models.js';
+import { endlessLoop } from '#test/e2e/faulty-models.js';
 
 let folder = '';
 let pathOf: (name: string) => string;
@@ -206,23 +207,41 @@ describe('executor process', () => {
   });
 
   it('finishes what it computes and ends when its host is killed', async () => {
-    const dist = join(import.meta.dirname, '../../dist/src/adapters/process/process-executor.js');
-    const script = join(folder, 'host.mjs');
-    writeFileSync(
-      script,
-      `import { startProcessExecutor } from ${JSON.stringify(dist)};
-       const executor = await startProcessExecutor({ provider: 'cpu' });
-       await executor.load(${JSON.stringify(loadRequest('slow', pathOf('slow')))});
-       const chunks = [new Uint8Array(512 * 512 * 4)];
-       void executor.run({ session: 'slow', inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 512, 512], chunks }], outputs: [] });
-       process.stdout.write(String(executor.description.pid));`,
-    );
-    const host = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
-    const [said] = (await once(host.stdout, 'data')) as [Buffer];
-    const pid = Number(said.toString());
-    process.kill(pid, 0);
-    host.kill('SIGKILL');
-    await once(host, 'exit');
+    const pid = await orphan('slow', pathOf('slow'), { shape: [1, 512, 512], bytes: 512 * 512 * 4 });
     await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow(/ESRCH/), { timeout: 20_000 });
   });
+
+  it('ends when its host is killed, also in the middle of a run without end', async () => {
+    const path = join(folder, 'endless.onnx');
+    writeFileSync(path, endlessLoop());
+    const pid = await orphan('endless', path, { shape: [1], bytes: 8 });
+    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow(/ESRCH/), { timeout: 25_000 });
+  });
 });
+
+/** The process of an executor whose host was killed in the middle of a run of the model. */
+async function orphan(
+  session: string,
+  path: string,
+  { shape, bytes }: { readonly shape: readonly number[]; readonly bytes: number },
+): Promise<number> {
+  const dist = join(import.meta.dirname, '../../dist/src/adapters/process/process-executor.js');
+  const script = join(folder, `host-${session}.mjs`);
+  writeFileSync(
+    script,
+    `import { startProcessExecutor } from ${JSON.stringify(dist)};
+     const executor = await startProcessExecutor({ provider: 'cpu' });
+     const { inputs } = await executor.load(${JSON.stringify(loadRequest(session, path))});
+     const [{ name, datatype }] = inputs;
+     const chunks = [new Uint8Array(${bytes})];
+     void executor.run({ session: '${session}', inputs: [{ name, datatype, shape: ${JSON.stringify(shape)}, chunks }], outputs: [] });
+     process.stdout.write(String(executor.description.pid));`,
+  );
+  const host = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [said] = (await once(host.stdout, 'data')) as [Buffer];
+  const pid = Number(said.toString());
+  process.kill(pid, 0);
+  host.kill('SIGKILL');
+  await once(host, 'exit');
+  return pid;
+}
