@@ -9,8 +9,9 @@ export default defineConfig({
     // Worker threads and executor processes run built output: scripts/test.mjs builds first.
     globalSetup: ['test/setup/built-output.ts'],
     pool: 'forks',
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Generous: on two busy cores a seeded simulation or a start of the program may take its time. Nothing asserts speed.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     dangerouslyIgnoreUnhandledErrors: false,
   },
 });
