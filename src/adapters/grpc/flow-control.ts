@@ -1,30 +1,39 @@
 /**
- * HTTP/2 settings that the gRPC library has no option for (grpc-node#2669): receive windows and frame size, without which
+ * HTTP/2 of the gRPC port, where the library has no option for it: settings that the gRPC library has no option for (grpc-node#2669): receive windows and frame size, without which
  * large tensors crawl, and the bound on header bytes.
  *
  * The library keeps its HTTP/2 servers in a private field. It is read defensively: should a later version hide it
  * otherwise, the server works with the library's defaults and says so once.
  */
 import type { Server } from '@grpc/grpc-js';
-import type { Http2Server, ServerHttp2Session } from 'node:http2';
+import type { Http2Server, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { Log } from '#ports/log.js';
 
-export interface FlowControlOptions {
+export interface Http2Options {
   /** Receive window of each connection and each stream, bytes. */
   readonly windowBytes: number;
   readonly frameBytesMax: number;
   readonly headerBytesMax: number;
   readonly connectionsMax: number;
+  /** Milliseconds a new connection may take to speak HTTP/2. */
+  readonly receiveMsMax: number;
+  /** Called with each new call, after the library has heard of it. */
+  readonly onStream: (stream: ServerHttp2Stream, path: string) => void;
 }
 
-/** Call once the server listens. False when the HTTP/2 servers cannot be reached. */
-export function tuneHttp2(server: Server, options: FlowControlOptions, log: Log): boolean {
+export interface Http2Control {
+  /** Ends every connection at once: the library, asked to, forgets those it does not trace (grpc-js 1.14, forceShutdown). */
+  destroyConnections(): void;
+}
+
+/** Call once the server listens. */
+export function tuneHttp2(server: Server, options: Http2Options, log: Log): Http2Control {
+  const sessions = new Set<ServerHttp2Session>();
   const servers = http2ServersOf(server);
   if (servers.length === 0) {
     log.warn(
       'HTTP/2 windows, header and connection limits keep the defaults of the gRPC library: its servers are out of reach',
     );
-    return false;
   }
   for (const http2Server of servers) {
     http2Server.updateSettings({
@@ -33,10 +42,24 @@ export function tuneHttp2(server: Server, options: FlowControlOptions, log: Log)
       maxHeaderListSize: options.headerBytesMax,
     });
     http2Server.maxConnections = options.connectionsMax;
-    http2Server.on('session', (session: ServerHttp2Session) => session.setLocalWindowSize(options.windowBytes));
+    http2Server.on('session', (session: ServerHttp2Session) => {
+      sessions.add(session);
+      session.setLocalWindowSize(options.windowBytes);
+      const mute = setTimeout(() => session.destroy(), options.receiveMsMax).unref();
+      session.once('remoteSettings', () => clearTimeout(mute));
+      session.once('close', () => {
+        clearTimeout(mute);
+        sessions.delete(session);
+      });
+    });
+    http2Server.on('stream', (stream: ServerHttp2Stream, headers) => options.onStream(stream, headers[':path'] ?? ''));
     http2Server.on('error', (error: Error) => log.error('the gRPC port met an error', { error: error.message }));
   }
-  return true;
+  return {
+    destroyConnections: () => {
+      for (const session of sessions) session.destroy();
+    },
+  };
 }
 
 function http2ServersOf(server: Server): Http2Server[] {

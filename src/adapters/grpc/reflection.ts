@@ -9,3 +9,8 @@ export function addReflection(server: Server): void {
   const packages = { files: { format: 'Protocol Buffer 3 DescriptorProto', type: {}, fileDescriptorProtos: files } };
   new ReflectionService(packages as unknown as ConstructorParameters<typeof ReflectionService>[0]).addToServer(server);
 }
+
+/** Calls that are streams of requests. */
+export const reflectionPaths: readonly string[] = ['v1', 'v1alpha'].map(
+  (version) => `/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`,
+);

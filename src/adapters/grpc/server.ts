@@ -17,12 +17,13 @@ import {
 import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import type { EncodedMessage } from '#core/inference-wire.js';
 import type { Log } from '#ports/log.js';
-import { tuneHttp2 } from './flow-control.js';
+import { tuneHttp2, type Http2Control } from './flow-control.js';
 import { handleHealthCheck, handleHealthWatch, healthCheckPath, healthWatchPath, type GrpcHealth } from './health.js';
 import { handleInfer, headerOf, monotonicDeadline, type GrpcContext } from './infer-handlers.js';
 import { handleStreamInfer } from './infer-stream.js';
 import { inferPath, streamInferPath, unaryMethods, type GrpcServices, type UnaryMethod } from './methods.js';
-import { addReflection } from './reflection.js';
+import { ReceiveWatch } from './receive-watch.js';
+import { addReflection, reflectionPaths } from './reflection.js';
 import { statusOf } from './status.js';
 
 export interface GrpcServerOptions extends GrpcContext {
@@ -43,6 +44,8 @@ export interface GrpcServerOptions extends GrpcContext {
   readonly messageBytesMax: number;
   readonly connectionsMax: number;
   readonly headerBytesMax: number;
+  /** Milliseconds a client may take for a request: this long, and again for every 64 KiB it has sent. Default 30,000. */
+  readonly receiveMsMax?: number;
   /** Calls of one connection at once; further ones wait at the client. Default 1,024. */
   readonly callsPerConnectionMax?: number;
   /** Requests of one ModelStreamInfer in flight; then the stream is not read until one is answered. Default 256. */
@@ -61,18 +64,21 @@ const callsPerConnectionMaxDefault = 1024;
 const requestsPerStreamMaxDefault = 256;
 const windowBytesDefault = 16 * 1024 * 1024;
 const frameBytesMax = 1024 * 1024;
+const receiveMsMaxDefault = 30_000;
 /** A silent connection is asked whether it lives after this long, ms, and closed when it does not answer in time. */
 const keepaliveMs = 60_000;
 const keepaliveTimeoutMs = 20_000;
+const streamingPaths: ReadonlySet<string> = new Set([streamInferPath, ...reflectionPaths]);
 
 /** @throws CONFIG_INVALID when a TLS file cannot be used, FAILED_PRECONDITION when the port cannot be opened. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<RunningGrpcServer> {
+  const receiveMsMax = options.receiveMsMax ?? receiveMsMaxDefault;
   const limits: ServerOptions = {
     'grpc.max_receive_message_length': options.messageBytesMax,
     'grpc.max_send_message_length': options.messageBytesMax,
     'grpc.max_concurrent_streams': options.callsPerConnectionMax ?? callsPerConnectionMaxDefault,
-    'grpc.keepalive_time_ms': keepaliveMs,
-    'grpc.keepalive_timeout_ms': keepaliveTimeoutMs,
+    'grpc.keepalive_time_ms': Math.min(keepaliveMs, receiveMsMax * 2),
+    'grpc.keepalive_timeout_ms': Math.min(keepaliveTimeoutMs, receiveMsMax),
     'grpc.enable_channelz': 0,
   };
   setLogger(libraryLog(options.log));
@@ -80,17 +86,30 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
   server.addService(definition(), implementation(options));
   addReflection(server);
   const port = await listen(server, options);
-  tuneHttp2(
+  const incoming = new ReceiveWatch({
+    messageBytesMax: options.messageBytesMax,
+    receiveMsMax,
+    admits: (bytes) => options.gateway.admits(bytes),
+  });
+  const http2 = tuneHttp2(
     server,
     {
       windowBytes: options.windowBytes ?? windowBytesDefault,
       frameBytesMax,
       headerBytesMax: options.headerBytesMax,
       connectionsMax: options.connectionsMax,
+      receiveMsMax,
+      onStream: (stream, path) => incoming.watch(stream, !streamingPaths.has(path)),
     },
     options.log,
   );
-  return { port, stop: (graceMs) => stop(server, graceMs) };
+  return {
+    port,
+    stop: async (graceMs) => {
+      await stop(server, http2, graceMs);
+      incoming.close();
+    },
+  };
 }
 
 /** What the library would print on the console: failures reach whoever awaits them anyway. */
@@ -203,9 +222,12 @@ function credentialsOf({ tls }: GrpcServerOptions): ServerCredentials {
   }
 }
 
-function stop(server: Server, graceMs: number): Promise<void> {
+function stop(server: Server, http2: Http2Control, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => server.forceShutdown(), graceMs);
+    const timer = setTimeout(() => {
+      server.forceShutdown();
+      http2.destroyConnections();
+    }, graceMs);
     server.tryShutdown(() => {
       clearTimeout(timer);
       resolve();
