@@ -27,7 +27,7 @@ interface Sizes {
 export async function run(options: BenchOptions): Promise<BenchReport> {
   const sizes: Sizes = options.quick
     ? { rounds: 1, seconds: 1, warmUpSeconds: 1 }
-    : { rounds: 3, seconds: 4, warmUpSeconds: 2 };
+    : { rounds: 3, seconds: 3, warmUpSeconds: 1 };
   const notes: string[] = [];
   const repository = await mkdtemp(join(tmpdir(), 'intarsia-bench-'));
   try {
