@@ -31,6 +31,8 @@ export interface AppOptions {
 
 /** A connection without requests is kept this long, ms. */
 const keepAliveMs = 75_000;
+/** Between two looks, while stopping, at connections that have become idle, ms. */
+const idleSweepMs = 50;
 const methods: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'];
 export function createApp(options: AppOptions): FastifyInstance {
   const bounds = {
@@ -120,8 +122,11 @@ export async function listen(
 export async function stopApp(app: FastifyInstance, graceMs: number): Promise<void> {
   const server = app.server;
   const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+  // A connection that was busy is idle once its answer is out, and its client would keep it open.
+  const sweeper = setInterval(() => server.closeIdleConnections(), idleSweepMs);
   await app.close();
   clearTimeout(timer);
+  clearInterval(sweeper);
 }
 
 function tlsOptions(tls: TlsFiles) {
