@@ -65,6 +65,8 @@ const askMsMax = 10_000;
 const startLoadMsMax = 30 * 60_000;
 /** Part of the drain time that the servers may take; the rest is for devices and executors. */
 const serverDrainShare = 0.7;
+/** Longest time, ms, that an executor with work in its hands gets to finish it once its device is given up. */
+const executorCloseMsMax = 10_000;
 /** Least time, ms, that devices get to close their executors, however long the servers took. */
 const closeMsMin = 5_000;
 
@@ -142,6 +144,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
           fallbacks,
           metrics,
           limits,
+          closeMsMax: Math.min(executorCloseMsMax, config.drainMsMax),
           hooks: {
             onHealth: (health) => loads.setReady(key, health === 'ready' || health === 'degraded'),
             onVersionOut: (out) => registry.tell({ type: 'version-out', device: descriptor.id, ...out }),

@@ -5,8 +5,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import fc from 'fast-check';
 import { startGrpcServer, type GrpcServerOptions, type RunningGrpcServer } from '#adapters/grpc/server.js';
 import * as gen from '#gen/inference.js';
+import { silentLog } from '#ports/log.js';
 import { identityRequest, TestClient } from './grpc-client.js';
-import { PretendHost, silentLog } from './pretend-host.js';
+import { PretendHost } from './pretend-host.js';
 
 const inferPath = '/inference.GRPCInferenceService/ModelInfer';
 const streamPath = '/inference.GRPCInferenceService/ModelStreamInfer';
