@@ -1,7 +1,10 @@
 /** The shortest road to a model: onnxruntime-node in this process. The reference for every other road. */
 import * as ort from 'onnxruntime-node';
+import { withReadableHalves } from '#adapters/onnx/half-floats.js';
 import type { Datatype } from '#core/datatype.js';
 import { decodeBytesElements, encodeBytesElements, type Tensor } from '#core/tensor.js';
+
+const OrtTensor = withReadableHalves(ort.Tensor);
 
 const ortTypes = new Map<Datatype, ort.Tensor.Type>([
   ['BOOL', 'bool'],
@@ -57,11 +60,11 @@ function toOrt(tensor: Tensor): ort.Tensor {
   const { datatype, shape, data } = tensor;
   if (datatype === 'BYTES') {
     const texts = decodeBytesElements(data).map((element) => Buffer.from(element).toString('utf8'));
-    return new ort.Tensor('string', texts, shape);
+    return new OrtTensor('string', texts, shape);
   }
   if (datatype === 'BF16') throw new Error(`'${tensor.name}' is BF16`);
   // A copy is aligned for every element size; the slice() of a Node Buffer would be a view.
-  return new ort.Tensor(ortTypes.get(datatype)!, new arrays[datatype](new Uint8Array(data).buffer) as never, shape);
+  return new OrtTensor(ortTypes.get(datatype)!, new arrays[datatype](new Uint8Array(data).buffer) as never, shape);
 }
 
 function fromOrt(name: string, tensor: ort.Tensor | undefined): Tensor {

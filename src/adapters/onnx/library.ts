@@ -5,6 +5,7 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { EngineOptions } from '#core/engine-options.js';
 import { intarsiaError } from '#core/errors.js';
+import { withReadableHalves } from './half-floats.js';
 
 /** What both builds export. */
 export interface OnnxLibrary {
@@ -39,7 +40,7 @@ async function loadNativeLibrary(options: EngineOptions): Promise<LoadedLibrary>
   }
   const indexed = options.provider === 'cuda' || options.provider === 'tensorrt' || options.provider === 'dml';
   return {
-    library: native,
+    library: { InferenceSession: native.InferenceSession, Tensor: withReadableHalves(native.Tensor) },
     engine: `onnxruntime-node ${native.env.versions.node ?? native.env.versions.common}`,
     sessionOptions: {
       executionProviders: [indexed ? { name: options.provider, deviceId: options.deviceIndex } : options.provider],

@@ -14,14 +14,8 @@ import {
   tensorBytes,
   type Tensor,
 } from '#core/tensor.js';
+import { float16Array, type ViewConstructor } from './half-floats.js';
 import type { OnnxLibrary } from './library.js';
-
-interface ViewConstructor {
-  new (buffer: ArrayBufferLike, byteOffset: number, length: number): ArrayBufferView;
-}
-
-/** Newer JavaScript has numbers of 16 bits; ONNX Runtime wants them where they exist, and their bits where not. */
-const float16View = (globalThis as { readonly Float16Array?: ViewConstructor }).Float16Array ?? Uint16Array;
 
 const types = new Map<Datatype, { readonly type: OrtTensor.Type; readonly view: ViewConstructor }>([
   ['BOOL', { type: 'bool', view: Uint8Array }],
@@ -33,7 +27,7 @@ const types = new Map<Datatype, { readonly type: OrtTensor.Type; readonly view: 
   ['INT16', { type: 'int16', view: Int16Array }],
   ['INT32', { type: 'int32', view: Int32Array }],
   ['INT64', { type: 'int64', view: BigInt64Array }],
-  ['FP16', { type: 'float16', view: float16View }],
+  ['FP16', { type: 'float16', view: float16Array ?? Uint16Array }],
   ['FP32', { type: 'float32', view: Float32Array }],
   ['FP64', { type: 'float64', view: Float64Array }],
 ]);
