@@ -29,6 +29,16 @@ export function affine(factor = 2): Uint8Array {
   return encodeModelBytes(graph.model({ opset }));
 }
 
+/** y = x + 0, [batch, 4], with so many bytes of weights. */
+export function heavy(weightBytes: number): Uint8Array {
+  const graph = new GraphBuilder('heavy');
+  const x = graph.input('x', 'FP32', ['batch', 4]);
+  const weights = graph.constant('weights', [weightBytes / 4], new Float32Array(weightBytes / 4));
+  const most = graph.node('ReduceMax', [weights], { attributes: { keepdims: int(0) } });
+  graph.output(graph.node('Add', [x, most]), 'FP32', ['batch', 4], 'y');
+  return encodeModelBytes(graph.model({ opset }));
+}
+
 /** y = x, [batch, n]: answers as large as the questions. */
 export function echo(): Uint8Array {
   const graph = new GraphBuilder('echo');

@@ -55,7 +55,9 @@ async function start(name: string, ...args: string[]): Promise<ReloadWorld> {
   mkdirSync(repository);
   writeInto(repository, { 'm/1/model.onnx': affine(2) });
   const host = await startHostProcess(['--repository', repository, '--device', 'cpu', ...args]);
-  onTestFinished(async () => void (await host.stop()));
+  onTestFinished(async () => {
+    await host.stop();
+  });
   return new ReloadWorld(repository, host.grpc);
 }
 
