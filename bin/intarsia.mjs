@@ -11,7 +11,7 @@ try {
   const { isBuildFresh } = await import('../scripts/fingerprint.mjs');
   if (!isBuildFresh()) {
     const { build } = await import('../scripts/build.mjs');
-    process.stderr.write('intarsia: building, because the sources are newer than the last build …\n');
+    process.stderr.write('intarsia: building: there is no build of these sources yet …\n');
     build();
   }
 } catch (error) {
