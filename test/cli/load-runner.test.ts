@@ -83,12 +83,14 @@ describe('the closed loop', () => {
   });
 
   it('ends after the number of requests asked for', async () => {
-    const { report } = await drive(
+    const { report, transport } = await drive(
       { arrivals: { kind: 'closed', concurrency: 3 }, warmUpMs: 0, windowMs: 60_000, requestsMax: 100 },
       (clock) => new PretendTransport(clock, () => 5),
     );
     expect(report.requests).toBe(100);
     expect(report.windowSeconds).toBeLessThan(1);
+    // No timer is left that would keep a process up until the window were over.
+    expect(transport.clock.nowMs()).toBeLessThan(1000);
   });
 
   it('counts failures by code and keeps them out of latency and throughput', async () => {

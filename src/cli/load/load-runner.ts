@@ -54,6 +54,7 @@ class Driver {
   #countedInFlight = 0;
   #sent = 0;
   #patience: Timer | undefined;
+  #windowEnd: Timer | undefined;
 
   constructor(run: LoadRun, finish: (report: LoadReport) => void) {
     this.#run = run;
@@ -156,13 +157,14 @@ class Driver {
       this.#endMs = this.#beginMs + this.#plan.windowMs;
     }
     this.#run.onWindow?.('begin');
-    this.#clock.schedule(this.#endMs - this.#clock.nowMs(), () => this.#endWindow());
+    this.#windowEnd = this.#clock.schedule(this.#endMs - this.#clock.nowMs(), () => this.#endWindow());
   }
 
   #endWindow(): void {
     if (!this.#isSending) return;
     const wasWindow = this.#state === 'window';
     this.#state = 'drain';
+    this.#windowEnd?.cancel();
     this.#endMs = this.#clock.nowMs();
     if (wasWindow) this.#run.onWindow?.('end');
     if (this.#inFlight === 0) this.#end();
