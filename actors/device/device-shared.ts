@@ -31,6 +31,8 @@ export type DeviceInternal =
   | { readonly type: 'tick' }
   | { readonly type: 'measure' }
   | { readonly type: 'canary' }
+  /** Time to try again what could not be loaded. */
+  | { readonly type: 'restore'; readonly model: ServedModel }
   /** Code outside of a message failed: the supervisor decides. */
   | { readonly type: 'broken'; readonly failure: unknown };
 

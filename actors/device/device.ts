@@ -121,6 +121,9 @@ export class DeviceActor implements Actor<DeviceInternal> {
       case 'canary':
         this.#watch.canary();
         return;
+      case 'restore':
+        if (this.#shared.models.has(message.model)) this.#roster.restore(message.model);
+        return;
       case 'broken':
         throw message.failure;
       default:

@@ -27,6 +27,8 @@ export interface ModelRosterEvents {
 
 /** Times a load is tried again because the executor was lost beside it. */
 const loadAttemptsMax = 10;
+/** Milliseconds until a session that could not be loaded again, for a reason that may pass, is tried once more. */
+const restoreAgainMs = 1000;
 
 export class ModelRoster {
   /** Being loaded for the first time. */
@@ -174,8 +176,16 @@ export class ModelRoster {
       code: error.code,
       error: error.message,
     });
-    const failures = this.#shared.slots[model.slotIndex]?.startFailures ?? 0;
+    const slot = this.#shared.slots[model.slotIndex];
+    // The executor is there and the fault may pass, such as a model that another server is still loading: it is tried again,
+    // and what waits may go elsewhere meanwhile.
+    if (error.retryable && slot?.state === 'running') {
+      this.#shared.context.schedule(restoreAgainMs, { type: 'restore', model });
+      this.#desk.flush(model, error);
+      return;
+    }
     // The executor is tried again by itself, and the session with it: what waits goes on waiting.
+    const failures = slot?.startFailures ?? 0;
     if (error.code === 'DEVICE_UNAVAILABLE' && failures < this.#shared.options.startFailuresMax) return;
     const isOwn = error.code === 'OUT_OF_MEMORY' || error.code === 'DEVICE_UNAVAILABLE';
     if (error.code === 'OUT_OF_MEMORY') model.evicted = true;

@@ -3,7 +3,7 @@ import type { VersionOut } from '#actors/device/options.js';
 import { intarsiaError, type ErrorCode } from '#core/errors.js';
 import { modelName, modelVersion } from '#core/ids.js';
 import { findServedModel } from '#server/find-model.js';
-import { DeviceWorld, doubler, modelConfig, numbers } from './device-world.js';
+import { DeviceWorld, doubler, modelConfig, numbers, valueOf } from './device-world.js';
 import { identity, RegistryWorld } from './model-registry-world.js';
 
 describe('a device that puts a version out of service', () => {
@@ -26,6 +26,31 @@ describe('a device that puts a version out of service', () => {
     world.infer('m', [1]);
     await world.pass(60_000);
     expect(told).toHaveLength(1);
+  });
+});
+
+describe('a session that does not come back at once', () => {
+  it('is tried again each second while the reason may pass; its requests are told so and not kept', async () => {
+    let isLoading = false;
+    const model = doubler({
+      runCrashes: ([x]) => numbers(x!).includes(666),
+      loadFault: () => (isLoading ? intarsiaError('MODEL_NOT_READY', 'its server is loading it') : undefined),
+    });
+    const told: VersionOut[] = [];
+    const world = new DeviceWorld({ models: { m: model }, hooks: { onVersionOut: (out) => told.push(out) } });
+    await world.load('m', modelConfig('m'));
+    isLoading = true;
+    world.infer('m', [666]);
+    await world.pass(500);
+    const meanwhile = world.infer('m', [1]);
+    await world.pass(4000);
+    expect(valueOf(meanwhile)).toBe('MODEL_NOT_READY');
+    isLoading = false;
+    await world.pass(1100);
+    const after = world.infer('m', [4]);
+    await world.pass(1000);
+    expect(valueOf(after)).toEqual([8]);
+    expect(told).toEqual([]);
   });
 });
 
