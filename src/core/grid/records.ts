@@ -1,0 +1,185 @@
+/**
+ * What hosts of a grid tell each other through the store: records under fixed keys, written as JSON with a version number.
+ *
+ * | key                                | written by                     | ends with            |
+ * | ---------------------------------- | ------------------------------ | -------------------- |
+ * | `hosts/<host>`                     | that host                      | its lease            |
+ * | `actual/<host>`                    | that host                      | its lease            |
+ * | `orders/<host>`                    | operators (cordon, drain)      | an operator's word   |
+ * | `leader`                           | whoever is elected             | its lease            |
+ * | `deployments/<name>`               | operators                      | an operator's word   |
+ * | `rollouts/<name>`                  | the leader                     | its deployment       |
+ * | `assignments/<host>`               | the leader, fenced             | the leader's word    |
+ * | `models/<model>/<version>`         | a host that holds the files    | an operator's word   |
+ * | `votes/<host>/<generation>/<voter>` | hosts that cannot reach it    | the voter's lease    |
+ *
+ * All keys begin with the grid's prefix, `/intarsia/<grid>/`.
+ */
+import type { ArtifactDigest, DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
+
+/** Where a host stands in the order edge, regional, core. */
+export type Tier = 'edge' | 'regional' | 'core';
+
+/** One incarnation of a host: larger than every earlier one of the same name. The create revision of its record. */
+export type Generation = number;
+
+/** What a host is, as it registers. Changes of load, health and replicas are elsewhere. */
+export interface HostRecord {
+  readonly format: 1;
+  readonly host: HostId;
+  /** Random text of this process: tells a host from another one that was given the same name. */
+  readonly process: string;
+  /** `address:port` where other hosts reach its links. */
+  readonly linkAddress: string;
+  /** `address:port` of its gRPC and `http(s)://…` of its HTTP endpoint for clients; empty when it is no gateway. */
+  readonly grpcEndpoint: string;
+  readonly httpEndpoint: string;
+  /** `host`: devices and gateway. `gateway`: only that. */
+  readonly role: 'host' | 'gateway';
+  readonly softwareVersion: string;
+  /** Oldest and newest version of the link protocol it speaks. */
+  readonly linkVersions: readonly [number, number];
+  readonly tier: Tier;
+  readonly zone: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** May be taken away at any time, by the operator's word. */
+  readonly spot: boolean;
+  readonly devices: readonly GridDevice[];
+}
+
+/** A device as the grid sees it: a digest of its descriptor, enough to place and to route. */
+export interface GridDevice {
+  readonly id: DeviceId;
+  readonly provider: string;
+  /** Key of its hardware profile; empty when there is none. */
+  readonly profile: string;
+  readonly emulated: boolean;
+  /** Bytes that models may take. */
+  readonly memoryBytes: number;
+  /** Relative speed where nothing was measured: 1 is a core of a CPU; from the profile. */
+  readonly speed: number;
+  /** US dollars per hour; 0 when unknown. */
+  readonly pricePerHour: number;
+}
+
+/** A host in a view: its record and what the store says about it. */
+export interface ViewHost {
+  readonly record: HostRecord;
+  readonly generation: Generation;
+  /** `draining`: takes no new work; `suspected`: its peers cannot reach it; neither is in the picker. */
+  readonly state: 'up' | 'suspected' | 'draining';
+  readonly cordoned: boolean;
+}
+
+/** Ordered membership: the same revision has the same hosts everywhere. */
+export interface View {
+  readonly revision: number;
+  readonly hosts: ReadonlyMap<HostId, ViewHost>;
+}
+
+export const emptyView: View = { revision: 0, hosts: new Map() };
+
+/** What a replica does on a host right now. */
+export type ReplicaState = 'fetching' | 'loading' | 'ready' | 'failed' | 'unloading';
+
+/** A model version on one device of a host. */
+export interface ActualReplica {
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  readonly device: DeviceId;
+  readonly state: ReplicaState;
+  /** Why it failed; empty otherwise. */
+  readonly reason: string;
+  readonly digest: ArtifactDigest | '';
+  readonly memoryBytes: number;
+  /** The deployment it was assigned by; empty for a model of the host's own repository. */
+  readonly deployment: string;
+}
+
+export interface HostActual {
+  readonly format: 1;
+  readonly host: HostId;
+  /** Revision of the assignment that this answers; 0 before the first. */
+  readonly assignmentRevision: number;
+  readonly replicas: readonly ActualReplica[];
+  /** Devices out of service, with the reason. */
+  readonly degraded: Readonly<Record<string, string>>;
+}
+
+export interface HostOrder {
+  readonly format: 1;
+  /** No new replicas are placed there. */
+  readonly cordoned: boolean;
+  /** Everything is moved away. */
+  readonly draining: boolean;
+  /** Wall clock, ms since 1970, by which a drain must be over; 0 without one. */
+  readonly deadlineWallMs: number;
+  readonly reason: string;
+}
+
+/** Which devices a replica may use. What is absent does not matter. */
+export interface PlacementConstraints {
+  /** Execution providers, any of. */
+  readonly providers?: readonly string[];
+  readonly tiers?: readonly Tier[];
+  readonly zones?: readonly string[];
+  /** Labels the host must have with these values. */
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly hosts?: readonly string[];
+  /** Device ids, such as `cpu:0`. */
+  readonly devices?: readonly string[];
+  /** `never`: not on spot hosts. Default `allowed`. */
+  readonly spot?: 'allowed' | 'never' | 'only';
+}
+
+/** Desired state: what an operator wants served. */
+export interface Deployment {
+  readonly format: 1;
+  readonly name: string;
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  /** Copies in all; or per tier. Exactly one of the two. */
+  readonly replicas?: number;
+  readonly replicasPerTier?: Readonly<Partial<Record<Tier, number>>>;
+  readonly constraints: PlacementConstraints;
+  /** Copies are spread over different … as far as possible. Default `host`. */
+  readonly spread: 'host' | 'zone' | 'none';
+  /** Bytes one copy takes on a device; 0: the model's own estimate. */
+  readonly memoryBytes: number;
+  readonly rollout: {
+    /** Copies of the new version that may start beside the old ones at a time, 1 to 100, default 1. */
+    readonly surge: number;
+    /** Milliseconds a new copy has to become ready before the rollout goes back by itself, default 300,000. */
+    readonly progressMsMax: number;
+  };
+}
+
+/** One replica that the leader wants on a host. */
+export interface AssignedReplica {
+  readonly deployment: string;
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  readonly device: DeviceId;
+}
+
+export interface HostAssignment {
+  readonly format: 1;
+  readonly host: HostId;
+  /** The host's incarnation it was made for; another one ignores it. */
+  readonly generation: Generation;
+  /** Create revision of the leader's key: the fence. */
+  readonly epoch: number;
+  readonly replicas: readonly AssignedReplica[];
+}
+
+/** A model version as files, so that hosts without a repository can serve it. */
+export interface ModelManifest {
+  readonly format: 1;
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  readonly digest: ArtifactDigest;
+  /** Estimate of one loaded copy, bytes. */
+  readonly memoryBytes: number;
+  /** Every file of the model's folder that is needed, `config.pbtxt` included, by path inside the folder. */
+  readonly files: readonly { readonly path: string; readonly bytes: number; readonly sha256: string }[];
+}
