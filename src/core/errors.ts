@@ -167,6 +167,12 @@ export const errorCatalogue = {
     http: 501,
     meaning: 'The protocol knows this operation and this host does not offer it.',
   },
+  STORE_UNAVAILABLE: {
+    retryable: true,
+    grpc: 'UNAVAILABLE',
+    http: 503,
+    meaning: 'The coordination store cannot be reached. Serving goes on; what changes the grid must be tried again.',
+  },
   STORAGE_FULL: {
     retryable: false,
     grpc: 'RESOURCE_EXHAUSTED',
