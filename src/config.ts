@@ -7,6 +7,7 @@
  */
 import { apiGroups, type ApiGroup } from '#core/api-group.js';
 import { intarsiaError } from '#core/errors.js';
+import type { Tier } from '#core/grid/records.js';
 import { GiB, KiB, MiB } from '#core/units.js';
 import type { Isolation } from '#core/executor-isolation.js';
 
@@ -51,6 +52,45 @@ export interface EmulatedDeviceConfig {
   readonly provider: 'cpu' | 'wasm' | 'none';
   /** Emulated time × timeScale = real time. 1 is real; larger is slower and steadier on a busy machine. 0.01 to 1,000, default 1. */
   readonly timeScale: number;
+}
+
+/** How a host is part of a grid. Absent from the configuration: it serves alone. */
+export interface GridConfig {
+  /** Name of the grid: the prefix of its keys in the store. Hosts of another grid are refused. Default `default`. */
+  readonly name: string;
+  /** `host:port` of etcd's members. Exactly one of `etcd`, `join` and `storePort` says where the store is. */
+  readonly etcd: readonly string[];
+  /** `host:port` of the embedded store that another host runs; empty for none. */
+  readonly join: string;
+  /** Port of an embedded store that this host runs in a process of its own; -1 for none. */
+  readonly storePort: number;
+  /** Folder of what outlives a restart: the embedded store's files, the cache of weights. Empty: a temporary one. */
+  readonly dataPath: string;
+  /** Port of the links between hosts; 0 for any. Default 8003. */
+  readonly linkPort: number;
+  /** Address that other hosts reach this one at; empty for `bindAddress`. */
+  readonly advertiseAddress: string;
+  /** `gateway`: no devices of its own, only routes. Default `host`. */
+  readonly role: 'host' | 'gateway';
+  readonly tier: Tier;
+  /** Failure domain, such as a rack; empty for none. */
+  readonly zone: string;
+  /** What deployments can ask for. */
+  readonly labels: readonly { readonly name: string; readonly value: string }[];
+  /** May be taken away at any time. Default false. */
+  readonly spot: boolean;
+  /** File with the secret that hosts of the grid share; empty for none. Its content never leaves memory, logs included. */
+  readonly joinTokenPath: string;
+  /** PEM files of the links: this host's certificate and key, and the authority that signed all hosts'. All empty: plain text, on loopback only unless `allowPlaintext`. */
+  readonly certificatePath: string;
+  readonly keyPath: string;
+  readonly authorityPath: string;
+  /** Milliseconds until the store forgets a host that does not renew its lease. 2,000 to 600,000, default 10,000. Lower: a dead host leaves the view sooner; a store that is slow for longer costs the host its generation. */
+  readonly leaseMs: number;
+  /** Bytes of weights kept on disk. Default 64 GiB. At the bound: what nobody holds goes, then STORAGE_FULL. */
+  readonly cacheBytesMax: number;
+  /** Share of requests that may be sent to a second replica before the first has answered, 0 to 1, default 0 (off). Higher: lower tail latency, more work. */
+  readonly hedgeShare: number;
 }
 
 /** Which devices a model goes on, whatever its own configuration says: on every one named, as with `intarsia_devices`. */
@@ -99,6 +139,8 @@ export interface HostConfig {
   readonly telemetry: TelemetryConfig;
   /** Milliseconds a stop waits for what is in flight. 0 to 3,600,000, default 30,000. */
   readonly drainMsMax: number;
+  /** Absent: the host serves alone. */
+  readonly grid?: GridConfig;
 }
 
 export interface HostLimits {
@@ -139,8 +181,9 @@ export interface TelemetryConfig {
 
 /** Everything a user may give; what is missing gets its default. */
 export type HostOptions = Partial<
-  Omit<HostConfig, 'limits' | 'telemetry' | 'tokens' | 'emulatedDevices' | 'remoteDevices'>
+  Omit<HostConfig, 'limits' | 'telemetry' | 'tokens' | 'emulatedDevices' | 'remoteDevices' | 'grid'>
 > & {
+  readonly grid?: Partial<GridConfig>;
   readonly limits?: Partial<HostLimits>;
   readonly telemetry?: Partial<TelemetryConfig>;
   readonly tokens?: readonly (Pick<TokenConfig, 'sha256' | 'tenant'> & Partial<TokenConfig>)[];
@@ -168,6 +211,28 @@ export const defaultTelemetry: TelemetryConfig = {
   otlpEndpoint: '',
   traceShare: 0.01,
   receipts: true,
+};
+
+export const defaultGrid: GridConfig = {
+  name: 'default',
+  etcd: [],
+  join: '',
+  storePort: -1,
+  dataPath: '',
+  linkPort: 8003,
+  advertiseAddress: '',
+  role: 'host',
+  tier: 'regional',
+  zone: '',
+  labels: [],
+  spot: false,
+  joinTokenPath: '',
+  certificatePath: '',
+  keyPath: '',
+  authorityPath: '',
+  leaseMs: 10_000,
+  cacheBytesMax: 64 * GiB,
+  hedgeShare: 0,
 };
 
 const loopbackAddresses = new Set(['127.0.0.1', '::1', 'localhost']);
@@ -202,6 +267,7 @@ export function completeConfig(options: HostOptions): HostConfig {
     limits: { ...defaultLimits, ...options.limits },
     telemetry: { ...defaultTelemetry, ...options.telemetry },
     drainMsMax: options.drainMsMax ?? 30_000,
+    ...(options.grid === undefined ? {} : { grid: { ...defaultGrid, ...options.grid } }),
   };
   checkRange('pollSeconds', config.pollSeconds, { min: 1, max: 86_400 });
   for (const port of ['httpPort', 'grpcPort', 'metricsPort'] as const) {
@@ -223,6 +289,7 @@ export function completeConfig(options: HostOptions): HostConfig {
   for (const device of config.emulatedDevices) {
     checkRange(`emulatedDevices.${device.id}.timeScale`, device.timeScale, { min: 0.01, max: 1000 });
   }
+  if (config.grid !== undefined) checkGrid(config.grid);
   for (const token of config.tokens) {
     if (!/^[0-9a-f]{64}$/.test(token.sha256)) {
       throw configInvalid(
@@ -240,6 +307,33 @@ export function completeConfig(options: HostOptions): HostConfig {
     );
   }
   return config;
+}
+
+function checkGrid(grid: GridConfig): void {
+  const stores = [grid.etcd.length > 0, grid.join !== '', grid.storePort >= 0].filter(Boolean).length;
+  if (stores !== 1) {
+    throw configInvalid(
+      'grid',
+      'told where its store is, by exactly one of etcd (--etcd), join (--join) and storePort (--store-port)',
+      stores === 0 ? 'told none of them' : `told ${stores} of them`,
+    );
+  }
+  if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$/.test(grid.name)) {
+    throw configInvalid('grid.name', '1 to 63 letters, digits and _ . -, not starting with punctuation', grid.name);
+  }
+  const pems = [grid.certificatePath, grid.keyPath, grid.authorityPath].filter((path) => path !== '').length;
+  if (pems !== 0 && pems !== 3) {
+    throw configInvalid(
+      'grid',
+      'given certificatePath, keyPath and authorityPath together or none of them',
+      `given ${pems} of them`,
+    );
+  }
+  checkRange('grid.storePort', grid.storePort, { min: -1, max: 65_535, whole: true });
+  checkRange('grid.linkPort', grid.linkPort, { min: 0, max: 65_535, whole: true });
+  checkRange('grid.leaseMs', grid.leaseMs, { min: 2000, max: 600_000 });
+  checkRange('grid.cacheBytesMax', grid.cacheBytesMax, { min: MiB, max: 1024 * 1024 * GiB });
+  checkRange('grid.hedgeShare', grid.hedgeShare, { min: 0, max: 1 });
 }
 
 function checkRange(

@@ -228,6 +228,134 @@ export const hostSettings: readonly HostSetting[] = [
     form: 'number',
     path: ['limits', 'runMsMax'],
   },
+  { flag: 'grid', value: 'name', about: 'name of the grid', form: 'text', path: ['grid', 'name'] },
+  {
+    flag: 'etcd',
+    value: 'host:port',
+    about: 'an etcd member that holds the state of the grid; repeat it',
+    form: 'list',
+    path: ['grid', 'etcd'],
+  },
+  {
+    flag: 'join',
+    value: 'host:port',
+    about: 'embedded store of the host that began the grid, instead of etcd',
+    form: 'text',
+    path: ['grid', 'join'],
+  },
+  {
+    flag: 'store-port',
+    value: 'port',
+    about: 'begin a grid: run the embedded store on this port, in a process of its own; 0 for any',
+    form: 'number',
+    path: ['grid', 'storePort'],
+  },
+  {
+    flag: 'data-dir',
+    value: 'dir',
+    about: "folder of what outlives a restart: the embedded store's files, the cache of weights",
+    form: 'text',
+    path: ['grid', 'dataPath'],
+  },
+  {
+    flag: 'link-port',
+    value: 'port',
+    about: 'port of the links between hosts; 0 for any',
+    form: 'number',
+    path: ['grid', 'linkPort'],
+  },
+  {
+    flag: 'advertise',
+    value: 'address',
+    about: 'address that other hosts and clients reach this one at (default: --bind)',
+    form: 'text',
+    path: ['grid', 'advertiseAddress'],
+  },
+  {
+    flag: 'role',
+    value: 'role',
+    about: 'gateway: no devices of its own, only routes',
+    form: { choices: ['host', 'gateway'] },
+    path: ['grid', 'role'],
+  },
+  {
+    flag: 'tier',
+    value: 'tier',
+    about: 'where the host stands',
+    form: { choices: ['edge', 'regional', 'core'] },
+    path: ['grid', 'tier'],
+  },
+  {
+    flag: 'zone',
+    value: 'name',
+    about: 'failure domain, such as a rack; replicas are spread over zones',
+    form: 'text',
+    path: ['grid', 'zone'],
+  },
+  {
+    flag: 'label',
+    value: 'key=value',
+    about: 'label that deployments can ask for; repeat it',
+    form: 'list',
+    path: ['grid', 'labels'],
+    entry: labelEntry,
+  },
+  {
+    flag: 'spot',
+    value: '',
+    about: 'this host may be taken away at any time',
+    form: 'switch',
+    path: ['grid', 'spot'],
+  },
+  {
+    flag: 'join-token-file',
+    value: 'file',
+    about: 'file with the secret that the hosts of the grid share',
+    form: 'text',
+    path: ['grid', 'joinTokenPath'],
+  },
+  {
+    flag: 'grid-certificate',
+    value: 'file',
+    about: "PEM file of this host's certificate for the links between hosts (intarsia certs issue)",
+    form: 'text',
+    path: ['grid', 'certificatePath'],
+  },
+  {
+    flag: 'grid-key',
+    value: 'file',
+    about: 'PEM file of its key',
+    form: 'text',
+    path: ['grid', 'keyPath'],
+  },
+  {
+    flag: 'grid-authority',
+    value: 'file',
+    about: "PEM file of the authority that signed all hosts' certificates (intarsia certs init)",
+    form: 'text',
+    path: ['grid', 'authorityPath'],
+  },
+  {
+    flag: 'lease-ms',
+    value: 'ms',
+    about: 'time after which the store forgets a host that is silent',
+    form: 'number',
+    path: ['grid', 'leaseMs'],
+  },
+  {
+    flag: 'cache-bytes-max',
+    value: 'bytes',
+    about: 'bytes of weights kept on disk',
+    form: 'bytes',
+    path: ['grid', 'cacheBytesMax'],
+  },
+  {
+    flag: 'hedge-share',
+    value: 'share',
+    about: 'share of requests that may try a second replica before the first has answered, 0 to 1',
+    form: 'number',
+    path: ['grid', 'hedgeShare'],
+  },
   {
     flag: 'log-level',
     value: 'level',
@@ -281,6 +409,10 @@ function restrictedEntry(flag: string, text: string): unknown {
     throw wrongForm(flag, `written group:header=value, with a group of ${apiGroups.join(', ')}`, text);
   }
   return { group: parts[1], header: parts[2], value: parts[3] };
+}
+
+function labelEntry(flag: string, text: string): unknown {
+  return pair(flag, text, 'key=value');
 }
 
 function placementEntry(flag: string, text: string): unknown {

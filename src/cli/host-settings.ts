@@ -9,7 +9,7 @@ import type { HostOptions } from '#config.js';
 import { environmentName, hostSettings, wrongForm, type HostSetting } from './host-setting-table.js';
 
 /** Keys of the configuration file that have no flag of their own. */
-const fileOnlyKeys: ReadonlySet<string> = new Set(['telemetry', 'limits', 'tls']);
+const fileOnlyKeys: ReadonlySet<string> = new Set(['telemetry', 'limits', 'tls', 'grid']);
 
 type Settings = Record<string, unknown>;
 

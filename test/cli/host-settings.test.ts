@@ -22,9 +22,10 @@ describe('options of a host', () => {
   it('cover every option there is', () => {
     const complete = completeConfig({
       tls: { certificatePath: '', keyPath: '', clientAuthorityPath: '' },
+      grid: { join: '127.0.0.1:8004' },
     });
     const paths = Object.entries(complete).flatMap(([key, value]) =>
-      key === 'limits' || key === 'telemetry' || key === 'tls'
+      ['limits', 'telemetry', 'tls', 'grid'].includes(key)
         ? Object.keys(value as object).map((inner) => `${key}.${inner}`)
         : [key],
     );
