@@ -11,9 +11,13 @@ export interface BenchChild {
   stop(): Promise<void>;
 }
 
-/** Path of a built file, named from the project's root, such as `bench/baselines/grpc-echo-main.js`. */
+/**
+ * Path of a built file, named from the project's root, such as `bench/baselines/grpc-echo-main.js`; also when this file itself
+ * runs from source, as in tests.
+ */
 export function builtFile(path: string): string {
-  return fileURLToPath(new URL(`../${path}`, import.meta.url));
+  const root = import.meta.url.endsWith('.ts') ? '../dist/' : '../';
+  return fileURLToPath(new URL(`${root}${path}`, import.meta.url));
 }
 
 /** Starts a script of dist/ and waits for its first line of JSON. @throws when it ends before that, with its last words. */

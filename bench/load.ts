@@ -20,6 +20,8 @@ export interface BenchLoad {
   readonly seconds: number;
   readonly warmUpSeconds: number;
   readonly connections?: number;
+  /** Ends after so many requests, at the latest after `seconds`. */
+  readonly requests?: number;
   /** Instead of the protocol's own path, headers and body: for servers that speak something simpler. */
   readonly raw?: { readonly path: string };
 }
@@ -39,6 +41,7 @@ export async function load(options: BenchLoad): Promise<LoadReport> {
             warmUpMs: options.warmUpSeconds * 1000,
             windowMs: options.seconds * 1000,
             receiptEvery: 0,
+            ...(options.requests === undefined ? {} : { requestsMax: options.requests }),
           },
           target: targetOf(options),
           itemsPerRequest: options.input.shape[0] ?? 1,

@@ -16,6 +16,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'an executor process against a thread of the host',
     load: () => import('./isolation.js'),
   },
+  memory: {
+    about: 'memory of an idle host above Node with ONNX Runtime, and after 100,000 requests',
+    load: () => import('./memory-growth.js'),
+  },
   serve: {
     about: 'the host against a bare echo, a bare fastify server and a bare ONNX Runtime loop',
     load: () => import('./serve.js'),
