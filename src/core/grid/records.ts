@@ -1,19 +1,20 @@
 /**
  * What hosts of a grid tell each other through the store: records under fixed keys, written as JSON with a version number.
  *
- * | key                                | written by                     | ends with            |
- * | ---------------------------------- | ------------------------------ | -------------------- |
- * | `hosts/<host>`                     | that host                      | its lease            |
- * | `actual/<host>`                    | that host                      | its lease            |
- * | `orders/<host>`                    | operators (cordon, drain)      | an operator's word   |
- * | `leader`                           | whoever is elected             | its lease            |
- * | `deployments/<name>`               | operators                      | an operator's word   |
- * | `rollouts/<name>`                  | the leader                     | its deployment       |
- * | `assignments/<host>`               | the leader, fenced             | the leader's word    |
- * | `models/<model>/<version>`         | a host that holds the files    | an operator's word   |
- * | `votes/<host>/<generation>/<voter>` | hosts that cannot reach it    | the voter's lease    |
+ * | key                                         | written by                     | ends with            |
+ * | ------------------------------------------- | ------------------------------ | -------------------- |
+ * | `members/hosts/<host>`                      | that host                      | its lease            |
+ * | `members/orders/<host>`                     | operators (cordon, drain)      | an operator's word   |
+ * | `members/votes/<host>/<generation>/<voter>` | hosts that cannot reach it     | the voter's lease    |
+ * | `actual/<host>`                             | that host                      | its lease            |
+ * | `leader`                                    | whoever is elected             | its lease            |
+ * | `deployments/<name>`                        | operators                      | an operator's word   |
+ * | `rollouts/<name>`                           | the leader                     | its deployment       |
+ * | `assignments/<host>`                        | the leader, fenced             | the leader's word    |
+ * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
  *
- * All keys begin with the grid's prefix, `/intarsia/<grid>/`.
+ * What makes a view is under one prefix, `members/`, and so in one watch: views are ordered by its revisions.
+ * All keys begin with the grid's prefix, `/intarsia/<grid>/`; keys.ts makes them.
  */
 import type { ArtifactDigest, DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
 
@@ -45,6 +46,8 @@ export interface HostRecord {
   /** May be taken away at any time, by the operator's word. */
   readonly spot: boolean;
   readonly devices: readonly GridDevice[];
+  /** Takes no new work and will leave. Absent: false. */
+  readonly draining?: boolean;
 }
 
 /** A device as the grid sees it: a digest of its descriptor, enough to place and to route. */
