@@ -22,8 +22,10 @@ export interface ServedModel {
   readonly digest: ArtifactDigest;
   /** Class labels by output name, for the classification extension. */
   readonly labels: ReadonlyMap<string, readonly string[]>;
-  /** Devices it is loaded on, in order of preference. */
+  /** Devices of this host that it is loaded on, in order of preference. */
   readonly devices: readonly DeviceId[];
+  /** Devices of other hosts that serve it, written `host/device`; absent outside of a grid. */
+  readonly elsewhere?: readonly string[];
 }
 
 export interface VersionStatus {

@@ -14,6 +14,8 @@ export interface RoutingTable {
   readonly catalog: Catalog;
   /** In the model's order of preference. */
   readonly candidates: ReadonlyMap<ModelName, ReadonlyMap<ModelVersion, readonly Candidate[]>>;
+  /** Replicas for when none of the candidates can: on devices that are degraded, on hosts that drain or are suspected. */
+  readonly reserve?: ReadonlyMap<ModelName, ReadonlyMap<ModelVersion, readonly Candidate[]>>;
   readonly picker: Picker;
 }
 
@@ -27,6 +29,11 @@ const noCandidates: readonly Candidate[] = [];
 /** Replicas that may serve the version; empty when it is not served. */
 export function candidatesOf(table: RoutingTable, model: ModelName, version: ModelVersion): readonly Candidate[] {
   return table.candidates.get(model)?.get(version) ?? noCandidates;
+}
+
+/** Replicas to try when no candidate can take a request; empty outside of a grid. */
+export function reserveOf(table: RoutingTable, model: ModelName, version: ModelVersion): readonly Candidate[] {
+  return table.reserve?.get(model)?.get(version) ?? noCandidates;
 }
 
 /** A table that serves nothing, for a host that starts. */

@@ -95,6 +95,8 @@ export interface ActualReplica {
   readonly reason: string;
   readonly digest: ArtifactDigest | '';
   readonly memoryBytes: number;
+  /** Last part of its key under `served/`: what a gateway must know to take requests for it. Absent until it is ready. */
+  readonly facts?: string;
   /** The deployment it was assigned by; empty for a model of the host's own repository. */
   readonly deployment: string;
 }
@@ -173,6 +175,16 @@ export interface HostAssignment {
   /** Create revision of the leader's key: the fence. */
   readonly epoch: number;
   readonly replicas: readonly AssignedReplica[];
+}
+
+/**
+ * What a gateway must know of a served version to check requests: the same for all hosts that serve the same artefact with
+ * the same configuration, hence stored once, under a fingerprint of its content. Never changed; see served-facts.ts.
+ */
+export interface ServedRecord {
+  readonly format: 1;
+  /** The facts as tagged JSON. */
+  readonly facts: string;
 }
 
 /** A model version as files, so that hosts without a repository can serve it. */
