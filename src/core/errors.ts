@@ -173,6 +173,12 @@ export const errorCatalogue = {
     http: 503,
     meaning: 'The coordination store cannot be reached. Serving goes on; what changes the grid must be tried again.',
   },
+  ARTIFACT_DAMAGED: {
+    retryable: true,
+    grpc: 'DATA_LOSS',
+    http: 502,
+    meaning: "A model file's bytes are not those of its SHA-256. It is thrown away and fetched again from elsewhere.",
+  },
   STORAGE_FULL: {
     retryable: false,
     grpc: 'RESOURCE_EXHAUSTED',
