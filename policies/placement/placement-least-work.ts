@@ -4,6 +4,7 @@
  *
  * A replica that was never measured counts as fast as the fastest known one, so that it is tried. Equal replicas take turns.
  */
+import { isIn } from '#core/grid/standing.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { Candidate, Picker } from '#core/picker.js';
 
@@ -14,11 +15,11 @@ export function leastWorkPicker(): Picker {
     pick(
       request: InferenceRequest,
       candidates: readonly Candidate[],
-      _nowMs: number,
+      nowMs: number,
       exclude: ReadonlySet<string>,
     ): number {
       const count = candidates.length;
-      if (count === 1) return mayTake(candidates[0] as Candidate, exclude) ? 0 : -1;
+      if (count === 1) return mayTake(candidates[0] as Candidate, exclude, nowMs) ? 0 : -1;
       const fastest = fastestMsPerItem(candidates);
       turn = turn + 1 < count ? turn + 1 : 0;
       let best = -1;
@@ -26,7 +27,7 @@ export function leastWorkPicker(): Picker {
       for (let step = 0; step < count; step += 1) {
         const index = (turn + step) % count;
         const candidate = candidates[index] as Candidate;
-        if (!mayTake(candidate, exclude)) continue;
+        if (!mayTake(candidate, exclude, nowMs)) continue;
         const workMs = expectedMs(candidate, request.items, fastest);
         if (workMs < bestMs) {
           best = index;
@@ -38,9 +39,11 @@ export function leastWorkPicker(): Picker {
   };
 }
 
-/** Whether the replica is ready and has not failed this request already. */
-export function mayTake(candidate: Candidate, exclude: ReadonlySet<string>): boolean {
-  return candidate.load.ready && (exclude.size === 0 || !exclude.has(candidate.replica.id));
+/** Whether the replica is ready, not banned, and has not failed this request already. */
+export function mayTake(candidate: Candidate, exclude: ReadonlySet<string>, nowMs: number): boolean {
+  const { load, standing } = candidate;
+  if (!load.ready || (standing !== undefined && !isIn(standing, nowMs))) return false;
+  return exclude.size === 0 || !exclude.has(candidate.replica.id);
 }
 
 /** Smallest milliseconds per item among those measured; 1 when none was. */

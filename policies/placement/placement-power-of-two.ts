@@ -15,20 +15,20 @@ export function powerOfTwoPicker(random: Random): Picker {
     pick(
       request: InferenceRequest,
       candidates: readonly Candidate[],
-      _nowMs: number,
+      nowMs: number,
       exclude: ReadonlySet<string>,
     ): number {
       let able = 0;
       for (let index = 0; index < candidates.length; index += 1) {
-        if (mayTake(candidates[index] as Candidate, exclude)) able += 1;
+        if (mayTake(candidates[index] as Candidate, exclude, nowMs)) able += 1;
       }
       if (able === 0) return -1;
-      const first = nthAble(candidates, exclude, random.below(able));
+      const first = nthAble(candidates, exclude, nowMs, random.below(able));
       if (able === 1) return first;
       // The second draw leaves out the first, so that the two differ.
       const drawn = random.below(able - 1);
-      let second = nthAble(candidates, exclude, drawn);
-      if (second >= first) second = nthAble(candidates, exclude, drawn + 1);
+      let second = nthAble(candidates, exclude, nowMs, drawn);
+      if (second >= first) second = nthAble(candidates, exclude, nowMs, drawn + 1);
       const fastest = fastestMsPerItem(candidates);
       const firstMs = expectedMs(candidates[first] as Candidate, request.items, fastest);
       const secondMs = expectedMs(candidates[second] as Candidate, request.items, fastest);
@@ -38,10 +38,10 @@ export function powerOfTwoPicker(random: Random): Picker {
 }
 
 /** Index of the n-th candidate (from 0) that may take the request. */
-function nthAble(candidates: readonly Candidate[], exclude: ReadonlySet<string>, nth: number): number {
+function nthAble(candidates: readonly Candidate[], exclude: ReadonlySet<string>, nowMs: number, nth: number): number {
   let seen = 0;
   for (let index = 0; index < candidates.length; index += 1) {
-    if (!mayTake(candidates[index] as Candidate, exclude)) continue;
+    if (!mayTake(candidates[index] as Candidate, exclude, nowMs)) continue;
     if (seen === nth) return index;
     seen += 1;
   }

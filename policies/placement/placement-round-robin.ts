@@ -10,12 +10,12 @@ export function roundRobinPicker(): Picker {
     pick(
       _request: InferenceRequest,
       candidates: readonly Candidate[],
-      _nowMs: number,
+      nowMs: number,
       exclude: ReadonlySet<string>,
     ): number {
       for (let step = 0; step < candidates.length; step += 1) {
         const index = (turn + step) % candidates.length;
-        if (!mayTake(candidates[index] as Candidate, exclude)) continue;
+        if (!mayTake(candidates[index] as Candidate, exclude, nowMs)) continue;
         turn = index + 1;
         return index;
       }

@@ -27,6 +27,7 @@ export interface GridKeys {
   readonly rollouts: string;
   readonly assignments: string;
   readonly models: string;
+  readonly served: string;
   host(host: HostId): string;
   order(host: HostId): string;
   vote(host: HostId, generation: Generation, voter: HostId): string;
@@ -67,6 +68,7 @@ export function gridKeys(grid: string): GridKeys {
     rollouts: folder('rollouts'),
     assignments: folder('assignments'),
     models: folder('models'),
+    served: folder('served'),
     host: under(hosts),
     order: under(orders),
     vote: (host, generation, voter) => `${votes}${written(host)}/${generation}/${written(voter)}`,

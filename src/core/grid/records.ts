@@ -12,6 +12,7 @@
  * | `rollouts/<name>`                           | the leader                     | its deployment       |
  * | `assignments/<host>`                        | the leader, fenced             | the leader's word    |
  * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
+ * | `served/<fingerprint>`                      | whoever serves it first        | the leader's sweep   |
  *
  * What makes a view is under one prefix, `members/`, and so in one watch: views are ordered by its revisions.
  * All keys begin with the grid's prefix, `/intarsia/<grid>/`; keys.ts makes them.
@@ -95,7 +96,7 @@ export interface ActualReplica {
   readonly reason: string;
   readonly digest: ArtifactDigest | '';
   readonly memoryBytes: number;
-  /** Last part of its key under `served/`: what a gateway must know to take requests for it. Absent until it is ready. */
+  /** Fingerprint of what a gateway must know to take requests for it, found under `served/`. Absent until it is ready. */
   readonly facts?: string;
   /** The deployment it was assigned by; empty for a model of the host's own repository. */
   readonly deployment: string;
