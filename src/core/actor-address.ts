@@ -1,6 +1,9 @@
 /** Where an actor lives and what became of a message sent there: words that the runtime and its ports share. */
 
-/** Where an actor lives. `incarnation` grows when a name is used again on the same host. */
+/**
+ * Where an actor lives. `incarnation` grows when a name is used again on the same host. 0 names whoever has the path when
+ * the message arrives: for well-known actors of other hosts, whose incarnations nobody here knows.
+ */
 export interface ActorAddress {
   readonly host: string;
   /** Names from the root, joined by `/`. */

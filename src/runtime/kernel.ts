@@ -37,6 +37,7 @@ export interface KernelOptions {
   readonly diagnostics?: Diagnostics;
   readonly remote?: RemoteDelivery;
   readonly actorsMax?: number;
+  readonly incarnationMin?: number;
   readonly onEscalation?: (failure: unknown, address: ActorAddress) => void;
 }
 
@@ -77,6 +78,7 @@ export class Kernel implements CellHost, ContextPorts, DistantPorts {
     this.log = options.log;
     this.remote = options.remote;
     this.actorsMax = options.actorsMax ?? actorsMaxDefault;
+    this.incarnations = options.incarnationMin ?? 0;
     this.onEscalation = options.onEscalation;
     this.channels = actorChannels(options.diagnostics ?? silentDiagnostics);
     this.deadLetters = new DeadLetters(options.clock, this.channels.deadLetter);
@@ -121,13 +123,14 @@ export class Kernel implements CellHost, ContextPorts, DistantPorts {
     return ref;
   }
 
-  /** A reference to whoever has that address, here or on another host. */
+  /** A reference to whoever has that address, here or on another host. Incarnation 0 means whoever has the path now. */
   resolve(address: ActorAddress): ActorRef<never> {
     if (address.host !== this.host) return this.nobody(address);
     const reply = this.replies.get(address.incarnation);
     if (reply?.address.path === address.path) return reply;
     const cell = this.cells.get(address.path);
-    return cell?.address.incarnation === address.incarnation ? cell.self : this.nobody(address);
+    const isMeant = address.incarnation === 0 || cell?.address.incarnation === address.incarnation;
+    return cell !== undefined && isMeant ? cell.self : this.nobody(address);
   }
 
   nobody<Message>(address: ActorAddress): ActorRef<Message> {

@@ -31,6 +31,11 @@ export interface ActorSystemOptions {
   readonly remote?: RemoteDelivery;
   /** Actors that may live at once, default 100,000; more are refused with RESOURCE_EXHAUSTED. */
   readonly actorsMax?: number;
+  /**
+   * Incarnations are numbered above this one, default 0. In a grid each process takes a multiple of 2^32 of its own, so
+   * that what was meant for an actor of an earlier process of the host never reaches its successor.
+   */
+  readonly incarnationMin?: number;
   /** Told when the failure of a top-level actor escalates; that actor has stopped. Default: an error in the log. */
   readonly onEscalation?: (failure: unknown, address: ActorAddress) => void;
 }
