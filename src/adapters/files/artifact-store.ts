@@ -31,7 +31,7 @@ export interface ArtifactStoreOptions {
   readonly copy: boolean;
 }
 
-interface HeldFile {
+export interface HeldFile {
   readonly name: string;
   readonly bytes: number;
   readonly sha256: string;
@@ -119,7 +119,7 @@ export class ArtifactStore {
     }
     // Copied while somebody wrote it: the sizes that were judged must be the sizes that were kept.
     checkExternalRanges(facts, new Map(files.map(({ name, bytes: size }) => [name, size])));
-    const digest = digestOf(files);
+    const digest = artifactDigestOf(files);
     this.#origins.set(model.realPath, { digest, looks });
     return await this.#alone(async () => {
       const existing = this.#held.get(digest);
@@ -266,7 +266,8 @@ function lookOf({ stats, realPath }: { readonly stats: Stats; readonly realPath:
   return `${realPath} ${stats.dev} ${stats.ino} ${stats.size} ${stats.mtimeMs} ${stats.ctimeMs}`;
 }
 
-function digestOf(files: readonly HeldFile[]): ArtifactDigest {
+/** Digest of a model file with its external data, in the order of their names; the model file first. */
+export function artifactDigestOf(files: readonly Omit<HeldFile, 'bytes'>[]): ArtifactDigest {
   const [model, ...external] = files;
   if (model !== undefined && external.length === 0) return artifactDigest(model.sha256);
   const hash = createHash('sha256');

@@ -1,7 +1,7 @@
 /**
  * Model repositories on this machine's disk: the ModelFiles port over folders.
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { intarsiaError } from '#core/errors.js';
@@ -12,6 +12,7 @@ import { ArtifactStore } from './artifact-store.js';
 import { diskFailure } from './disk-failure.js';
 import { openRoot, surveyModel, surveyRoot, versionsOf } from './folder-survey.js';
 import { readGuarded, type GuardedRoot } from './guarded-file.js';
+import { makeProcessFolder, removeLeftovers, type ProcessFolder } from './process-folder.js';
 
 export interface RepositoryOptions {
   /** Folders of models. The same model name in two of them is refused in both. */
@@ -31,6 +32,8 @@ export interface RepositoryOptions {
   readonly allowHardLinks?: boolean;
 }
 
+/** What a process that was killed left under this name, the next one removes. */
+const folderPrefix = 'intarsia-models-';
 const configBytesMax = 4 * MiB;
 const fileBytesMax = 1024 * MiB;
 /** Files that one load request may bring along. */
@@ -41,25 +44,20 @@ export async function openRepository(options: RepositoryOptions): Promise<ModelF
   const allowHardLinks = options.allowHardLinks ?? false;
   for (const root of options.roots) await openRoot(root, allowHardLinks);
   const parent = options.workFolder ?? tmpdir();
-  let folder: string;
-  try {
-    await mkdir(parent, { recursive: true });
-    folder = await mkdtemp(join(parent, 'intarsia-models-'));
-  } catch (thrown) {
-    throw diskFailure(parent, thrown);
-  }
-  const store = new ArtifactStore({ folder, copy: options.copyArtifacts ?? true });
+  await removeLeftovers(parent, folderPrefix);
+  const folder = await makeProcessFolder(parent, folderPrefix);
+  const store = new ArtifactStore({ folder: folder.path, copy: options.copyArtifacts ?? true });
   return new Repository(options.roots, allowHardLinks, folder, store);
 }
 
 class Repository implements ModelFiles {
   readonly #roots: readonly string[];
   readonly #allowHardLinks: boolean;
-  readonly #folder: string;
+  readonly #folder: ProcessFolder;
   readonly #store: ArtifactStore;
   #overrides = 0;
 
-  constructor(roots: readonly string[], allowHardLinks: boolean, folder: string, store: ArtifactStore) {
+  constructor(roots: readonly string[], allowHardLinks: boolean, folder: ProcessFolder, store: ArtifactStore) {
     this.#roots = roots;
     this.#allowHardLinks = allowHardLinks;
     this.#folder = folder;
@@ -114,7 +112,7 @@ class Repository implements ModelFiles {
   }
 
   async close(): Promise<void> {
-    await rm(this.#folder, { recursive: true, force: true });
+    await this.#folder.remove();
   }
 
   async #folderOf(
@@ -145,7 +143,7 @@ class Repository implements ModelFiles {
         },
       );
     }
-    const folder = join(this.#folder, `override-${this.#overrides}`);
+    const folder = join(this.#folder.path, `override-${this.#overrides}`);
     this.#overrides += 1;
     const close = async (): Promise<void> => rm(folder, { recursive: true, force: true });
     try {

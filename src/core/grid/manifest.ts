@@ -14,15 +14,21 @@ export const manifestFilesMax = 2_000;
 const depthMax = 8;
 const nameLengthMax = 255;
 const fileBytesMax = 2 ** 50;
-// No control characters and no separators of any system; a name does not start with a dot, so neither does `..`.
-const namePattern = /^[^./\\:\u0000-\u001f\u007f][^/\\:\u0000-\u001f\u007f]*$/;
+// No separators of any system; a name does not start with a dot, so neither does `..`.
+const namePattern = /^[^./\\:][^/\\:]*$/;
 
 export type ManifestFile = ModelManifest['files'][number];
 
 /** Whether a path is made of plain names joined by `/`. */
 export function isManifestPath(path: string): boolean {
   const names = path.split('/');
-  return names.length <= depthMax && names.every((name) => name.length <= nameLengthMax && namePattern.test(name));
+  return names.length <= depthMax && names.every(isPlainName);
+}
+
+function isPlainName(name: string): boolean {
+  if (name.length > nameLengthMax || !namePattern.test(name)) return false;
+  for (let index = 0; index < name.length; index += 1) if (name.charCodeAt(index) < 32) return false;
+  return true;
 }
 
 /** Bytes of all files of a manifest, the same content counted once. */
