@@ -7,6 +7,8 @@ import type { InferParameters } from '#core/inference-message.js';
 export interface ClientReceipt {
   /** Device that ran it, such as `cpu:0`. */
   readonly device: string;
+  /** Host it ran on; undefined where the server is no grid. */
+  readonly host: string | undefined;
   /** The device pretends: its times are those of a profile. */
   readonly emulated: boolean;
   /** Microseconds from arrival to the hand-over to the executor. */
@@ -44,6 +46,7 @@ export function receiptOfParameters(parameters: InferParameters): ClientReceipt 
   if (device === undefined) return undefined;
   return {
     device,
+    host: text('host'),
     emulated: text('emulated') === 'true',
     queueUs: number('queue_us') ?? 0,
     computeUs: number('compute_us') ?? 0,

@@ -10,10 +10,12 @@ import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import type { ModelName, RequestId } from '#core/ids.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { InferRequestMessage } from '#core/inference-message.js';
+import type { AttemptCounts } from '#core/grid/attempt-counts.js';
 import { formatBytes } from '#core/units.js';
 import type { Clock } from '#ports/clock.js';
 import type { InferCall, InferGateway, InferReply, InferTicket } from '#ports/inference-gateway.js';
 import { noTracing, type Tracing } from '#ports/tracing.js';
+import { AttemptDesk, type AttemptOptions } from './attempt-desk.js';
 import { classCount } from './classification.js';
 import { findServedModel, modelForbidden } from './find-model.js';
 import { deadlinePassed, InferenceCall, type CallHost, type Finished } from './inference-call.js';
@@ -33,6 +35,8 @@ export interface GatewayOptions {
   readonly receipts: boolean;
   /** Replicas one request may try, the first included. 1 to 10, default 3. */
   readonly attemptsMax?: number;
+  /** Limits, budgets and bans of attempts; what is left out has its default. */
+  readonly attempts?: AttemptOptions;
   /** Sequences whose device is remembered. Default 10,000; when full, the one silent for longest is forgotten. */
   readonly sequencesMax?: number;
   readonly tracing?: Tracing;
@@ -44,6 +48,8 @@ export interface Gateway extends InferGateway {
   /** Requests sent to devices and not yet given back. */
   readonly requestsInFlight: number;
   readonly bytesInFlight: number;
+  /** Attempts, retries, hedges and bans since the start. */
+  readonly attemptCounts: Readonly<AttemptCounts>;
   /** Refuses new requests from now on with UNAVAILABLE. */
   stopAccepting(): void;
   /** Calls back once nothing is in flight; at once when nothing is. */
@@ -64,6 +70,7 @@ class HostGateway implements Gateway, CallHost {
   readonly sequences: SequenceRoutes;
   readonly receipts: boolean;
   readonly attemptsMax: number;
+  readonly desk: AttemptDesk;
   readonly onFinished: ((finished: Finished) => void) | undefined;
   requestsInFlight = 0;
   bytesInFlight = 0;
@@ -80,9 +87,14 @@ class HostGateway implements Gateway, CallHost {
     this.sequences = new SequenceRoutes(options.sequencesMax ?? sequencesMaxDefault);
     this.receipts = options.receipts;
     this.attemptsMax = Math.min(10, Math.max(1, options.attemptsMax ?? attemptsMaxDefault));
+    this.desk = new AttemptDesk(options.attempts);
     this.onFinished = options.onFinished;
     this.#bytesInFlightMax = options.bytesInFlightMax;
     this.#tracing = options.tracing ?? noTracing;
+  }
+
+  get attemptCounts(): Readonly<AttemptCounts> {
+    return this.desk.counts;
   }
 
   nowMs(): number {

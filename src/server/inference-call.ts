@@ -1,8 +1,11 @@
 /**
  * One request on its way: the device's reply address and the transport's ticket in one object.
  *
- * It asks the picker, tells the device, and on a retryable failure tries another replica while deadline and attempts allow.
- * The client is answered exactly once; the request counts as in flight until the device has given it back.
+ * It asks the picker, tells the device, and on a retryable failure tries another replica while deadline, attempts and the
+ * gateway's budget allow. In a grid an attempt that takes longer than such attempts do is not waited for: another replica
+ * is tried beside it and the first answer counts; inference may be repeated. Requests of sequences may not and are not.
+ *
+ * The client is answered exactly once; the request counts as in flight until this host's devices have given it back.
  */
 import type { ServedModel } from '#core/catalog.js';
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
@@ -15,16 +18,27 @@ import {
   type InferTensor,
 } from '#core/inference-message.js';
 import type { Candidate } from '#core/picker.js';
-import { beginOnReplica, candidatesOf, finishOnReplica, type RoutingTable } from '#core/routing-table.js';
+import {
+  beginOnReplica,
+  candidatesOf,
+  deviceKey,
+  finishOnReplica,
+  reserveOf,
+  type RoutingTable,
+} from '#core/routing-table.js';
+import { probe } from '#core/grid/standing.js';
+import type { Stage } from '#core/replica.js';
 import type { Tensor } from '#core/tensor.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { InferReply, InferTicket } from '#ports/inference-gateway.js';
 import { noSpan, type Span } from '#ports/tracing.js';
-import type { Delivery, ReplyTo } from '#runtime/actor.js';
+import type { Delivery } from '#runtime/actor.js';
 import { classify } from './classification.js';
+import { Attempt } from './attempt.js';
+import type { AttemptDesk } from './attempt-desk.js';
 import { addReceipt } from './receipt-parameters.js';
-import type { DeviceRef, Router } from './router.js';
+import type { Router } from './router.js';
 import type { SequenceRoutes } from './sequence-routes.js';
 
 /** What a call needs of the gateway it belongs to. */
@@ -34,6 +48,8 @@ export interface CallHost {
   readonly sequences: SequenceRoutes;
   readonly receipts: boolean;
   readonly attemptsMax: number;
+  /** Limits, budgets and bans of attempts. */
+  readonly desk: AttemptDesk;
   readonly onFinished: ((finished: Finished) => void) | undefined;
   begin(bytes: number): void;
   end(bytes: number): void;
@@ -71,81 +87,153 @@ export interface CallParts {
   readonly reply: InferReply;
 }
 
-/** One request under way: the device's reply address, and the transport's ticket. */
-export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
+/** One request under way: the address of its first attempt's reply, and the transport's ticket. */
+export class InferenceCall extends Attempt implements InferTicket {
   readonly #parts: CallParts;
-  #deadline: Timer | undefined;
-  #candidate: Candidate | undefined;
-  #device: DeviceRef | undefined;
+  #timer: Timer | undefined;
+  /** When the timer fires. */
+  #wakeMs = Infinity;
+  /** When the newest attempt counts as overdue, and when a second one may run beside it. */
+  #limitMs = Infinity;
+  #hedgeMs = Infinity;
+  /** Where it has failed or is overdue. */
   #failed: Set<string> | undefined;
+  /** Attempts beside the first one. */
+  #extras: ExtraAttempt[] | undefined;
   #attempts = 0;
   /** A sequence under way has its state on one device: nobody else can continue it. */
   readonly #attemptsMax: number;
   /** The client has its answer. */
   #answered = false;
-  /** A device holds the request and owes an outcome. */
-  #held = false;
-  /** The device is being told: a failure it answers at once is kept in `#failedInTell` for the loop in `#send`. */
+  #released = false;
+  #wasLate = false;
+  /** A device is being told: a failure it answers at once is kept in `#failedInTell` for the loop in `#send`. */
   #inTell = false;
   #failedInTell: IntarsiaError | undefined;
 
   constructor(parts: CallParts) {
+    super();
     this.#parts = parts;
     const { sequence } = parts.request;
     this.#attemptsMax = sequence === undefined || sequence.start ? parts.gateway.attemptsMax : 1;
   }
 
   start(): void {
-    const { gateway, bytes, request } = this.#parts;
+    const { gateway, bytes } = this.#parts;
     gateway.begin(bytes);
-    if (request.deadlineMs !== Infinity) {
-      this.#deadline = gateway.clock.schedule(request.deadlineMs - gateway.clock.nowMs(), () => this.#expire());
-    }
+    gateway.desk.begin();
     this.#send(undefined);
-  }
-
-  /** The device's outcome. */
-  tell(outcome: InferenceOutcome): Delivery {
-    if (!this.#held) return 'stopped';
-    this.#held = false;
-    const { request } = this.#parts;
-    const load = this.#candidate?.load;
-    if (load !== undefined) {
-      const receipt = outcome.ok ? outcome.receipt : undefined;
-      const msPerItem =
-        receipt === undefined || receipt.batchItems === 0
-          ? undefined
-          : (receipt.computeInputUs + receipt.computeInferUs + receipt.computeOutputUs + receipt.linkUs) /
-            1000 /
-            receipt.batchItems;
-      finishOnReplica(load, request.items, msPerItem);
-    }
-    if (this.#answered) this.#release();
-    else if (outcome.ok) this.#succeed(outcome);
-    else if (outcome.error.retryable && !this.#inTell) this.#send(outcome.error);
-    else if (outcome.error.retryable) this.#failedInTell = outcome.error;
-    else this.#fail(outcome.error);
-    return 'accepted';
+    this.#arm();
   }
 
   cancel(): void {
     if (this.#answered) return;
-    this.#giveUp(intarsiaError('CANCELLED', 'the client cancelled or went away'));
+    this.#fail(intarsiaError('CANCELLED', 'the client cancelled or went away'));
   }
 
-  #expire(): void {
+  /** A device's outcome, of this attempt or an extra one. */
+  protected override settled(outcome: InferenceOutcome): Delivery {
+    return this.outcomeOf(this, outcome);
+  }
+
+  /** What an attempt came to. */
+  outcomeOf(attempt: Attempt, outcome: InferenceOutcome): Delivery {
+    if (!attempt.held) return 'stopped';
+    attempt.held = false;
+    const { gateway, request } = this.#parts;
+    const { candidate } = attempt;
+    if (candidate !== undefined) {
+      const receipt = outcome.ok ? outcome.receipt : undefined;
+      const computeMs =
+        receipt === undefined
+          ? 0
+          : (receipt.computeInputUs + receipt.computeInferUs + receipt.computeOutputUs + receipt.linkUs) / 1000;
+      const measured = receipt !== undefined && receipt.batchItems > 0;
+      finishOnReplica(candidate.load, request.items, measured ? computeMs / receipt.batchItems : undefined);
+      if (candidate.standing !== undefined) {
+        const nowMs = gateway.clock.nowMs();
+        const queueMs = receipt === undefined ? 0 : receipt.queueUs / 1000;
+        gateway.desk.judge(candidate.standing, outcome, { nowMs, sentMs: attempt.sentMs, queueMs, computeMs });
+      }
+    }
+    if (this.#answered) {
+      if (outcome.ok) gateway.desk.counts.late += 1;
+      this.#releaseWhenBack();
+    } else if (outcome.ok) this.#succeed(outcome, attempt);
+    else if (!outcome.error.retryable) this.#fail(outcome.error);
+    else if (this.#inTell) this.#failedInTell = outcome.error;
+    else {
+      this.#exclude(attempt);
+      // Another attempt that is in its time may still answer; one that is overdue is not waited for.
+      if (!this.#anyInTime()) this.#send(outcome.error);
+      this.#arm();
+    }
+    return 'accepted';
+  }
+
+  #wake(): void {
+    this.#timer = undefined;
     if (this.#answered) return;
     const { gateway, request } = this.#parts;
-    this.#giveUp(deadlinePassed(gateway.clock.nowMs() - request.arrivedMs));
+    const nowMs = gateway.clock.nowMs();
+    const lateMs = nowMs - this.#wakeMs;
+    this.#wakeMs = Infinity;
+    if (nowMs >= request.deadlineMs) {
+      this.#fail(deadlinePassed(nowMs - request.arrivedMs));
+      return;
+    }
+    if (nowMs >= this.#limitMs) {
+      // This host stood still itself: what has arrived meanwhile is read first. Once, or a slow host would wait for ever.
+      if (lateMs > gateway.desk.lateMsMax && !this.#wasLate) {
+        this.#wasLate = true;
+        this.#limitMs = nowMs + gateway.desk.lateMsMax;
+      } else this.#overdue(nowMs);
+    } else if (nowMs >= this.#hedgeMs) {
+      this.#hedgeMs = Infinity;
+      if (gateway.desk.takeHedge()) {
+        this.#eachHeld((attempt) => this.#exclude(attempt));
+        this.#send(undefined);
+      }
+    }
+    this.#arm();
   }
 
-  /** Sends the request to the replica that the picker chooses, and to another when that one does not take it. */
+  /** Sets the timer to whatever comes next. */
+  #arm(): void {
+    if (this.#answered) return;
+    const { gateway, request } = this.#parts;
+    const nextMs = Math.min(request.deadlineMs, this.#limitMs, this.#hedgeMs);
+    if (nextMs === this.#wakeMs) return;
+    this.#timer?.cancel();
+    this.#wakeMs = nextMs;
+    this.#timer = nextMs === Infinity ? undefined : gateway.clock.scheduleAt(nextMs, () => this.#wake());
+  }
+
+  /** The newest attempt took longer than it should have: it may still answer, and another replica is asked. */
+  #overdue(nowMs: number): void {
+    this.#limitMs = Infinity;
+    this.#hedgeMs = Infinity;
+    const { desk } = this.#parts.gateway;
+    this.#eachHeld((attempt) => {
+      if (attempt.overdue) return;
+      attempt.overdue = true;
+      this.#exclude(attempt);
+      const standing = attempt.candidate?.standing;
+      if (standing !== undefined) desk.overdue(standing, nowMs);
+    });
+    if (this.#attempts < this.#attemptsMax && desk.takeRetry('overdue')) this.#send(undefined);
+  }
+
+  /**
+   * Sends the request to the replica that the picker chooses, and to another when that one does not take it. With an error
+   * it is a retry of an attempt that failed.
+   */
   #send(lastError: IntarsiaError | undefined): void {
     const { gateway, model, request } = this.#parts;
     let error = lastError;
     for (;;) {
-      if (error !== undefined) this.#excludeCurrent();
       if (this.#attempts >= this.#attemptsMax) break;
+      if (error !== undefined && this.#attempts > 0 && !gateway.desk.takeRetry('failed')) break;
       const nowMs = gateway.clock.nowMs();
       if (nowMs >= request.deadlineMs) {
         error = deadlinePassed(nowMs - request.arrivedMs);
@@ -154,101 +242,161 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
       const table = gateway.router.current;
       const candidates = candidatesOf(table, model.name, model.version);
       const { sequence } = request;
-      let index = sequence === undefined ? -1 : gateway.sequences.find(request, sequence, candidates);
-      if (index < 0) index = this.#choose(table, candidates, nowMs);
-      const candidate = candidates[index];
+      let candidate: Candidate | undefined;
+      if (sequence !== undefined) {
+        // Its state stays where it is, also on a device or host that others are led away from.
+        const reserve = reserveOf(table, model.name, model.version);
+        candidate = gateway.sequences.find(request, sequence, candidates, reserve);
+      }
+      candidate ??= this.#choose(table, candidates, nowMs);
       if (candidate === undefined) {
-        error ??= noReplica(model, candidates, this.#parts.device);
+        error ??= noReplica(model, [...candidates, ...reserveOf(table, model.name, model.version)], this.#parts.device);
         break;
       }
       if (sequence !== undefined) gateway.sequences.follow(request, sequence, candidate);
       this.#attempts += 1;
-      this.#candidate = candidate;
-      this.#device = gateway.router.deviceOf(candidate);
-      error = this.#tellDevice(candidate);
-      if (error === undefined) return;
+      const attempt = this.#freeAttempt();
+      attempt.candidate = candidate;
+      attempt.device = gateway.router.deviceOf(candidate);
+      attempt.sentMs = nowMs;
+      attempt.overdue = false;
+      error = this.#tellDevice(attempt, candidate);
+      if (error === undefined) {
+        if (candidate.standing !== undefined && !this.#answered) this.#limit(candidate, table, nowMs);
+        return;
+      }
+      this.#exclude(attempt);
     }
+    // Whoever still has the request may answer it.
+    if (this.#anyHeld()) return;
     this.#fail(error ?? noReplica(model, [], ''));
   }
 
-  /** Index of the picker's choice, or of the device the client insists on; -1 for none. */
-  #choose(table: RoutingTable, candidates: readonly Candidate[], nowMs: number): number {
-    const { request, device } = this.#parts;
+  /** When the attempt that just began is overdue, and when a hedge may follow. */
+  #limit(candidate: Candidate, table: RoutingTable, nowMs: number): void {
+    const { gateway, model, request, device } = this.#parts;
+    const { standing } = candidate;
+    if (standing === undefined) return;
+    this.#limitMs = Infinity;
+    this.#hedgeMs = Infinity;
+    const limitMs = gateway.desk.limitMs(candidate, request, nowMs);
+    if (standing.device.failuresInRow > 0 || standing.host.failuresInRow > 0) {
+      probe(standing, nowMs + Math.min(limitMs, gateway.desk.probeMsMax));
+    }
+    const others =
+      candidatesOf(table, model.name, model.version).length + reserveOf(table, model.name, model.version).length;
+    if (others < 2 || request.sequence !== undefined || device !== '' || this.#attempts >= this.#attemptsMax) return;
+    this.#limitMs = nowMs + limitMs;
+    if (this.#attempts === 1) this.#hedgeMs = nowMs + gateway.desk.hedgeAfterMs(standing);
+  }
+
+  /** The picker's choice, or the device the client insists on. */
+  #choose(table: RoutingTable, candidates: readonly Candidate[], nowMs: number): Candidate | undefined {
+    const { model, request, device } = this.#parts;
     const failed = this.#failed ?? nobody;
-    if (device === '') return table.picker.pick(request, candidates, nowMs, failed);
-    return candidates.findIndex(
-      ({ replica, load }) => replica.stages[0]?.device === device && load.ready && !failed.has(replica.id),
+    if (device !== '') {
+      const wanted = ({ replica, load }: Candidate): boolean =>
+        load.ready && !failed.has(replica.id) && isOn(replica.stages[0], device);
+      return candidates.find(wanted) ?? reserveOf(table, model.name, model.version).find(wanted);
+    }
+    const { picker } = table;
+    const chosen = candidates[picker.pick(request, candidates, nowMs, failed)];
+    if (chosen !== undefined || table.reserve === undefined) return chosen;
+    const reserve = reserveOf(table, model.name, model.version);
+    // Rather somebody who failed a moment ago than nobody at all.
+    return (
+      reserve[picker.pick(request, reserve, nowMs, failed)] ??
+      candidates[picker.pick(request, candidates, Infinity, failed)] ??
+      reserve[picker.pick(request, reserve, Infinity, failed)]
     );
   }
 
   /** Undefined when the device took the request, or has answered it for good already. */
-  #tellDevice(candidate: Candidate): IntarsiaError | undefined {
-    const device = this.#device;
+  #tellDevice(attempt: Attempt, candidate: Candidate): IntarsiaError | undefined {
+    const { device } = attempt;
+    const { gateway, request } = this.#parts;
     const [first] = candidate.replica.stages;
     const name = first?.device ?? 'unknown';
-    if (device === undefined) return intarsiaError('DEVICE_UNAVAILABLE', `device ${name} is not there`);
-    const { request } = this.#parts;
-    const message: DeviceMessage = { type: 'infer', request, replyTo: this };
+    gateway.desk.counts.attempts += 1;
+    if (device === undefined) {
+      if (candidate.standing !== undefined) gateway.desk.unreachable(candidate.standing, attempt.sentMs);
+      return intarsiaError('DEVICE_UNAVAILABLE', `device ${name} is not there`);
+    }
+    const message: DeviceMessage = { type: 'infer', request, replyTo: attempt };
     beginOnReplica(candidate.load, request.items);
-    this.#held = true;
+    attempt.held = true;
     this.#inTell = true;
     const delivery = device.tell(message);
     this.#inTell = false;
     const error = this.#failedInTell;
     this.#failedInTell = undefined;
-    if (delivery === 'accepted' || this.#toldOutcome()) return error;
-    this.#held = false;
+    if (delivery === 'accepted' || isBack(attempt)) return error;
+    attempt.held = false;
     finishOnReplica(candidate.load, request.items, undefined);
-    return delivery === 'full'
-      ? intarsiaError('QUEUE_FULL', `the mailbox of device ${name} is full`)
-      : intarsiaError('DEVICE_UNAVAILABLE', `device ${name} has stopped`);
+    if (delivery === 'full') return intarsiaError('QUEUE_FULL', `the mailbox of device ${name} is full`);
+    if (candidate.standing !== undefined) gateway.desk.unreachable(candidate.standing, attempt.sentMs);
+    return intarsiaError('DEVICE_UNAVAILABLE', `device ${name} has stopped`);
   }
 
-  #toldOutcome(): boolean {
-    return !this.#held;
+  /** This call's own attempt when it is free, else another one. */
+  #freeAttempt(): Attempt {
+    if (!this.held) return this;
+    const extra = new ExtraAttempt(this);
+    (this.#extras ??= []).push(extra);
+    return extra;
   }
 
-  #excludeCurrent(): void {
-    if (this.#candidate === undefined) return;
-    this.#failed ??= new Set();
-    this.#failed.add(this.#candidate.replica.id);
+  #eachHeld(visit: (attempt: Attempt) => void): void {
+    if (this.held) visit(this);
+    if (this.#extras !== undefined) for (const extra of this.#extras) if (extra.held) visit(extra);
   }
 
-  #succeed(outcome: InferenceSuccess): void {
+  #anyHeld(): boolean {
+    return this.held || (this.#extras !== undefined && this.#extras.some(({ held }) => held));
+  }
+
+  #anyInTime(): boolean {
+    if (this.held && !this.overdue) return true;
+    return this.#extras !== undefined && this.#extras.some(({ held, overdue }) => held && !overdue);
+  }
+
+  #exclude({ candidate }: Attempt): void {
+    if (candidate !== undefined) (this.#failed ??= new Set()).add(candidate.replica.id);
+  }
+
+  #succeed(outcome: InferenceSuccess, attempt: Attempt): void {
     let answer: InferResponseMessage;
     try {
-      answer = this.#answerOf(outcome);
+      answer = this.#answerOf(outcome, attempt);
     } catch (error) {
       this.#fail(asIntarsiaError(error));
       return;
     }
     this.#answered = true;
     this.#parts.reply.succeed(answer);
-    this.#finish(outcome);
-    this.#release();
+    this.#end(outcome);
   }
 
   #fail(error: IntarsiaError): void {
     this.#answered = true;
     this.#parts.reply.fail(error);
-    this.#finish({ ok: false, error });
-    this.#release();
+    this.#end({ ok: false, error });
   }
 
-  /** Answers now and tells the device; its outcome comes later and is dropped. */
-  #giveUp(error: IntarsiaError): void {
-    const { request, reply } = this.#parts;
-    this.#answered = true;
-    reply.fail(error);
-    this.#finish({ ok: false, error });
-    if (this.#held) {
-      this.#device?.tell({ type: 'cancel', request: request.id, model: request.model, version: request.version });
-    } else this.#release();
+  /** The client is answered: whoever else has the request is told to leave it. */
+  #end(outcome: InferenceOutcome): void {
+    this.#finish(outcome);
+    if (this.held || this.#extras !== undefined) {
+      const { id, model, version } = this.#parts.request;
+      this.#eachHeld(({ device }) => device?.tell({ type: 'cancel', request: id, model, version }));
+    }
+    this.#releaseWhenBack();
   }
 
   #finish(outcome: InferenceOutcome): void {
     const { gateway, request, span } = this.#parts;
-    this.#deadline?.cancel();
+    this.#timer?.cancel();
+    this.#timer = undefined;
     if (span.recording) {
       span.set({
         'intarsia.model': request.model,
@@ -264,11 +412,20 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
     gateway.onFinished?.({ request, outcome, finishedMs: gateway.clock.nowMs() });
   }
 
-  #release(): void {
+  /** Lets the request's bytes go once no device of this host has them. Links hold copies of their own, within bounds. */
+  #releaseWhenBack(): void {
+    if (this.#released) return;
+    let here = false;
+    if (this.held || this.#extras !== undefined)
+      this.#eachHeld(({ candidate }) => {
+        if (candidate?.standing?.host.local !== false) here = true;
+      });
+    if (here) return;
+    this.#released = true;
     this.#parts.gateway.end(this.#parts.bytes);
   }
 
-  #answerOf(outcome: InferenceSuccess): InferResponseMessage {
+  #answerOf(outcome: InferenceSuccess, attempt: Attempt): InferResponseMessage {
     const { gateway, message, model, classes } = this.#parts;
     const outputs: InferTensor[] = [];
     for (const tensor of outcome.outputs) {
@@ -278,7 +435,7 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
     let parameters = noParameters;
     if (gateway.receipts) {
       const receipt = new Map<string, InferParameter>();
-      addReceipt(receipt, outcome.receipt);
+      addReceipt(receipt, outcome.receipt, hostOf(attempt));
       parameters = receipt;
     }
     return {
@@ -303,11 +460,42 @@ export class InferenceCall implements ReplyTo<InferenceOutcome>, InferTicket {
   }
 }
 
+/** An attempt beside the first one. */
+class ExtraAttempt extends Attempt {
+  readonly #call: InferenceCall;
+
+  constructor(call: InferenceCall) {
+    super();
+    this.#call = call;
+  }
+
+  protected override settled(outcome: InferenceOutcome): Delivery {
+    return this.#call.outcomeOf(this, outcome);
+  }
+}
+
+/** Whether the device has answered already. A function, because the compiler does not see that `tell` may answer. */
+function isBack(attempt: Attempt): boolean {
+  return !attempt.held;
+}
+
+/** The host that answered; empty outside of a grid. */
+function hostOf({ candidate }: Attempt): string {
+  return candidate?.standing?.host.host ?? '';
+}
+
+/** Whether the stage runs on the device, written `device` or `host/device`. */
+function isOn(stage: Stage | undefined, device: string): boolean {
+  return stage !== undefined && (stage.device === device || deviceKey(stage.host, stage.device) === device);
+}
+
 function noReplica(model: ServedModel, candidates: readonly Candidate[], device: string): IntarsiaError {
-  if (device !== '' && !model.devices.some((id) => id === device)) {
+  const isServedThere =
+    model.devices.some((id) => id === device) || candidates.some(({ replica }) => isOn(replica.stages[0], device));
+  if (device !== '' && !isServedThere) {
     return intarsiaError(
       'INVALID_ARGUMENT',
-      `parameter 'intarsia_device' is '${device}'; model '${model.name}' is on ${model.devices.join(', ')}`,
+      `parameter 'intarsia_device' is '${device}'; model '${model.name}' is on ${listed([...model.devices, ...(model.elsewhere ?? [])])}`,
       { device },
     );
   }
@@ -317,4 +505,11 @@ function noReplica(model: ServedModel, candidates: readonly Candidate[], device:
         'DEVICE_UNAVAILABLE',
         `none of the ${candidates.length} devices of model '${model.name}' can take a request now`,
       );
+}
+
+const listedMax = 20;
+
+function listed(places: readonly string[]): string {
+  const shown = places.slice(0, listedMax).join(', ');
+  return places.length > listedMax ? `${shown} and ${places.length - listedMax} more` : shown;
 }

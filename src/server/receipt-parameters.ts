@@ -10,8 +10,9 @@ const texts = new Map<string, InferParameter>();
 const textsMax = 4096;
 const emulated: InferParameter = { kind: 'bool', value: true };
 
-/** Adds the receipt's parameters. */
-export function addReceipt(into: Map<string, InferParameter>, receipt: Receipt): void {
+/** Adds the receipt's parameters. `host`: the one that computed; empty outside of a grid. */
+export function addReceipt(into: Map<string, InferParameter>, receipt: Receipt, host: string): void {
+  if (host !== '') into.set('intarsia_host', repeatedText(host));
   into.set('intarsia_device', repeatedText(receipt.device));
   into.set('intarsia_queue_us', whole(receipt.queueUs));
   into.set('intarsia_compute_us', whole(receipt.computeInputUs + receipt.computeInferUs + receipt.computeOutputUs));

@@ -14,6 +14,9 @@ import type { ActorRef } from '#runtime/actor.js';
 /** The part of a device actor's reference that a request needs. */
 export type DeviceRef = Pick<ActorRef<DeviceMessage>, 'tell'>;
 
+/** The device of another host, as whoever keeps the links to it knows it; undefined without a link. */
+export type RemoteDevices = (host: HostId, device: DeviceId) => DeviceRef | undefined;
+
 export interface Router {
   readonly current: RoutingTable;
   /** The actor of the device where the candidate's requests wait; undefined when there is none. */
@@ -25,6 +28,7 @@ export class PublishedRouter implements Router {
   #current: RoutingTable = emptyRoutingTable({ policy: 'none', pick: () => -1 });
   #byReplica = new WeakMap<Replica, DeviceRef>();
   readonly #devices = new Map<string, DeviceRef>();
+  #remote: RemoteDevices = () => undefined;
 
   get current(): RoutingTable {
     return this.#current;
@@ -40,6 +44,17 @@ export class PublishedRouter implements Router {
     this.#byReplica = new WeakMap();
   }
 
+  /** Where devices of other hosts are looked up. Call it again, or `forget`, when what it answered is no longer true. */
+  setRemote(remote: RemoteDevices): void {
+    this.#remote = remote;
+    this.forget();
+  }
+
+  /** Looks every device up afresh from now on: a link came or went. */
+  forget(): void {
+    this.#byReplica = new WeakMap();
+  }
+
   removeDevice(host: HostId, device: DeviceId): void {
     this.#devices.delete(deviceKey(host, device));
     this.#byReplica = new WeakMap();
@@ -49,7 +64,8 @@ export class PublishedRouter implements Router {
     const known = this.#byReplica.get(candidate.replica);
     if (known !== undefined) return known;
     const [first] = candidate.replica.stages;
-    const ref = first === undefined ? undefined : this.#devices.get(deviceKey(first.host, first.device));
+    if (first === undefined) return undefined;
+    const ref = this.#devices.get(deviceKey(first.host, first.device)) ?? this.#remote(first.host, first.device);
     if (ref !== undefined) this.#byReplica.set(candidate.replica, ref);
     return ref;
   }

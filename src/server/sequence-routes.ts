@@ -17,11 +17,18 @@ export class SequenceRoutes {
     this.#sequencesMax = sequencesMax;
   }
 
-  /** Index of the candidate that holds the sequence; -1 when none does, or the request starts afresh. */
-  find(request: InferenceRequest, sequence: SequenceStep, candidates: readonly Candidate[]): number {
-    if (sequence.start) return -1;
-    const replica = this.#routes.get(keyOf(request, sequence));
-    return replica === undefined ? -1 : candidates.findIndex((candidate) => candidate.replica.id === replica);
+  /** The candidate that holds the sequence; undefined when none does, or the request starts afresh. */
+  find(
+    request: InferenceRequest,
+    sequence: SequenceStep,
+    candidates: readonly Candidate[],
+    reserve: readonly Candidate[] = [],
+  ): Candidate | undefined {
+    if (sequence.start) return undefined;
+    const id = this.#routes.get(keyOf(request, sequence));
+    if (id === undefined) return undefined;
+    const holds = ({ replica }: Candidate): boolean => replica.id === id;
+    return candidates.find(holds) ?? reserve.find(holds);
   }
 
   /** The request goes to this replica. */
