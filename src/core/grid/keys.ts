@@ -28,6 +28,7 @@ export interface GridKeys {
   readonly assignments: string;
   readonly models: string;
   readonly served: string;
+  readonly events: string;
   host(host: HostId): string;
   order(host: HostId): string;
   vote(host: HostId, generation: Generation, voter: HostId): string;
@@ -69,6 +70,7 @@ export function gridKeys(grid: string): GridKeys {
     assignments: folder('assignments'),
     models: folder('models'),
     served: folder('served'),
+    events: folder('events'),
     host: under(hosts),
     order: under(orders),
     vote: (host, generation, voter) => `${votes}${written(host)}/${generation}/${written(voter)}`,

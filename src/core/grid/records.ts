@@ -13,6 +13,7 @@
  * | `assignments/<host>`                        | the leader, fenced             | the leader's word    |
  * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
  * | `served/<fingerprint>`                      | whoever serves it first        | the leader's sweep   |
+ * | `events/<slot>`                             | the leader, fenced             | a later event        |
  *
  * What makes a view is under one prefix, `members/`, and so in one watch: views are ordered by its revisions.
  * All keys begin with the grid's prefix, `/intarsia/<grid>/`; keys.ts makes them.
@@ -166,6 +167,10 @@ export interface AssignedReplica {
   readonly model: ModelName;
   readonly version: ModelVersion;
   readonly device: DeviceId;
+  /** Number of the copy within its deployment, never used again: whoever serves in its place has another one. */
+  readonly replica: number;
+  /** Which piece of the model, from 0; a whole model is one. All shards of a copy are assigned, or none. */
+  readonly shard: number;
 }
 
 export interface HostAssignment {
@@ -176,7 +181,53 @@ export interface HostAssignment {
   /** Create revision of the leader's key: the fence. */
   readonly epoch: number;
   readonly replicas: readonly AssignedReplica[];
+  /** Models of the host's own repository that it no longer serves by itself: a deployment serves them elsewhere. */
+  readonly withdrawn: readonly ModelName[];
 }
+
+/** A model version as deployments name it. */
+export interface Edition {
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+}
+
+/** How far a deployment has come. Kept in the store so that a new leader goes on where the old one ended. */
+export interface RolloutRecord {
+  readonly format: 1;
+  readonly deployment: string;
+  /** Revision of the deployment that this answers: applying the same text again tries again. */
+  readonly deploymentRevision: number;
+  /** What served last when all its copies were ready; a rollback goes back to it. Absent before the first success. */
+  readonly stable?: Edition;
+  readonly target: Edition;
+  /**
+   * `progressing`: copies of the target are being started. `complete`: all are ready, or were once. `rolled-back`: the
+   * target failed and the stable edition serves. `stalled`: it failed and there is nothing to go back to; it goes on trying.
+   */
+  readonly phase: 'progressing' | 'complete' | 'rolled-back' | 'stalled';
+  /** Why it is not complete, or which copies are missing; empty otherwise. */
+  readonly reason: string;
+  /** Most copies of the target that were ready at once in this rollout. */
+  readonly readyMost: number;
+  /** Milliseconds without progress, as far as they were written down: a new leader counts on from here. */
+  readonly waitedMs: number;
+  /** Number that the next copy gets. */
+  readonly nextReplica: number;
+}
+
+/** Something an operator may want to know, in a ring of `gridEventsMax` keys. */
+export interface GridEvent {
+  readonly format: 1;
+  /** Grows by one with each event. */
+  readonly sequence: number;
+  readonly wallMs: number;
+  readonly level: 'info' | 'warn';
+  /** What it is about, such as `deployment digits` or `host a`. */
+  readonly subject: string;
+  readonly text: string;
+}
+
+export const gridEventsMax = 512;
 
 /**
  * What a gateway must know of a served version to check requests: the same for all hosts that serve the same artefact with
