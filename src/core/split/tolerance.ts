@@ -1,0 +1,87 @@
+/**
+ * How near a split model must come to the whole one.
+ *
+ * Without optimisation and on the reference's own engine every bit must be the same: cutting changes no arithmetic. Three
+ * things do: half floats, which the CPU computes in single precision inside a shard and rounds where they leave it; the
+ * optimiser, which fuses other neighbours; and another engine. A quantised model may then round one step further.
+ */
+import { onnxDataType } from '../onnx/data-type.js';
+import { readTensorProto } from '../onnx/tensor-proto.js';
+import type { ValueTypes } from './boundary-type.js';
+import type { Tolerance } from './equivalence.js';
+import type { SplitGraph } from './graph.js';
+
+const relativeFloat = 1e-3;
+const relativeHalf = 1e-2;
+
+/** Nodes looked at behind one output for the scale it was quantised by. */
+const lookBackMax = 64;
+
+export interface ToleranceQuestion {
+  /** Whether shards run without the engine's optimiser. */
+  readonly isUnoptimized: boolean;
+  /** Whether shards run on the engine that the reference runs on. */
+  readonly isReferenceEngine: boolean;
+}
+
+export function toleranceOf(graph: SplitGraph, types: ValueTypes, question: ToleranceQuestion): Tolerance {
+  const isExact = question.isUnoptimized && question.isReferenceEngine;
+  if (hasHalves(graph, types)) return { relative: relativeHalf, steps: new Map() };
+  return { relative: isExact ? 0 : relativeFloat, steps: isExact ? new Map() : quantizationSteps(graph) };
+}
+
+function hasHalves(graph: SplitGraph, types: ValueTypes): boolean {
+  const isHalf = (name: string): boolean => {
+    const type = types.get(name);
+    return (
+      type?.kind === 'tensor' && (type.dataType === onnxDataType.FLOAT16 || type.dataType === onnxDataType.BFLOAT16)
+    );
+  };
+  return (
+    [...graph.inputs, ...graph.outputs].some(({ name }) => isHalf(name)) ||
+    graph.nodes.some(({ defines }) => defines.some(isHalf))
+  );
+}
+
+/** One quantisation step of each output that comes from quantised values, in the output's unit. */
+export function quantizationSteps(graph: SplitGraph): ReadonlyMap<string, number> {
+  const steps = new Map<string, number>();
+  const isQuantized = graph.nodes.some(({ operator }) => /Quantize|QLinear|Integer$/.test(operator));
+  if (!isQuantized) return steps;
+  for (const { name, type } of graph.outputs) {
+    const isInteger =
+      type?.kind === 'tensor' && type.dataType !== onnxDataType.FLOAT && type.dataType !== onnxDataType.DOUBLE;
+    const step = isInteger ? 1 : scaleBehind(graph, name);
+    if (step > 0) steps.set(name, step);
+  }
+  return steps;
+}
+
+/** The largest scale among the nearest DequantizeLinear nodes behind a value; 0 when there is none. */
+function scaleBehind(graph: SplitGraph, output: string): number {
+  const seen = new Set<number>();
+  const queue = [output];
+  let largest = 0;
+  for (let name = queue.shift(); name !== undefined && seen.size < lookBackMax; name = queue.shift()) {
+    const producer = graph.producers.get(name);
+    const node = graph.nodes[producer ?? -1];
+    if (producer === undefined || node === undefined || seen.has(producer)) continue;
+    seen.add(producer);
+    if (node.operator.endsWith('DequantizeLinear'))
+      largest = Math.max(largest, scaleOf(graph, node.view.inputs[1] ?? ''));
+    else queue.push(...node.uses);
+  }
+  return largest;
+}
+
+function scaleOf(graph: SplitGraph, name: string): number {
+  const producer = graph.nodes[graph.producers.get(name) ?? -1];
+  const tensor = graph.initializers.get(name) ?? producer?.view.attributes[0]?.tensors[0];
+  if (tensor === undefined || 'values' in tensor || tensor.external !== undefined) return 0;
+  if (tensor.dataType !== onnxDataType.FLOAT) return 0;
+  const { data } = readTensorProto(graph.model.bytes.subarray(tensor.bodyStart, tensor.end));
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  let largest = 0;
+  for (let at = 0; at + 4 <= data.byteLength; at += 4) largest = Math.max(largest, Math.abs(view.getFloat32(at, true)));
+  return largest;
+}
