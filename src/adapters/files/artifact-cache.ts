@@ -86,6 +86,12 @@ export class ArtifactCache {
     return path;
   }
 
+  /** Path of a file that is here with the right size; its hash is whoever reads it to check. */
+  async peek(wanted: WantedFile): Promise<string | undefined> {
+    const path = this.#blobPath(wanted.sha256);
+    return (await statOrNone(path))?.size === wanted.bytes ? path : undefined;
+  }
+
   /**
    * Opens a file under way, made or taken over from a transfer that ended too early, with room for all of it. One at a
    * time for each content; whoever opened it calls `finish`, `leave` or `discard`, then `closed`.
