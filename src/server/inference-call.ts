@@ -10,34 +10,25 @@
 import type { ServedModel } from '#core/catalog.js';
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
 import type { InferenceOutcome, InferenceRequest, InferenceSuccess } from '#core/inference.js';
-import {
-  noParameters,
-  type InferParameter,
-  type InferRequestMessage,
-  type InferResponseMessage,
-  type InferTensor,
-} from '#core/inference-message.js';
+import type { InferRequestMessage, InferResponseMessage } from '#core/inference-message.js';
 import type { Candidate } from '#core/picker.js';
 import {
   beginOnReplica,
   candidatesOf,
-  deviceKey,
   finishOnReplica,
   reserveOf,
   type RoutingTable,
 } from '#core/routing-table.js';
 import { probe } from '#core/grid/standing.js';
-import type { Stage } from '#core/replica.js';
-import type { Tensor } from '#core/tensor.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { InferReply, InferTicket } from '#ports/inference-gateway.js';
 import { noSpan, type Span } from '#ports/tracing.js';
 import type { Delivery } from '#runtime/actor.js';
-import { classify } from './classification.js';
 import { Attempt } from './attempt.js';
 import type { AttemptDesk } from './attempt-desk.js';
-import { addReceipt } from './receipt-parameters.js';
+import { answerOf } from './infer-answer.js';
+import { isOn, noReplica } from './no-replica.js';
 import type { Router } from './router.js';
 import type { SequenceRoutes } from './sequence-routes.js';
 
@@ -367,7 +358,8 @@ export class InferenceCall extends Attempt implements InferTicket {
   #succeed(outcome: InferenceSuccess, attempt: Attempt): void {
     let answer: InferResponseMessage;
     try {
-      answer = this.#answerOf(outcome, attempt);
+      const { gateway, message, model, classes } = this.#parts;
+      answer = answerOf(outcome, { message, model, classes, receipts: gateway.receipts, host: hostOf(attempt) });
     } catch (error) {
       this.#fail(asIntarsiaError(error));
       return;
@@ -424,40 +416,6 @@ export class InferenceCall extends Attempt implements InferTicket {
     this.#released = true;
     this.#parts.gateway.end(this.#parts.bytes);
   }
-
-  #answerOf(outcome: InferenceSuccess, attempt: Attempt): InferResponseMessage {
-    const { gateway, message, model, classes } = this.#parts;
-    const outputs: InferTensor[] = [];
-    for (const tensor of outcome.outputs) {
-      const { name, datatype, shape, data } = classes === undefined ? tensor : this.#classified(tensor, classes);
-      outputs.push({ name, datatype, shape, parameters: noParameters, data });
-    }
-    let parameters = noParameters;
-    if (gateway.receipts) {
-      const receipt = new Map<string, InferParameter>();
-      addReceipt(receipt, outcome.receipt, hostOf(attempt));
-      parameters = receipt;
-    }
-    return {
-      modelName: model.name,
-      modelVersion: model.version,
-      id: message.id,
-      parameters,
-      outputs,
-      rawContents: message.rawContents,
-    };
-  }
-
-  #classified(tensor: Tensor, classes: ReadonlyMap<string, number>): Tensor {
-    const count = classes.get(tensor.name) ?? 0;
-    if (count === 0) return tensor;
-    const { model } = this.#parts;
-    return classify(tensor, {
-      count,
-      batches: model.config.maxBatchSize > 0,
-      labels: model.labels.get(tensor.name) ?? [],
-    });
-  }
 }
 
 /** An attempt beside the first one. */
@@ -482,34 +440,4 @@ function isBack(attempt: Attempt): boolean {
 /** The host that answered; empty outside of a grid. */
 function hostOf({ candidate }: Attempt): string {
   return candidate?.standing?.host.host ?? '';
-}
-
-/** Whether the stage runs on the device, written `device` or `host/device`. */
-function isOn(stage: Stage | undefined, device: string): boolean {
-  return stage !== undefined && (stage.device === device || deviceKey(stage.host, stage.device) === device);
-}
-
-function noReplica(model: ServedModel, candidates: readonly Candidate[], device: string): IntarsiaError {
-  const isServedThere =
-    model.devices.some((id) => id === device) || candidates.some(({ replica }) => isOn(replica.stages[0], device));
-  if (device !== '' && !isServedThere) {
-    return intarsiaError(
-      'INVALID_ARGUMENT',
-      `parameter 'intarsia_device' is '${device}'; model '${model.name}' is on ${listed([...model.devices, ...(model.elsewhere ?? [])])}`,
-      { device },
-    );
-  }
-  return candidates.length === 0
-    ? intarsiaError('UNAVAILABLE', `no device serves model '${model.name}' version ${model.version} now`)
-    : intarsiaError(
-        'DEVICE_UNAVAILABLE',
-        `none of the ${candidates.length} devices of model '${model.name}' can take a request now`,
-      );
-}
-
-const listedMax = 20;
-
-function listed(places: readonly string[]): string {
-  const shown = places.slice(0, listedMax).join(', ');
-  return places.length > listedMax ? `${shown} and ${places.length - listedMax} more` : shown;
 }

@@ -11,7 +11,7 @@ import {
   type ModelVersion,
 } from '../ids.js';
 import type { Candidate } from '../picker.js';
-import type { ReplicaLoad } from '../replica.js';
+import type { PeerStatus } from './host-load.js';
 import {
   newDeviceStanding,
   newHostStanding,
@@ -24,7 +24,7 @@ interface DeviceEntry {
   readonly host: HostId;
   readonly standing: Standing;
   ready: boolean;
-  readonly loads: Set<ReplicaLoad>;
+  readonly candidates: Set<Candidate>;
 }
 
 export interface WantedCandidate {
@@ -58,12 +58,13 @@ export class GridReplicas {
     if (known?.replica.stages[0]?.digest === digest) return known;
     const place = this.#deviceOf(host, device);
     const load = known?.load ?? { itemsInFlight: 0, msPerItem: 0, ready: place.ready };
-    place.loads.add(load);
     const candidate: Candidate = {
       replica: { id, model, version, stages: [{ digest, host, device }] },
       load,
       standing: newReplicaStanding(this.#hostOf(host), place.standing, speed),
     };
+    if (known !== undefined) place.candidates.delete(known);
+    place.candidates.add(candidate);
     ofModel.set(id, candidate);
     return candidate;
   }
@@ -85,6 +86,20 @@ export class GridReplicas {
     this.#goneHosts.add(host);
   }
 
+  /** Takes over what a host says of its load: other gateways send there too. */
+  learnPeer(host: HostId, { roundTripMs, load, learnedMs }: PeerStatus): void {
+    const standing = this.#hosts.get(host);
+    if (standing === undefined) return;
+    if (standing.linkMs === 0) standing.linkMs = roundTripMs;
+    for (const { device, backlogMs } of load?.devices ?? []) {
+      for (const { standing: replica } of this.#devices.get(`${host}/${device}`)?.candidates ?? []) {
+        if (replica === undefined || replica.queueAtMs >= learnedMs) continue;
+        replica.queueMs = backlogMs;
+        replica.queueAtMs = learnedMs;
+      }
+    }
+  }
+
   setReady(place: string, ready: boolean): void {
     const entry = this.#devices.get(place);
     if (entry === undefined) {
@@ -94,7 +109,7 @@ export class GridReplicas {
       return;
     }
     entry.ready = ready;
-    for (const load of entry.loads) load.ready = ready;
+    for (const { load } of entry.candidates) load.ready = ready;
   }
 
   /** Lets go of what was only kept for requests that have ended by now. */
@@ -109,8 +124,8 @@ export class GridReplicas {
       if (ids.size === 0) this.#lingering.delete(model);
     }
     if (this.#goneHosts.size === 0) return;
-    for (const [place, { host, loads }] of this.#devices) {
-      if (loads.size === 0 && this.#goneHosts.has(host)) this.#devices.delete(place);
+    for (const [place, { host, candidates }] of this.#devices) {
+      if (candidates.size === 0 && this.#goneHosts.has(host)) this.#devices.delete(place);
     }
     for (const host of this.#goneHosts) this.#hosts.delete(host);
     this.#goneHosts.clear();
@@ -124,7 +139,7 @@ export class GridReplicas {
 
   #forget(model: ModelName, id: string, candidate: Candidate): void {
     const [first] = candidate.replica.stages;
-    if (first !== undefined) this.#devices.get(`${first.host}/${first.device}`)?.loads.delete(candidate.load);
+    if (first !== undefined) this.#devices.get(`${first.host}/${first.device}`)?.candidates.delete(candidate);
     const ofModel = this.#models.get(model);
     ofModel?.delete(id);
     if (ofModel?.size === 0) this.#models.delete(model);
@@ -134,7 +149,7 @@ export class GridReplicas {
     const place = `${host}/${device}`;
     let entry = this.#devices.get(place);
     if (entry === undefined) {
-      entry = { host, standing: newDeviceStanding(), ready: true, loads: new Set() };
+      entry = { host, standing: newDeviceStanding(), ready: true, candidates: new Set() };
       this.#devices.set(place, entry);
     }
     return entry;

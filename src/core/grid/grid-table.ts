@@ -10,6 +10,7 @@ import type { DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
 import type { Candidate, Picker } from '../picker.js';
 import type { RoutingTable } from '../routing-table.js';
 import { emptyCatalog } from '../catalog.js';
+import type { PeerStatus } from './host-load.js';
 import { GridReplicas } from './grid-replicas.js';
 import { mergedEntry, versionParts, type PlacedReplica, type VersionParts } from './grid-versions.js';
 import { emptyView, type ActualReplica, type HostActual, type View, type ViewHost } from './records.js';
@@ -40,6 +41,7 @@ export class GridTable {
   readonly #options: GridTableOptions;
   readonly #replicas: GridReplicas;
   readonly #actuals = new Map<HostId, HostActual>();
+  readonly #peers = new Map<HostId, PeerStatus>();
   readonly #facts = new Map<string, ServedFacts>();
   readonly #models = new Map<ModelName, ModelSlot>();
   readonly #defaults = new Map<ModelName, ModelVersion>();
@@ -74,6 +76,22 @@ export class GridTable {
       if (view.hosts.has(host)) continue;
       this.#hostChanged(host);
       this.#replicas.forgetHost(host);
+    }
+  }
+
+  /** What this host knows of the others itself, from probes and their news. Hosts that are left out are not known. */
+  setPeers(peers: ReadonlyMap<HostId, PeerStatus>): void {
+    for (const [host, now] of peers) {
+      const before = this.#peers.get(host);
+      if (before === now || host === this.#options.host) continue;
+      this.#peers.set(host, now);
+      this.#replicas.learnPeer(host, now);
+      if (healthText(before) !== healthText(now)) this.#hostChanged(host);
+    }
+    for (const host of this.#peers.keys()) {
+      if (peers.has(host)) continue;
+      this.#peers.delete(host);
+      this.#hostChanged(host);
     }
   }
 
@@ -208,8 +226,10 @@ export class GridTable {
     const isOwn = host === this.#options.host;
     if (member === undefined && !isOwn) return undefined;
     // Peers that suspect this host are wrong about its own devices.
-    if (member?.state === 'suspected' && !isOwn) return 3;
+    const peer = isOwn ? undefined : this.#peers.get(host);
+    if ((member?.state === 'suspected' && !isOwn) || peer?.reachable === false) return 3;
     if (member?.state === 'draining') return 2;
+    if (peer !== undefined && (peer.degraded !== '' || isDegraded(peer, device))) return 1;
     return this.#actuals.get(host)?.degraded[device] === undefined ? 0 : 1;
   }
 
@@ -237,6 +257,20 @@ export class GridTable {
 
 function placeOf(host: HostId, device: DeviceId): string {
   return `${host}/${device}`;
+}
+
+function isDegraded({ load }: PeerStatus, device: DeviceId): boolean {
+  return load?.devices.some((each) => each.device === device && each.degraded !== '') === true;
+}
+
+/** What of a peer's status changes where requests go; its load is read at each pick. */
+function healthText(peer: PeerStatus | undefined): string {
+  if (peer === undefined) return '';
+  const { reachable, degraded, load } = peer;
+  const devices = load?.devices.flatMap((each) => (each.degraded === '' ? [] : [each.device])) ?? [];
+  return reachable && degraded === '' && devices.length === 0
+    ? ''
+    : `${reachable} ${degraded !== ''} ${devices.join()}`;
 }
 
 function differs(before: ViewHost | undefined, now: ViewHost): boolean {

@@ -1,0 +1,57 @@
+/** The answer to a client, made of what the device computed: outputs, classes where they were asked for, the receipt. */
+import type { ServedModel } from '#core/catalog.js';
+import type { InferenceSuccess } from '#core/inference.js';
+import {
+  noParameters,
+  type InferParameter,
+  type InferRequestMessage,
+  type InferResponseMessage,
+  type InferTensor,
+} from '#core/inference-message.js';
+import type { Tensor } from '#core/tensor.js';
+import { classify } from './classification.js';
+import { addReceipt } from './receipt-parameters.js';
+
+export interface AnswerParts {
+  readonly message: InferRequestMessage;
+  readonly model: ServedModel;
+  /** Classes wanted by output; undefined for none. */
+  readonly classes: ReadonlyMap<string, number> | undefined;
+  readonly receipts: boolean;
+  /** The host that computed; empty outside of a grid. */
+  readonly host: string;
+}
+
+/** @throws INVALID_ARGUMENT when an output cannot be classified. */
+export function answerOf(outcome: InferenceSuccess, parts: AnswerParts): InferResponseMessage {
+  const { message, model, classes } = parts;
+  const outputs: InferTensor[] = [];
+  for (const tensor of outcome.outputs) {
+    const { name, datatype, shape, data } = classes === undefined ? tensor : classified(tensor, model, classes);
+    outputs.push({ name, datatype, shape, parameters: noParameters, data });
+  }
+  let parameters = noParameters;
+  if (parts.receipts) {
+    const receipt = new Map<string, InferParameter>();
+    addReceipt(receipt, outcome.receipt, parts.host);
+    parameters = receipt;
+  }
+  return {
+    modelName: model.name,
+    modelVersion: model.version,
+    id: message.id,
+    parameters,
+    outputs,
+    rawContents: message.rawContents,
+  };
+}
+
+function classified(tensor: Tensor, model: ServedModel, classes: ReadonlyMap<string, number>): Tensor {
+  const count = classes.get(tensor.name) ?? 0;
+  if (count === 0) return tensor;
+  return classify(tensor, {
+    count,
+    batches: model.config.maxBatchSize > 0,
+    labels: model.labels.get(tensor.name) ?? [],
+  });
+}
