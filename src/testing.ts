@@ -10,6 +10,12 @@
 export { ManualCancellation } from '#runtime/cancellation.js';
 export { actorChannelNames } from '#runtime/diagnostic-events.js';
 export type { DeadLetterEvent, DeadLetterReason, LifecycleEvent, MessageEvent } from '#runtime/diagnostic-events.js';
+export { entranceOf } from '#runtime/entrance.js';
+export { PretendHost, PretendNetwork } from '#sim/pretend-network.js';
+export type { PretendNetworkOptions } from '#sim/pretend-network.js';
+export type { LinkTimes, NetworkCounts, PairFaults } from '#sim/pretend-packets.js';
+export { PretendStore } from '#sim/pretend-store.js';
+export type { PretendAbsence, PretendStoreFault, PretendStoreOptions } from '#sim/pretend-store.js';
 export { seededRandom } from '#sim/random.js';
 export { RecordingDiagnostics } from '#sim/recording-diagnostics.js';
 export { RecordingLog } from '#sim/recording-log.js';
