@@ -1,0 +1,53 @@
+/**
+ * Tells subscribers about views. A change after a calm goes out at once; those that follow close by are gathered, the
+ * longer the more hosts there are, since every view costs as much as it has hosts.
+ */
+import type { ReplyTo } from '#runtime/actor.js';
+import type { ViewNews } from './protocol.js';
+
+const subscribersMax = 256;
+/** Two views are at least so far apart for each host in them, ms, and at most `gapMsMax`. */
+const gapMsPerHost = 0.2;
+const gapMsMax = 250;
+
+export class ViewPublisher {
+  readonly #subscribers = new Set<ReplyTo<ViewNews>>();
+  #lastMs = -Infinity;
+  #isClaimed = false;
+
+  /** Tells it at once. Beyond 256 subscribers the oldest is dropped. */
+  add(subscriber: ReplyTo<ViewNews>, news: ViewNews): void {
+    if (this.#subscribers.size >= subscribersMax) {
+      for (const oldest of this.#subscribers) {
+        this.#subscribers.delete(oldest);
+        break;
+      }
+    }
+    this.#subscribers.add(subscriber);
+    subscriber.tell(news);
+  }
+
+  remove(subscriber: ReplyTo<ViewNews>): void {
+    this.#subscribers.delete(subscriber);
+  }
+
+  /** Milliseconds after which to publish; undefined when that is under way already. */
+  claim(hosts: number, nowMs: number): number | undefined {
+    if (this.#isClaimed) return undefined;
+    this.#isClaimed = true;
+    return Math.max(0, this.#lastMs + Math.min(gapMsMax, hosts * gapMsPerHost) - nowMs);
+  }
+
+  publish(news: ViewNews, nowMs: number): void {
+    this.#isClaimed = false;
+    this.#lastMs = nowMs;
+    for (const subscriber of this.#subscribers) {
+      if (subscriber.tell(news) === 'stopped') this.#subscribers.delete(subscriber);
+    }
+  }
+
+  /** A new incarnation of the actor begins: what the old one had under way is void. */
+  reset(): void {
+    this.#isClaimed = false;
+  }
+}
