@@ -24,6 +24,8 @@ import { ReverseWriter } from './reverse-writer.js';
 import { WireReader, wireType } from './wire.js';
 
 const noBytes = new Uint8Array(0);
+/** Tensors shorter than this are copied beside what stands before them: a piece of its own costs about as much. */
+const referenceBytesMin = 16 * 1024;
 /** An input with this parameter lies in shared memory and takes no entry in the raw list. */
 const sharedMemoryParameter = 'shared_memory_region';
 
@@ -368,12 +370,62 @@ export class EncodedMessage {
     }
   }
 
+  /**
+   * The message as pieces to be written in order. The first begins with `prefixBytes` bytes for the caller to write; long
+   * tensors are among them by reference, so that they are not copied at all.
+   */
+  pieces(prefixBytes: number, allocate: (bytes: number) => Uint8Array): Uint8Array[] {
+    if (this.byteLength < referenceBytesMin) {
+      const piece = allocate(prefixBytes + this.byteLength);
+      this.copy(piece, prefixBytes);
+      return [piece];
+    }
+    const pieces: Uint8Array[] = [];
+    let gathered: Uint8Array[] = [this.#head];
+    let gatheredBytes = prefixBytes + this.#head.byteLength;
+    let offset = prefixBytes;
+    const flush = (): void => {
+      if (gatheredBytes === 0) return;
+      const piece = allocate(gatheredBytes);
+      for (const part of gathered) {
+        piece.set(part, offset);
+        offset += part.byteLength;
+      }
+      pieces.push(piece);
+      gathered = [];
+      gatheredBytes = 0;
+      offset = 0;
+    };
+    for (const raw of this.#raws) {
+      const tag = rawHead(this.#rawTag, raw.byteLength);
+      gathered.push(tag);
+      gatheredBytes += tag.byteLength;
+      if (raw.byteLength < referenceBytesMin) {
+        gathered.push(raw);
+        gatheredBytes += raw.byteLength;
+        continue;
+      }
+      flush();
+      pieces.push(raw);
+    }
+    flush();
+    return pieces;
+  }
+
   /** The message in one piece. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(this.byteLength);
     this.copy(bytes, 0);
     return bytes;
   }
+}
+
+/** Tag and length that stand before a tensor's bytes. */
+function rawHead(tag: number, length: number): Uint8Array {
+  const bytes = [tag];
+  for (; length >= 0x80; length = Math.floor(length / 128)) bytes.push((length % 128) | 0x80);
+  bytes.push(length);
+  return Uint8Array.from(bytes);
 }
 
 function rawsBytes(raws: readonly Uint8Array[]): number {

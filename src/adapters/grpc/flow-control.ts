@@ -1,12 +1,13 @@
 /**
- * HTTP/2 of the gRPC port, where the library has no option for it: settings that the gRPC library has no option for (grpc-node#2669): receive windows and frame size, without which
- * large tensors crawl, and the bound on header bytes.
+ * HTTP/2 of the gRPC port, where the gRPC library has no option for it (grpc-node#2669): receive windows and frame size,
+ * without which large tensors crawl, the bounds on header bytes and connections, and calls that are served past it.
  *
- * The library keeps its HTTP/2 servers in a private field. It is read defensively: should a later version hide it
- * otherwise, the server works with the library's defaults and says so once.
+ * The library keeps its HTTP/2 servers in a private field; its version is pinned. Should another one hide them, the
+ * server refuses to start rather than serve without limits.
  */
 import type { Server } from '@grpc/grpc-js';
-import type { Http2Server, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
+import type { Http2Server, IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
+import { intarsiaError } from '#core/errors.js';
 import type { Log } from '#ports/log.js';
 
 export interface Http2Options {
@@ -17,7 +18,9 @@ export interface Http2Options {
   readonly connectionsMax: number;
   /** Milliseconds a new connection may take to speak HTTP/2. */
   readonly receiveMsMax: number;
-  /** Called with each new call, after the library has heard of it. */
+  /** Calls by their path that the library does not hear of. */
+  readonly serve: Readonly<Record<string, (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void>>;
+  /** Called with each new call, after whoever serves it has heard of it. */
   readonly onStream: (stream: ServerHttp2Stream, path: string) => void;
 }
 
@@ -26,13 +29,14 @@ export interface Http2Control {
   destroyConnections(): void;
 }
 
-/** Call once the server listens. */
+/** Call once the server listens. @throws INTERNAL when the library's servers are out of reach. */
 export function tuneHttp2(server: Server, options: Http2Options, log: Log): Http2Control {
   const sessions = new Set<ServerHttp2Session>();
   const servers = http2ServersOf(server);
   if (servers.length === 0) {
-    log.warn(
-      'HTTP/2 windows, header and connection limits keep the defaults of the gRPC library: its servers are out of reach',
+    throw intarsiaError(
+      'INTERNAL',
+      'the HTTP/2 servers of the gRPC library are out of reach: is its version the pinned one?',
     );
   }
   for (const http2Server of servers) {
@@ -52,7 +56,7 @@ export function tuneHttp2(server: Server, options: Http2Options, log: Log): Http
         sessions.delete(session);
       });
     });
-    http2Server.on('stream', (stream: ServerHttp2Stream, headers) => options.onStream(stream, headers[':path'] ?? ''));
+    serveBeside(http2Server, options);
     http2Server.on('error', (error: Error) => log.error('the gRPC port met an error', { error: error.message }));
   }
   return {
@@ -60,6 +64,21 @@ export function tuneHttp2(server: Server, options: Http2Options, log: Log): Http
       for (const session of sessions) session.destroy();
     },
   };
+}
+
+/** Sends each call to whoever serves its path; what is not gRPC is the library's to refuse. */
+function serveBeside(http2Server: Http2Server, { serve, onStream }: Http2Options): void {
+  const library = http2Server.listeners('stream');
+  http2Server.removeAllListeners('stream');
+  const served = new Map(Object.entries(serve));
+  http2Server.on('stream', (stream: ServerHttp2Stream, headers, ...rest: unknown[]) => {
+    const path = headers[':path'] ?? '';
+    const handle = headers['content-type']?.startsWith('application/grpc') === true ? served.get(path) : undefined;
+    if (handle === undefined)
+      for (const listener of library) Reflect.apply(listener, http2Server, [stream, headers, ...rest]);
+    else handle(stream, headers);
+    onStream(stream, path);
+  });
 }
 
 function http2ServersOf(server: Server): Http2Server[] {

@@ -3,7 +3,7 @@ import type { sendUnaryData, ServerUnaryCall, ServerWritableStream } from '@grpc
 import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import { HealthCheckRequest, HealthCheckResponse, HealthCheckResponse_ServingStatus as Status } from '#gen/health.js';
 import type { Caller } from '#ports/inference-gateway.js';
-import { headerOf, type GrpcContext } from './infer-handlers.js';
+import { headerOf, type GrpcContext } from './context.js';
 import { decoded } from './methods.js';
 import { statusOf, streamErrorOf } from './status.js';
 

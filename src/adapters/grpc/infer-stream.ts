@@ -6,8 +6,7 @@
  * stays open; a client that sends `triton_grpc_error: true` gets a status instead, as does one that asked for MLServer's
  * shape (`intarsia-stream-dialect: mlserver`), which has no place for an error.
  */
-import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { asIntarsiaError, type IntarsiaError } from '#core/errors.js';
+import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
 import type { InferParameter, InferRequestMessage, InferResponseMessage } from '#core/inference-message.js';
 import {
   decodeInferRequest,
@@ -17,76 +16,85 @@ import {
   type EncodedMessage,
 } from '#core/inference-wire.js';
 import type { Caller, InferReply, InferTicket } from '#ports/inference-gateway.js';
-import { headerOf, inferCallOf, plainBytes, type GrpcContext } from './infer-handlers.js';
-import { streamErrorOf } from './status.js';
+import type { GrpcContext } from './context.js';
+import type { InferCall, InferCallHandler } from './infer-call.js';
+import { callerOf, circumstancesOf } from './infer-handlers.js';
 
 export interface StreamOptions {
   /** Requests of one stream in flight; beyond it the stream is not read. */
   readonly requestsMax: number;
 }
 
-type InferStream = ServerDuplexStream<Buffer, EncodedMessage>;
+/** Longest timer, ms; a client that gives the stream longer gives it for ever. */
+const timerMsMax = 2 ** 31 - 1;
 
-export function handleStreamInfer(context: GrpcContext, options: StreamOptions, call: InferStream): void {
+export function handleStreamInfer(context: GrpcContext, options: StreamOptions, call: InferCall): void {
   try {
-    const caller = context.access.authorize('inference', 'grpc', (name) => headerOf(call.metadata, name));
-    new InferStreamHandler(context, options, call, caller).start();
+    call.listen(new InferStreamHandler(context, options, call));
   } catch (error) {
-    call.emit('error', streamErrorOf(asIntarsiaError(error)));
+    call.fail(asIntarsiaError(error));
   }
 }
 
-class InferStreamHandler {
+class InferStreamHandler implements InferCallHandler {
   readonly #context: GrpcContext;
   readonly #requestsMax: number;
-  readonly #call: InferStream;
+  readonly #call: InferCall;
   readonly #caller: Caller;
+  readonly #deadlineMs: number;
+  readonly #deadline: NodeJS.Timeout | undefined;
   readonly #bare: boolean;
   readonly #errorsAsStatus: boolean;
   readonly #tickets = new Set<StreamReply>();
   #mustDrain = false;
   #readAll = false;
-  #ended = false;
 
-  constructor(context: GrpcContext, options: StreamOptions, call: InferStream, caller: Caller) {
+  /** @throws UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT. */
+  constructor(context: GrpcContext, options: StreamOptions, call: InferCall) {
     this.#context = context;
     this.#requestsMax = options.requestsMax;
     this.#call = call;
-    this.#caller = caller;
-    this.#bare = headerOf(call.metadata, 'intarsia-stream-dialect') === 'mlserver';
-    this.#errorsAsStatus = this.#bare || headerOf(call.metadata, 'triton_grpc_error') === 'true';
+    this.#caller = callerOf(context, call);
+    this.#bare = call.header('intarsia-stream-dialect') === 'mlserver';
+    this.#errorsAsStatus = this.#bare || call.header('triton_grpc_error') === 'true';
+    const timeoutMs = call.timeoutMs();
+    this.#deadlineMs = context.gateway.nowMs() + timeoutMs;
+    if (timeoutMs <= timerMsMax) {
+      this.#deadline = setTimeout(() => this.#endWith(deadlinePassed(timeoutMs)), timeoutMs);
+    }
   }
 
-  start(): void {
-    const call = this.#call;
-    call.on('data', (bytes: Buffer) => this.#onRequest(bytes));
-    call.on('end', () => {
-      this.#readAll = true;
-      this.#endWhenDone();
-    });
-    call.on('drain', () => {
-      this.#mustDrain = false;
-      this.#readOrWait();
-    });
-    call.on('cancelled', () => this.#abandon());
-    call.on('error', () => this.#abandon());
-  }
-
-  #onRequest(bytes: Buffer): void {
-    if (this.#ended) return;
+  message(bytes: Uint8Array): void {
     const reply = new StreamReply(this);
     this.#tickets.add(reply);
     let message: InferRequestMessage;
     try {
-      message = decodeInferRequest(plainBytes(bytes));
+      message = decodeInferRequest(bytes);
     } catch (error) {
       reply.fail(asIntarsiaError(error));
       return;
     }
     reply.id = message.id;
-    const inferCall = inferCallOf(this.#context, this.#caller, this.#call, bytes.byteLength);
-    reply.ticket = this.#context.gateway.infer(message, inferCall, reply);
+    const circumstances = circumstancesOf(this.#caller, this.#call, this.#deadlineMs, bytes.byteLength);
+    reply.ticket = this.#context.gateway.infer(message, circumstances, reply);
     this.#readOrWait();
+  }
+
+  end(): void {
+    this.#readAll = true;
+    this.#endWhenDone();
+  }
+
+  drain(): void {
+    this.#mustDrain = false;
+    this.#readOrWait();
+  }
+
+  /** The client is gone, or the call is over: nobody waits for what is in flight. */
+  lost(): void {
+    clearTimeout(this.#deadline);
+    for (const reply of [...this.#tickets]) reply.ticket?.cancel();
+    this.#tickets.clear();
   }
 
   succeed(reply: StreamReply, answer: InferResponseMessage): void {
@@ -98,11 +106,10 @@ class InferStreamHandler {
   }
 
   fail(reply: StreamReply, error: IntarsiaError): void {
-    if (this.#ended) this.#tickets.delete(reply);
+    if (this.#call.isOver) this.#tickets.delete(reply);
     else if (this.#errorsAsStatus) {
       this.#tickets.delete(reply);
-      this.#ended = true;
-      this.#call.emit('error', streamErrorOf(error));
+      this.#endWith(error);
     } else {
       this.#write(encodeStreamInferError(error.message, reply.id, error.code));
       this.#forget(reply);
@@ -110,7 +117,7 @@ class InferStreamHandler {
   }
 
   #write(message: EncodedMessage): void {
-    if (!this.#ended && !this.#call.write(message)) this.#mustDrain = true;
+    if (!this.#call.send(message)) this.#mustDrain = true;
   }
 
   #forget(reply: StreamReply): void {
@@ -120,25 +127,19 @@ class InferStreamHandler {
   }
 
   #readOrWait(): void {
-    if (this.#ended || this.#readAll) return;
-    const wait = this.#mustDrain || this.#tickets.size >= this.#requestsMax;
-    if (wait !== this.#call.isPaused()) {
-      if (wait) this.#call.pause();
-      else this.#call.resume();
-    }
+    if (this.#mustDrain || this.#tickets.size >= this.#requestsMax) this.#call.pause();
+    else this.#call.resume();
   }
 
   #endWhenDone(): void {
-    if (!this.#readAll || this.#ended || this.#tickets.size > 0) return;
-    this.#ended = true;
-    this.#call.end();
+    if (!this.#readAll || this.#tickets.size > 0) return;
+    clearTimeout(this.#deadline);
+    this.#call.finish();
   }
 
-  /** The client is gone: nobody waits for what is in flight. */
-  #abandon(): void {
-    this.#ended = true;
-    for (const reply of [...this.#tickets]) reply.ticket?.cancel();
-    this.#tickets.clear();
+  #endWith(error: IntarsiaError): void {
+    this.#call.fail(error);
+    this.lost();
   }
 }
 
@@ -162,4 +163,8 @@ class StreamReply implements InferReply {
   fail(error: IntarsiaError): void {
     this.#stream.fail(this, error);
   }
+}
+
+function deadlinePassed(timeoutMs: number): IntarsiaError {
+  return intarsiaError('DEADLINE_EXCEEDED', `the deadline of the stream passed after ${Math.round(timeoutMs)} ms`);
 }

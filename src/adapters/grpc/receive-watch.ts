@@ -9,7 +9,7 @@
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import { intarsiaError, type IntarsiaError } from '#core/errors.js';
 import { formatBytes } from '#core/units.js';
-import { statusOf } from './status.js';
+import { trailersOf } from './status.js';
 
 export interface ReceiveLimits {
   readonly messageBytesMax: number;
@@ -183,17 +183,8 @@ function refuse(stream: ServerHttp2Stream, error: IntarsiaError): void {
     stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
     return;
   }
-  const { code, details, metadata } = statusOf(error);
-  const trailers: Record<string, string> = {};
-  for (const [name, value] of Object.entries(metadata?.getMap() ?? {})) trailers[name] = String(value);
   stream.respond(
-    {
-      ...trailers,
-      ':status': 200,
-      'content-type': 'application/grpc+proto',
-      'grpc-status': String(code),
-      'grpc-message': encodeURI(details ?? ''),
-    },
+    { ':status': 200, 'content-type': 'application/grpc+proto', ...trailersOf(error) },
     { endStream: true },
   );
   stream.close(constants.NGHTTP2_NO_ERROR);

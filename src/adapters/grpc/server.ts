@@ -1,6 +1,8 @@
 /**
  * The gRPC port: the inference service, MLServer's model control, health and reflection, bound to handlers that know
  * nothing of gRPC. It owns sockets, limits, TLS and the translation of errors; what requests mean is src/server's.
+ *
+ * The gRPC library serves everything but the two methods that carry the load (infer-call.ts).
  */
 import { readFileSync } from 'node:fs';
 import {
@@ -8,18 +10,18 @@ import {
   ServerCredentials,
   setLogger,
   type sendUnaryData,
-  type ServerDuplexStream,
   type ServerOptions,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
 } from '@grpc/grpc-js';
 import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
-import type { EncodedMessage } from '#core/inference-wire.js';
 import type { Log } from '#ports/log.js';
+import { headerOf, monotonicDeadline, type GrpcContext } from './context.js';
 import { tuneHttp2, type Http2Control } from './flow-control.js';
 import { handleHealthCheck, handleHealthWatch, healthCheckPath, healthWatchPath, type GrpcHealth } from './health.js';
-import { handleInfer, headerOf, monotonicDeadline, type GrpcContext } from './infer-handlers.js';
+import { InferCall } from './infer-call.js';
+import { handleInfer } from './infer-handlers.js';
 import { handleStreamInfer } from './infer-stream.js';
 import { inferPath, streamInferPath, unaryMethods, type GrpcServices, type UnaryMethod } from './methods.js';
 import { ReceiveWatch } from './receive-watch.js';
@@ -91,6 +93,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
     receiveMsMax,
     admits: (bytes) => options.gateway.admits(bytes),
   });
+  const streamOptions = { requestsMax: options.requestsPerStreamMax ?? requestsPerStreamMaxDefault };
   const http2 = tuneHttp2(
     server,
     {
@@ -100,6 +103,11 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
       connectionsMax: options.connectionsMax,
       receiveMsMax,
       onStream: (stream, path) => incoming.watch(stream, !streamingPaths.has(path)),
+      serve: {
+        [inferPath]: (stream, headers) => handleInfer(options, new InferCall(stream, headers, options.messageBytesMax)),
+        [streamInferPath]: (stream, headers) =>
+          handleStreamInfer(options, streamOptions, new InferCall(stream, headers, options.messageBytesMax)),
+      },
     },
     options.log,
   );
@@ -119,39 +127,30 @@ function libraryLog(log: Log): Partial<Console> {
 }
 
 const passBuffer = (bytes: Buffer): Buffer => bytes;
-/** See infer-handlers.ts: the library measures and copies what this returns, and does nothing else with it. */
-const passEncoded = (message: EncodedMessage): Buffer => message as unknown as Buffer;
 
-/** All methods in one definition: the library tells them apart by path. */
+/** All methods that the library serves in one definition: it tells them apart by path. */
 function definition(): ServiceDefinition {
-  const shape = (path: string, streams: { readonly request?: true; readonly response?: true }) => ({
+  const shape = (path: string, responseStream: boolean) => ({
     path,
-    requestStream: streams.request === true,
-    responseStream: streams.response === true,
+    requestStream: false,
+    responseStream,
     requestSerialize: passBuffer,
     requestDeserialize: passBuffer,
-    responseSerialize: path === inferPath || path === streamInferPath ? passEncoded : passBuffer,
+    responseSerialize: passBuffer,
     responseDeserialize: passBuffer,
   });
   return Object.fromEntries([
-    ...unaryMethods.map(({ path }) => [path, shape(path, {})]),
-    [inferPath, shape(inferPath, {})],
-    [streamInferPath, shape(streamInferPath, { request: true, response: true })],
-    [healthCheckPath, shape(healthCheckPath, {})],
-    [healthWatchPath, shape(healthWatchPath, { response: true })],
+    ...unaryMethods.map(({ path }) => [path, shape(path, false)]),
+    [healthCheckPath, shape(healthCheckPath, false)],
+    [healthWatchPath, shape(healthWatchPath, true)],
   ]) as ServiceDefinition;
 }
 
 type UnaryHandler = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void;
 
 function implementation(options: GrpcServerOptions) {
-  const streamOptions = { requestsMax: options.requestsPerStreamMax ?? requestsPerStreamMaxDefault };
   return {
     ...Object.fromEntries(unaryMethods.map((method) => [method.path, unaryHandler(method, options)])),
-    [inferPath]: (call: ServerUnaryCall<Buffer, EncodedMessage>, callback: sendUnaryData<EncodedMessage>) =>
-      handleInfer(options, call, callback),
-    [streamInferPath]: (call: ServerDuplexStream<Buffer, EncodedMessage>) =>
-      handleStreamInfer(options, streamOptions, call),
     [healthCheckPath]: (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) =>
       handleHealthCheck(options, options.health, call, callback),
     [healthWatchPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleHealthWatch(options, options.health, call),

@@ -22,6 +22,17 @@ export function statusOf(error: IntarsiaError): Partial<StatusObject> {
   };
 }
 
+/** The same as the trailers of an HTTP/2 stream. */
+export function trailersOf(error: IntarsiaError): Record<string, string> {
+  const { code, details, metadata } = statusOf(error);
+  const trailers: Record<string, string> = {
+    'grpc-status': String(code),
+    'grpc-message': encodeURI(details ?? ''),
+  };
+  for (const [name, value] of Object.entries(metadata?.getMap() ?? {})) trailers[name] = String(value);
+  return trailers;
+}
+
 /** What ends a stream with a status. */
 export function streamErrorOf(error: IntarsiaError): ServiceError {
   return Object.assign(new Error(wellFormed(error.message)), statusOf(error)) as ServiceError;
