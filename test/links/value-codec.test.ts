@@ -42,7 +42,7 @@ const value: fc.Arbitrary<unknown> = fc.letrec((tie) => ({
     fc.array(fc.tuple(tie('leaf'), tie('node')), { maxLength: 4 }).map((entries) => new Map(entries)),
     fc.array(tie('leaf'), { maxLength: 4 }).map((items) => new Set(items)),
   ),
-}))['node'] as fc.Arbitrary<unknown>;
+}))['node'];
 
 /** Prototypes of dictionaries differ (fast-check makes some without one); what matters is the content. */
 function plain(given: unknown): unknown {
