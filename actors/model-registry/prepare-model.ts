@@ -55,7 +55,8 @@ export async function prepareModel(
   const folder = await options.files.open(name, overrides.files.size > 0 ? overrides.files : undefined);
   try {
     const draft = readDraft(folder, overrides);
-    const selected = selectVersions(draft?.versionPolicy ?? defaultVersionPolicy, folder.versions);
+    const policy = draft?.versionPolicy ?? defaultVersionPolicy;
+    const selected = folder.servedVersions ?? selectVersions(policy, folder.versions);
     const versions: PreparationOutcome[] = [];
     for (const version of selected) {
       try {

@@ -52,6 +52,8 @@ export interface ModelArtifact {
 export interface ModelFolder {
   /** Ascending. */
   readonly versions: readonly ModelVersion[];
+  /** Versions to serve, whatever the configuration's version policy says; absent: the policy decides. */
+  readonly servedVersions?: readonly ModelVersion[];
   /** Content of config.pbtxt; undefined when there is none. */
   readonly configText: string | undefined;
   /** Reads, hashes and keeps the model file of a version. */

@@ -86,6 +86,11 @@ export class ArtifactCache {
     return path;
   }
 
+  /** Forgets that a content's hash was found right. */
+  distrust(sha256: string): void {
+    this.#verified.delete(sha256);
+  }
+
   /** Path of a file that is here with the right size; its hash is whoever reads it to check. */
   async peek(wanted: WantedFile): Promise<string | undefined> {
     const path = this.#blobPath(wanted.sha256);

@@ -113,6 +113,11 @@ export class CachedArtifacts implements ArtifactSource, ArtifactShelf {
     return [...this.#trees.values()];
   }
 
+  /** Makes a content's hash be checked again when it is wanted next: somebody found it damaged. */
+  distrust(sha256: string): void {
+    this.#options.cache.distrust(sha256);
+  }
+
   async holds(sha256: string): Promise<boolean> {
     const file = await this.#openHeld(sha256);
     await file?.close();
