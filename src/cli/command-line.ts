@@ -10,6 +10,7 @@ import { addModelsCommand } from './commands/models.js';
 import { addServeCommand } from './commands/serve.js';
 import { addStartCommand } from './commands/start.js';
 import { addStatusCommand } from './commands/status.js';
+import { addVerifyCommand } from './commands/verify.js';
 import { addVersionCommand } from './commands/version.js';
 import { exitCodes } from './failure-line.js';
 import type { Program } from './program.js';
@@ -66,6 +67,7 @@ export function buildCommands(context: CommandContext): Command {
   addModelsCommand(root, context);
   addInferCommand(root, context);
   addBenchCommand(root, context);
+  addVerifyCommand(root, context);
   addStatusCommand(root, context);
   addCompletionCommand(root, context);
   addVersionCommand(root, context);

@@ -8,6 +8,7 @@ import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
+import type { SplitReport, SplitRequest } from './split-report.js';
 
 export interface Program {
   /** Version of the product, such as `0.1.0`, and of what it stands on, by name. */
@@ -22,6 +23,11 @@ export interface Program {
   startHost(options: HostOptions): Promise<RunningHost>;
   /** Looks at the machine without starting anything. */
   discoverDevices(options: DiscoveryOptions): Promise<DiscoveryReport>;
+  /**
+   * Cuts a model in pieces, runs them and compares. `progress` is told the share done.
+   * @throws MODEL_INVALID, NOT_FOUND, DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole model does not run).
+   */
+  verifySplit(request: SplitRequest, progress: (share: number, words: string) => void): Promise<SplitReport>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */

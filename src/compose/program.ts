@@ -36,6 +36,13 @@ export function createProgram(): Program {
       const profiles = await readProfiles(profilesPath);
       return discoverDevices({ reader: thisMachine(), profiles, memoryShare, cpuThreads, probe: probeDevice });
     },
+    verifySplit: async (request, progress) => {
+      const [{ verifySplit }, { startProcessExecutor }] = await Promise.all([
+        import('./split/verify-split.js'),
+        import('#adapters/process/process-executor.js'),
+      ]);
+      return verifySplit(request, (provider) => startProcessExecutor({ provider, lanes: 1 }), progress);
+    },
     connect,
     openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
     cpuUs: () => {

@@ -6,6 +6,7 @@ import type { DiscoveryReport } from '#core/device-discovery.js';
 import { runCommandLine } from '#cli/command-line.js';
 import type { Program, RunningHost, SelfCheck } from '#cli/program.js';
 import { connect } from '#client/index.js';
+import { intarsiaError } from '#core/errors.js';
 import type { HostOptions } from '#config.js';
 import { NodeClock } from '#adapters/node/clock.js';
 import { openGrpcLoad } from '#adapters/grpc/load-channel.js';
@@ -95,6 +96,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
       return Promise.resolve(running);
     },
     discoverDevices: () => Promise.resolve(discovery),
+    verifySplit: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     connect,
     openLoadTransport: (target) =>
       Promise.resolve(target.protocol.startsWith('grpc') ? openGrpcLoad(target) : openRestLoad(target)),

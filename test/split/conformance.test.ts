@@ -54,7 +54,6 @@ describe.skipIf(missing !== '')(`ONNX's tests in pieces${missing}`, () => {
           }
         }
       }
-      console.log(tally);
       expect(wrong).toEqual([]);
       expect(tally.bitExact + tally.half + tally.impossible).toBe(tally.cuts);
       expect(tally.cuts).toBeGreaterThan(300);

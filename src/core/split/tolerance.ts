@@ -9,7 +9,7 @@ import { onnxDataType } from '../onnx/data-type.js';
 import { readTensorProto } from '../onnx/tensor-proto.js';
 import type { ValueTypes } from './boundary-type.js';
 import type { Tolerance } from './equivalence.js';
-import type { SplitGraph } from './graph.js';
+import type { SplitGraph, SplitNode } from './graph.js';
 
 const relativeFloat = 1e-3;
 const relativeHalf = 1e-2;
@@ -57,7 +57,11 @@ export function quantizationSteps(graph: SplitGraph): ReadonlyMap<string, number
   return steps;
 }
 
-/** The largest scale among the nearest DequantizeLinear nodes behind a value; 0 when there is none. */
+/**
+ * The largest scale among the nearest DequantizeLinear nodes behind a value, with the scale behind those where only
+ * operators that never enlarge a difference lie between: one step of the scores before a Softmax moves its result by
+ * several of the finer steps that the result is rounded to. 0 when there is none.
+ */
 function scaleBehind(graph: SplitGraph, output: string): number {
   const seen = new Set<number>();
   const queue = [output];
@@ -67,11 +71,29 @@ function scaleBehind(graph: SplitGraph, output: string): number {
     const node = graph.nodes[producer ?? -1];
     if (producer === undefined || node === undefined || seen.has(producer)) continue;
     seen.add(producer);
-    if (node.operator.endsWith('DequantizeLinear'))
-      largest = Math.max(largest, scaleOf(graph, node.view.inputs[1] ?? ''));
-    else queue.push(...node.uses);
+    if (!node.operator.endsWith('DequantizeLinear')) queue.push(...node.uses);
+    else largest = Math.max(largest, scaleOf(graph, node.view.inputs[1] ?? '') + scaleBefore(graph, node));
   }
   return largest;
+}
+
+const contractions: ReadonlySet<string> = new Set(
+  'Clip Flatten Identity MaxPool QuantizeLinear Relu Reshape Sigmoid Softmax Squeeze Tanh Transpose Unsqueeze'.split(
+    ' ',
+  ),
+);
+
+/** The scale of the DequantizeLinear from which contractions lead to this one; 0 when none does. */
+function scaleBefore(graph: SplitGraph, node: SplitNode): number {
+  let name = node.view.inputs[0] ?? '';
+  for (let steps = 0; steps < lookBackMax; steps += 1) {
+    const before = graph.nodes[graph.producers.get(name) ?? -1];
+    if (before === undefined) return 0;
+    if (before.operator.endsWith('DequantizeLinear')) return scaleOf(graph, before.view.inputs[1] ?? '');
+    if (!contractions.has(before.operator)) return 0;
+    name = before.view.inputs[0] ?? '';
+  }
+  return 0;
 }
 
 function scaleOf(graph: SplitGraph, name: string): number {

@@ -1,0 +1,408 @@
+/**
+ * The equivalence check behind `intarsia verify`: a model is cut in many ways, the shards run on the named providers, and
+ * every answer is compared with the reference, the whole model on the CPU without optimisation.
+ */
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { SplitReport, SplitRequest } from '#cli/split-report.js';
+import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
+import { artifactDigest, sessionId, type SessionId } from '#core/ids.js';
+import { checkExternalRanges, modelFacts } from '#core/onnx/model-facts.js';
+import { readModel } from '#core/onnx/model-reader.js';
+import { modelBytesMax } from '#core/onnx/writer.js';
+import type { ExecutionProvider, OptimizationLevel } from '#core/provider.js';
+import type { ValueTypes } from '#core/split/boundary-type.js';
+import { chooseCuts } from '#core/split/cut-choices.js';
+import { Cutter } from '#core/split/cut.js';
+import { compareOutputs, worstOf, type Comparison, type Tolerance } from '#core/split/equivalence.js';
+import { readSplitGraph } from '#core/split/graph.js';
+import { drawingOperators } from '#core/split/node-kinds.js';
+import { comparedNumbers, sampleAttempts, sampleInputs } from '#core/split/sample-inputs.js';
+import { toleranceOf } from '#core/split/tolerance.js';
+import type { Tensor, TensorSpec } from '#core/tensor.js';
+import type { Executor, LoadedSession, LoadRequest } from '#ports/executor.js';
+import { bringSideFiles, writeModelFile } from './shard-files.js';
+import { runInput, ShardChain, type Stage } from './shard-runner.js';
+import { readVectorSets, type VectorSet } from './test-vectors.js';
+import { findValueTypes } from './value-types.js';
+
+export type StartExecutor = (provider: ExecutionProvider) => Promise<Executor>;
+
+/** Problems and notes kept in a report; the counts are complete. */
+const listedMax = 200;
+/** One thread: the same order of additions in a shard as in the whole model. */
+const threads = 1;
+const closeGraceMs = 5_000;
+
+/**
+ * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (options), DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole model does
+ * not run on the CPU).
+ */
+export async function verifySplit(
+  request: SplitRequest,
+  startExecutor: StartExecutor,
+  progress: (share: number, words: string) => void = () => {},
+): Promise<SplitReport> {
+  const path = resolve(request.model);
+  const cutter = await readCutter(path);
+  const folder = await mkdtemp(join(tmpdir(), 'intarsia-verify-'));
+  const executors = new Map<ExecutionProvider, Executor>();
+  try {
+    for (const provider of new Set<ExecutionProvider>(['cpu', ...request.devices])) {
+      progress(0, `starting ${provider}`);
+      executors.set(provider, await startExecutor(provider));
+    }
+    const check = new Check(request, { path, folder, cutter, executors, progress });
+    return await check.run();
+  } finally {
+    for (const executor of executors.values()) await executor.close({ graceMs: closeGraceMs });
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Reads, judges and sorts a model file. @throws NOT_FOUND, MODEL_INVALID. */
+export async function readCutter(path: string): Promise<Cutter> {
+  let bytes: Uint8Array;
+  try {
+    const { size } = await stat(path);
+    if (size > modelBytesMax) {
+      throw intarsiaError('MODEL_INVALID', `${path} has ${size} bytes; an ONNX file holds at most ${modelBytesMax}`);
+    }
+    bytes = await readFile(path);
+  } catch (error) {
+    if (error instanceof IntarsiaError) throw error;
+    throw intarsiaError('NOT_FOUND', `model ${path} cannot be read: ${messageOf(error)}`, {}, error);
+  }
+  const model = readModel(bytes);
+  const facts = modelFacts(model);
+  const sizes = new Map<string, number>();
+  for (const { location } of facts.externalTensors) {
+    if (sizes.has(location)) continue;
+    const found = await stat(join(dirname(path), location)).catch(() => undefined);
+    if (found?.isFile() === true) sizes.set(location, found.size);
+  }
+  checkExternalRanges(facts, sizes);
+  return new Cutter(readSplitGraph(model));
+}
+
+interface CheckParts {
+  readonly path: string;
+  readonly folder: string;
+  readonly cutter: Cutter;
+  readonly executors: ReadonlyMap<ExecutionProvider, Executor>;
+  readonly progress: (share: number, words: string) => void;
+}
+
+interface Reference {
+  readonly vectors: readonly VectorSet[];
+  readonly expected: readonly (readonly Tensor[])[];
+  /** Outputs that came out otherwise the second time. */
+  readonly unstable: string;
+  readonly optimization: OptimizationLevel;
+}
+
+class Check {
+  readonly #request: SplitRequest;
+  readonly #parts: CheckParts;
+  readonly #notes: string[] = [];
+  readonly #impossible: { cut: readonly number[]; reason: string }[] = [];
+  readonly #problems: { cut: readonly number[]; problem: string }[] = [];
+  #bitExact = 0;
+  #close = 0;
+  #wrong = 0;
+  #worst: Comparison = worstOf([]);
+
+  constructor(request: SplitRequest, parts: CheckParts) {
+    this.#request = request;
+    this.#parts = parts;
+  }
+
+  async run(): Promise<SplitReport> {
+    const { cutter, folder, path, progress } = this.#parts;
+    const { graph } = cutter;
+    const { stages, optimization } = this.#request;
+    const facts = modelFacts(graph.model);
+    await bringSideFiles(
+      facts.externalTensors.map(({ location }) => location),
+      { from: dirname(path), to: folder },
+    );
+    progress(0.01, 'reference');
+    const reference = await this.#reference();
+    const exact = reference.optimization === 'disabled' && optimization === 'disabled';
+    if (reference.unstable !== '') {
+      return this.#report(
+        'not-repeatable',
+        reference,
+        `${reference.unstable}; ${explainDrawing(drawingOperators(graph))}`,
+      );
+    }
+    if (graph.nodes.length < stages) {
+      return this.#report(
+        'no-legal-cut',
+        reference,
+        `the graph has ${graph.nodes.length} nodes that its outputs depend on, ${stages} stages need at least ${stages}`,
+      );
+    }
+    progress(0.03, 'types of values');
+    const types = await findValueTypes(graph, async (encoded) => {
+      const session = sessionId('types');
+      const written = await writeModelFile(join(folder, 'types.onnx'), encoded);
+      const { outputs } = await this.#load(session, written, reference.optimization);
+      await this.#cpu.unload(session);
+      return outputs;
+    });
+    const tolerance = toleranceOf(graph, types, {
+      isUnoptimized: optimization === 'disabled',
+      isReferenceEngine: this.#request.devices.every((device) => device === 'cpu'),
+    });
+    if (!exact && optimization === 'disabled') {
+      this.#notes.push(
+        `the whole model loads at level ${reference.optimization} only; its shards run at that level too`,
+      );
+    }
+    const level = optimization === 'disabled' ? reference.optimization : optimization;
+    const cuts = this.#choose(types);
+    for (const [index, cut] of cuts.entries()) {
+      progress(0.05 + (0.95 * index) / cuts.length, `cut ${index + 1} of ${cuts.length}`);
+      await this.#try(cut, { types, tolerance, reference, level });
+    }
+    const tried = this.#bitExact + this.#close + this.#wrong;
+    if (tried === 0) {
+      const [first] = this.#impossible;
+      return this.#report(
+        'no-legal-cut',
+        reference,
+        `none of ${this.#impossible.length} cuts into ${stages} stages is possible; the first: ${first?.reason ?? 'there is none'}`,
+        tolerance,
+      );
+    }
+    return this.#report(
+      this.#wrong === 0 ? 'equal' : 'different',
+      reference,
+      this.#problems[0]?.problem ?? '',
+      tolerance,
+    );
+  }
+
+  /** All cuts; or so many of those that are legal one by one, with the others named. */
+  #choose(types: ValueTypes): readonly (readonly number[])[] {
+    const { cutter } = this.#parts;
+    const { stages, cuts, seed } = this.#request;
+    const { length: nodes } = cutter.graph.nodes;
+    if (stages === 1) return [[]];
+    if (cuts === 'all') return chooseCuts({ nodes, stages, cuts, seed });
+    const legal: number[] = [];
+    for (let position = 1; position < nodes; position += 1) {
+      const [problem] = cutter.problems(cutter.cut([position]), types);
+      if (problem === undefined) legal.push(position);
+      else this.#impossible.push({ cut: [position], reason: problem });
+    }
+    const chosen = chooseCuts({ nodes: legal.length + 1, stages, cuts, seed });
+    return chosen.map((cut) => cut.map((at) => legal[at - 1] as number));
+  }
+
+  async #try(
+    cut: readonly number[],
+    {
+      types,
+      tolerance,
+      reference,
+      level,
+    }: {
+      readonly types: ValueTypes;
+      readonly tolerance: Tolerance;
+      readonly reference: Reference;
+      readonly level: OptimizationLevel;
+    },
+  ): Promise<void> {
+    const { cutter, folder, executors } = this.#parts;
+    const { devices } = this.#request;
+    const plan = cutter.cut(cut);
+    const [problem] = cutter.problems(plan, types);
+    if (problem !== undefined) {
+      this.#impossible.push({ cut, reason: problem });
+      return;
+    }
+    const stages = plan.shards.map(({ index }): Stage => {
+      const device = devices[index % devices.length] ?? 'cpu';
+      return { device, executor: executors.get(device) as Executor };
+    });
+    let chain: ShardChain;
+    try {
+      chain = await ShardChain.load({ plan, types, stages, optimization: level, folder, name: 'cut', threads });
+    } catch (error) {
+      // The CPU took the whole model, so it must take each part; another device may lack an operator or a type.
+      const device = error instanceof IntarsiaError ? error.details['device'] : undefined;
+      if (device !== undefined && device !== 'cpu') this.#impossible.push({ cut, reason: messageOf(error) });
+      else this.#count(cut, failed(messageOf(error)));
+      return;
+    }
+    try {
+      for (const note of chain.notes) this.#note(`cut [${cut.join(',')}]: ${note}`);
+      const comparisons: Comparison[] = [];
+      for (const [index, { inputs }] of reference.vectors.entries()) {
+        comparisons.push(compareOutputs(await chain.run(inputs), reference.expected[index] ?? [], tolerance));
+      }
+      this.#count(cut, worstOf(comparisons));
+    } catch (error) {
+      this.#count(cut, failed(messageOf(error)));
+    } finally {
+      await chain.unload();
+    }
+  }
+
+  #count(cut: readonly number[], comparison: Comparison): void {
+    this.#worst = worstOf([this.#worst, comparison]);
+    if (comparison.bitExact) this.#bitExact += 1;
+    else if (comparison.close) this.#close += 1;
+    else {
+      this.#wrong += 1;
+      if (this.#problems.length < listedMax) {
+        this.#problems.push({ cut, problem: `cut [${cut.join(',')}]: ${comparison.problem}` });
+      }
+    }
+  }
+
+  #note(text: string): void {
+    if (this.#notes.length < listedMax) this.#notes.push(text);
+  }
+
+  /** Answers of the whole model, twice. */
+  async #reference(): Promise<Reference> {
+    const { path } = this.#parts;
+    const cpu = this.#cpu;
+    const session = sessionId('whole');
+    const loaded = await this.#loadWhole(session, path);
+    try {
+      const { vectors, first } = await this.#vectors(loaded.inputs, session);
+      const expected = [first];
+      for (const { inputs } of vectors.slice(1)) expected.push(await runWhole(cpu, session, inputs));
+      const unstable: string[] = [];
+      for (const [index, { name, inputs }] of vectors.entries()) {
+        const exact = { relative: 0, steps: new Map<string, number>() };
+        const { problem, bitExact } = compareOutputs(
+          await runWhole(cpu, session, inputs),
+          expected[index] ?? [],
+          exact,
+        );
+        if (!bitExact) unstable.push(`${name}: ${problem} when the whole model runs a second time`);
+      }
+      return { vectors, expected, unstable: unstable[0] ?? '', optimization: loaded.optimization };
+    } finally {
+      await cpu.unload(session);
+    }
+  }
+
+  /** Without the optimiser where that is possible; a few models load only with it. */
+  async #loadWhole(session: SessionId, path: string): Promise<LoadedSession> {
+    const { bytes } = this.#parts.cutter.graph.model;
+    const artifact = { digest: artifactDigest(createHash('sha256').update(bytes).digest('hex')), path };
+    let failure: unknown;
+    for (const optimization of ['disabled', 'basic', 'all'] as const) {
+      try {
+        return await this.#load(session, artifact, optimization);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    throw failure;
+  }
+
+  #load(
+    session: SessionId,
+    artifact: LoadRequest['artifact'],
+    optimization: OptimizationLevel,
+  ): Promise<LoadedSession> {
+    const model = { name: basename(this.#parts.path), version: '1' };
+    return this.#cpu.load({ session, artifact, model, options: { intraOpThreads: threads, optimization } });
+  }
+
+  /** Test vectors beside the model, those named, or made-up ones; with the answers to the first. */
+  async #vectors(
+    specs: readonly TensorSpec[],
+    session: SessionId,
+  ): Promise<{ readonly vectors: readonly VectorSet[]; readonly first: readonly Tensor[] }> {
+    const { vectors: folder, seed } = this.#request;
+    const names = this.#parts.cutter.graph.inputs.map(({ name }) => name);
+    const sets = await readVectorSets(folder === '' ? dirname(this.#parts.path) : folder, names);
+    const [given] = sets;
+    if (given !== undefined) {
+      return { vectors: sets, first: await runWhole(this.#cpu, session, given.inputs) };
+    }
+    if (folder !== '') throw intarsiaError('NOT_FOUND', `${folder} holds no test vectors (test_data_set_N/input_0.pb)`);
+    const numbers = comparedNumbers(this.#parts.cutter.graph);
+    let failure: unknown;
+    for (let attempt = 0; attempt < sampleAttempts; attempt += 1) {
+      const inputs = sampleInputs(specs, { seed, attempt, numbers });
+      try {
+        const first = await runWhole(this.#cpu, session, inputs);
+        const more = { name: `seed ${seed + 1}`, inputs: sampleInputs(specs, { seed: seed + 1, attempt, numbers }) };
+        return { vectors: [{ name: `seed ${seed}`, inputs }, more], first };
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    throw intarsiaError(
+      'EXECUTION_FAILED',
+      `the whole model refuses made-up inputs; give test vectors with --vectors: ${messageOf(failure)}`,
+      { attempts: sampleAttempts },
+      failure,
+    );
+  }
+
+  get #cpu(): Executor {
+    return this.#parts.executors.get('cpu') as Executor;
+  }
+
+  #report(
+    verdict: SplitReport['verdict'],
+    { vectors, optimization }: Reference,
+    reason: string,
+    tolerance?: Tolerance,
+  ): SplitReport {
+    const { model, stages, devices } = this.#request;
+    return {
+      model,
+      stages,
+      cutsTried: this.#bitExact + this.#close + this.#wrong,
+      bitExact: this.#bitExact,
+      close: this.#close,
+      wrong: this.#wrong,
+      impossible: this.#impossible,
+      maxAbsoluteError: this.#worst.maxAbsoluteError,
+      maxRelativeError: this.#worst.maxRelativeError,
+      verdict,
+      reason,
+      nodes: this.#parts.cutter.graph.nodes.length,
+      devices,
+      optimization: this.#request.optimization,
+      referenceOptimization: optimization,
+      vectors: vectors.map(({ name }) => name),
+      toleranceRelative: tolerance?.relative ?? 0,
+      toleranceSteps: Object.fromEntries(tolerance?.steps ?? []),
+      problems: this.#problems,
+      notes: this.#notes,
+    };
+  }
+}
+
+async function runWhole(executor: Executor, session: SessionId, inputs: readonly Tensor[]): Promise<readonly Tensor[]> {
+  const { outputs } = await executor.run({
+    session,
+    inputs: inputs.map((tensor) => runInput(tensor, tensor.name)),
+    outputs: [],
+  });
+  return outputs;
+}
+
+function failed(problem: string): Comparison {
+  return { bitExact: false, close: false, maxAbsoluteError: Infinity, maxRelativeError: Infinity, problem };
+}
+
+function explainDrawing(operators: readonly string[]): string {
+  return operators.length === 0
+    ? 'no known operator of it draws random numbers, so an operator keeps a state from run to run'
+    : `${operators.join(', ')} draw random numbers, so that answers cannot be compared`;
+}
