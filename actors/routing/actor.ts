@@ -8,15 +8,15 @@
  */
 import { messageOf } from '#core/errors.js';
 import { GridTable } from '#core/grid/grid-table.js';
-import { readActual, readDeployedVersion, readServed } from '#core/grid/record-text.js';
+import { readActual, readCurrentVersion, readServed } from '#core/grid/record-text.js';
 import { readFacts } from '#core/grid/served-facts.js';
-import type { HostId, ModelName, ModelVersion } from '#core/ids.js';
+import type { HostId, ModelName } from '#core/ids.js';
 import type { StoreSnapshot, StoreWatch, StoreWatchEvent } from '#ports/store.js';
 import type { Actor, ActorContext, ActorFactory, Signal } from '#runtime/actor.js';
 import type { RoutingOptions } from './options.js';
 import type { RoutingMessage } from './protocol.js';
 
-type Folder = 'actual' | 'served' | 'deployments';
+type Folder = 'actual' | 'served' | 'rollouts';
 
 /** Its protocol, and its own news. */
 export type RoutingInbox =
@@ -69,9 +69,9 @@ class Routing implements Actor<RoutingInbox> {
     this.#mirrors = {
       actual: mirror(keys.actuals),
       served: mirror(keys.served),
-      deployments: mirror(keys.deployments),
+      rollouts: mirror(keys.rollouts),
     };
-    for (const folder of ['actual', 'served', 'deployments'] as const) this.#read(folder);
+    for (const folder of ['actual', 'served', 'rollouts'] as const) this.#read(folder);
     const subscriber = {
       tell: (news: Extract<RoutingMessage, { type: 'news' }>['news']) => context.self.tell({ type: 'news', news }),
     };
@@ -197,7 +197,7 @@ class Routing implements Actor<RoutingInbox> {
         known.set(key, fingerprint);
         if (this.#facts.size > factsMax) this.#sweepFacts();
       } else {
-        const { model, version } = readDeployedVersion(value);
+        const { model, version } = readCurrentVersion(value);
         known.set(key, model);
         this.#table.setDefault(model, version);
       }
@@ -215,8 +215,8 @@ class Routing implements Actor<RoutingInbox> {
     if (folder === 'actual') {
       this.#unrecorded.add(about as HostId);
       this.#forgetUnrecorded();
-    } else if (folder === 'deployments') {
-      this.#table.setDefault(about as ModelName, undefined as ModelVersion | undefined);
+    } else if (folder === 'rollouts') {
+      this.#table.setDefault(about as ModelName, undefined);
     }
   }
 

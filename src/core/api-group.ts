@@ -9,5 +9,6 @@ export const apiGroups = [
   'statistics',
   'trace',
   'logging',
+  'grid',
 ] as const;
 export type ApiGroup = (typeof apiGroups)[number];

@@ -16,9 +16,18 @@ import {
   type ServiceDefinition,
 } from '@grpc/grpc-js';
 import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
+import type { GridAdmin } from '#ports/grid-admin.js';
 import type { Log } from '#ports/log.js';
 import { headerOf, monotonicDeadline, type GrpcContext } from './context.js';
 import { tuneHttp2, type Http2Control } from './flow-control.js';
+import {
+  gridUnaryMethods,
+  handleGridUnary,
+  handleWatchEvents,
+  handleWatchHosts,
+  watchEventsPath,
+  watchHostsPath,
+} from './grid-methods.js';
 import { handleHealthCheck, handleHealthWatch, healthCheckPath, healthWatchPath, type GrpcHealth } from './health.js';
 import { InferCall } from './infer-call.js';
 import { handleInfer } from './infer-handlers.js';
@@ -31,6 +40,8 @@ import { statusOf } from './status.js';
 export interface GrpcServerOptions extends GrpcContext {
   readonly services: GrpcServices;
   readonly health: GrpcHealth;
+  /** The grid the host is part of; absent: the grid's service is not offered. */
+  readonly grid?: GridAdmin;
   readonly log: Log;
   /** Address to listen on; port 0 chooses a free one. */
   readonly bindAddress: string;
@@ -85,7 +96,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
   };
   setLogger(libraryLog(options.log));
   const server = new Server(limits);
-  server.addService(definition(), implementation(options));
+  server.addService(definition(options), implementation(options));
   addReflection(server);
   const port = await listen(server, options);
   const incoming = new ReceiveWatch({
@@ -129,7 +140,7 @@ function libraryLog(log: Log): Partial<Console> {
 const passBuffer = (bytes: Buffer): Buffer => bytes;
 
 /** All methods that the library serves in one definition: it tells them apart by path. */
-function definition(): ServiceDefinition {
+function definition({ grid }: GrpcServerOptions): ServiceDefinition {
   const shape = (path: string, responseStream: boolean) => ({
     path,
     requestStream: false,
@@ -143,6 +154,13 @@ function definition(): ServiceDefinition {
     ...unaryMethods.map(({ path }) => [path, shape(path, false)]),
     [healthCheckPath, shape(healthCheckPath, false)],
     [healthWatchPath, shape(healthWatchPath, true)],
+    ...(grid === undefined
+      ? []
+      : [
+          ...gridUnaryMethods.map(({ path }) => [path, shape(path, false)]),
+          [watchHostsPath, shape(watchHostsPath, true)],
+          [watchEventsPath, shape(watchEventsPath, true)],
+        ]),
   ]) as ServiceDefinition;
 }
 
@@ -154,6 +172,15 @@ function implementation(options: GrpcServerOptions) {
     [healthCheckPath]: (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) =>
       handleHealthCheck(options, options.health, call, callback),
     [healthWatchPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleHealthWatch(options, options.health, call),
+    ...(options.grid === undefined ? {} : gridImplementation(options, options.grid)),
+  };
+}
+
+function gridImplementation(options: GrpcServerOptions, grid: GridAdmin) {
+  return {
+    ...Object.fromEntries(gridUnaryMethods.map((method) => [method.path, handleGridUnary(options, grid, method)])),
+    [watchHostsPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleWatchHosts(options, grid, call),
+    [watchEventsPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleWatchEvents(options, grid, call),
   };
 }
 

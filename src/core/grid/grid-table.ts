@@ -68,7 +68,7 @@ export class GridTable {
 
   /** Another membership. Older revisions are passed over. */
   setView(view: View): void {
-    if (view.revision < this.#view.revision) return;
+    if (view === this.#view || view.revision < this.#view.revision) return;
     const before = this.#view;
     this.#view = view;
     for (const [host, now] of view.hosts) if (differs(before.hosts.get(host), now)) this.#hostChanged(host);

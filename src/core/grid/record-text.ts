@@ -1,6 +1,7 @@
 /** Records of the store as gateways read them: JSON that somebody else wrote, checked for what routing relies on. */
 import { intarsiaError } from '../errors.js';
-import type { Deployment, HostActual, ServedRecord } from './records.js';
+import type { ModelName, ModelVersion } from '../ids.js';
+import type { HostActual, RolloutRecord, ServedRecord } from './records.js';
 
 /** @throws INVALID_ARGUMENT for a text that is no such record, or one of a format that is not known here. */
 export function readActual(text: string): HostActual {
@@ -23,12 +24,19 @@ export function readServed(text: string): ServedRecord {
   return record as unknown as ServedRecord;
 }
 
-/** The model and version that a deployment makes current. @throws as `readActual`. */
-export function readDeployedVersion(text: string): Pick<Deployment, 'model' | 'version'> {
-  const record = recordOf(text, 'a deployment');
-  const { model, version } = record;
-  if (typeof model !== 'string' || typeof version !== 'string') throw incomplete('a deployment');
-  return record as unknown as Deployment;
+/**
+ * The version of a model that its deployment makes the default: the target once all its copies were ready, until then what
+ * served before; none before the first success. @throws as `readActual`.
+ */
+export function readCurrentVersion(text: string): {
+  readonly model: ModelName;
+  readonly version: ModelVersion | undefined;
+} {
+  const record = recordOf(text, 'a rollout') as Partial<RolloutRecord>;
+  const { target, stable, phase } = record;
+  if (typeof target?.model !== 'string' || typeof target.version !== 'string') throw incomplete('a rollout');
+  const current = phase === 'complete' ? target : stable;
+  return { model: target.model, version: current?.model === target.model ? current.version : undefined };
 }
 
 function isReplica(value: unknown): boolean {
