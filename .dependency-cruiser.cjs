@@ -24,6 +24,7 @@ const adapterRules = [
   ['process', node],
   ['remote', `^node_modules/(@grpc|@protobuf-ts)/|${node}`],
   ['files', node],
+  ['certificates', node],
   ['hardware', node],
   ['node', node],
   ['pino', `^node_modules/pino/|${node}`],
