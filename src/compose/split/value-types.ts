@@ -3,7 +3,8 @@
  * every output: the model is loaded once with its intermediate values among them. Values that no engine hands out make
  * the load fail; they are found by halving, and stay unknown, which is what forbids a cut through them.
  */
-import { onnxDataTypeOf } from '#core/onnx/data-type.js';
+import { messageOf } from '#core/errors.js';
+import { onnxDataType, onnxDataTypeOf, type OnnxDataTypeName } from '#core/onnx/data-type.js';
 import type { Dimension, ValueType } from '#core/onnx/model-view.js';
 import type { EncodedModel } from '#core/onnx/writer.js';
 import { declaredTypes } from '#core/split/boundary-type.js';
@@ -55,9 +56,14 @@ export async function findValueTypes(
     let specs: readonly TensorSpec[];
     try {
       specs = await describe(encodeWithOutputs(graph, names));
-    } catch {
+    } catch (error) {
       // One of them cannot leave the engine, or the engine refuses the whole model, which its first load says elsewhere.
-      if (names.length === 1) return;
+      const [name] = names;
+      if (names.length === 1 && name !== undefined) {
+        const type = refusedType(messageOf(error));
+        if (type !== undefined) types.set(name, type);
+        return;
+      }
       const half = Math.ceil(names.length / 2);
       await ask(names.slice(0, half));
       await ask(names.slice(half));
@@ -67,6 +73,15 @@ export async function findValueTypes(
   };
   await ask(asked);
   return types;
+}
+
+/** The type that an engine names when it refuses to hand a value out. */
+function refusedType(message: string): ValueType | undefined {
+  const number = /unsupported data type: (\d+)/i.exec(message)?.[1];
+  if (number !== undefined) return { kind: 'tensor', dataType: Number(number), shape: undefined };
+  const name = /has type (\w+)/.exec(message)?.[1]?.toUpperCase();
+  if (name === undefined || !Object.hasOwn(onnxDataType, name)) return undefined;
+  return { kind: 'tensor', dataType: onnxDataType[name as OnnxDataTypeName], shape: undefined };
 }
 
 function typeOf({ datatype, shape }: TensorSpec): ValueType {

@@ -33,7 +33,7 @@ export function declaredTypes(graph: SplitGraph): Map<string, ValueType> {
 
 /** Why a value cannot cross from one executor to another; empty when it can. */
 export function crossingProblem(name: string, type: ValueType | undefined): string {
-  if (type === undefined) return `the type of ${quote(name)} is not known`;
+  if (type === undefined) return `the engine does not hand out ${quote(name)} as a tensor`;
   if (type.kind !== 'tensor') return `${quote(name)} is ${kindNames[type.kind]}`;
   const datatype = datatypeOfOnnx.get(type.dataType);
   if (datatype === undefined || datatype === 'BF16') {
