@@ -60,6 +60,7 @@ class Membership implements Actor<MembershipInbox> {
   #record: HostRecord;
   #phase: MembershipPhase = 'joining';
   #error: IntarsiaError | undefined;
+  #wasJoined = false;
   #attempt = 0;
   #retries = 0;
   #lease: StoreLease | undefined;
@@ -296,7 +297,14 @@ class Membership implements Actor<MembershipInbox> {
     const { store, keys } = this.#options;
     const key = keys.host(this.#record.host);
     this.#context.pipeToSelf(
-      register({ store, key, record: this.#record, lease: lease.id, deadlineMs: () => this.#call().deadlineMs }),
+      register({
+        store,
+        key,
+        record: this.#record,
+        lease: lease.id,
+        isFirst: !this.#wasJoined,
+        deadlineMs: () => this.#call().deadlineMs,
+      }),
       (outcome) => ({ type: 'registered', attempt, outcome }),
       (thrown) => ({ type: 'register-failed', attempt, error: asIntarsiaError(thrown) }),
     );
@@ -309,6 +317,7 @@ class Membership implements Actor<MembershipInbox> {
     }
     this.#retries = 0;
     this.#heldSinceMs = undefined;
+    this.#wasJoined = true;
     this.#generation = outcome.generation;
     this.#watch.noteRevision(outcome.generation);
     this.#phase = 'joined';

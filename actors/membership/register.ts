@@ -15,6 +15,8 @@ interface RegisterPorts {
   readonly key: string;
   readonly record: HostRecord;
   readonly lease: string;
+  /** Whether this process was not in the grid before. */
+  readonly isFirst: boolean;
   /** Moment by which each call must end. */
   readonly deadlineMs: () => number;
 }
@@ -24,7 +26,7 @@ const attemptsMax = 5;
 
 /** @throws what the store throws. */
 export async function register(ports: RegisterPorts): Promise<RegisterOutcome> {
-  const { store, key, record, lease, deadlineMs } = ports;
+  const { store, key, record, lease, isFirst, deadlineMs } = ports;
   for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
     const created = await store.transact(
       {
@@ -37,7 +39,7 @@ export async function register(ports: RegisterPorts): Promise<RegisterOutcome> {
     const { entry } = await store.get(key, { deadlineMs: deadlineMs() });
     if (entry === undefined) continue;
     const holder = holderOf(entry, record);
-    const verdict = judgeRecord(holder, { ...record, lease });
+    const verdict = judgeRecord(holder, { ...record, lease, isFirst });
     if (verdict === 'ours') return { type: 'registered', generation: entry.createRevision };
     if (verdict === 'wait' && holder !== undefined) return { type: 'held', holder };
     // Deleted first, so that the record that follows has a new create revision: a new generation.

@@ -109,6 +109,7 @@ export class Detector {
     this.#own = undefined;
     this.#peers.onHosts(view.hosts);
     this.#chooseTargets(nowMs);
+    for (const target of this.#targets.values()) target.onView(this.#isSuspect(target.host), nowMs);
     this.#updateVotes(nowMs);
     return this.#takeSends();
   }
@@ -188,7 +189,7 @@ export class Detector {
     for (const host of near) {
       if (living >= observed) break;
       chosen.add(host);
-      if (hosts.get(host)?.state !== 'suspected') living += 1;
+      if (!this.#isSuspect(host)) living += 1;
     }
     for (const [host, target] of this.#targets) {
       const now = hosts.get(host);
@@ -296,11 +297,18 @@ export class Detector {
 
   /** Whether this host, rather than all others at once, seems to be cut off: nobody answers it, helpers neither. */
   #isIsolated(): boolean {
-    if (this.#targets.size < 2) return false;
+    let silent = 0;
     for (const target of this.#targets.values()) {
+      // Of those that all suspect already, silence is no news.
+      if (this.#isSuspect(target.host)) continue;
       if (target.failures === 0 || target.helpersAnswered > 0) return false;
+      silent += 1;
     }
-    return true;
+    return silent >= 2;
+  }
+
+  #isSuspect(host: HostId): boolean {
+    return this.#view.hosts.get(host)?.state === 'suspected';
   }
 
   #hasSuspects(): boolean {
@@ -331,7 +339,7 @@ export class Detector {
     const candidates: HostId[] = [];
     // The target's own neighbourhood is enough: a fixed number of hosts, however large the grid is.
     for (const host of successorsOf(target, this.#view.hosts.keys(), 8 + helpers)) {
-      if (host !== self && this.#view.hosts.get(host)?.state !== 'suspected') candidates.push(host);
+      if (host !== self && !this.#isSuspect(host)) candidates.push(host);
     }
     const chosen: HostId[] = [];
     while (chosen.length < helpers && candidates.length > 0) {

@@ -42,6 +42,11 @@ export class ProbeTarget {
   readonly #flaps: FlapDamping;
   readonly #sent: { readonly number: number; readonly atMs: number }[] = [];
   #isSuspected = false;
+  #isSuspectedByAll = false;
+  /** Whether this spell of suspicion, its own or everybody's, was counted. */
+  #isCounted = false;
+  /** Whether it answered since it was suspected. */
+  #hasAnswered = false;
   /** First sign of life since the last failed round. */
   #goodSinceMs: number | undefined;
 
@@ -110,9 +115,12 @@ export class ProbeTarget {
     this.failures = 0;
     this.pathFailures = how === 'direct' ? 0 : this.pathFailures + 1;
     if (!this.#isSuspected) return false;
+    this.#hasAnswered = true;
     this.#goodSinceMs ??= nowMs;
     if (nowMs - this.#goodSinceMs < this.#flaps.quietMs(nowMs)) return false;
     this.#isSuspected = false;
+    this.#hasAnswered = false;
+    this.#count(nowMs);
     return true;
   }
 
@@ -125,8 +133,23 @@ export class ProbeTarget {
     this.failedMs = nowMs;
     this.reason = reason;
     this.#goodSinceMs = undefined;
-    if (this.#isSuspected || this.failures < this.#limits.failuresToSuspect) return;
+    if (this.failures < this.#limits.failuresToSuspect) return;
+    // A relapse before it was believed again is one too.
+    if (this.#hasAnswered) this.#isCounted = false;
+    this.#hasAnswered = false;
     this.#isSuspected = true;
-    this.#flaps.onSuspected(nowMs);
+    this.#count(nowMs);
+  }
+
+  /** What the view says of it. Everybody who observes it counts its relapses, whoever voted. */
+  onView(isSuspected: boolean, nowMs: number): void {
+    this.#isSuspectedByAll = isSuspected;
+    this.#count(nowMs);
+  }
+
+  #count(nowMs: number): void {
+    const isBad = this.#isSuspected || this.#isSuspectedByAll;
+    if (isBad && !this.#isCounted) this.#flaps.onSuspected(nowMs);
+    this.#isCounted = isBad;
   }
 }

@@ -4,7 +4,8 @@
  * Its own record, under an earlier lease: it is replaced, by a new generation. A record of another process at the same
  * link address: that process cannot be listening there any more, since this one is; it is replaced at once. Any other
  * process may live: its lease is given time to end, and when it does not, the name is taken and this host is refused.
- * A host whose record is replaced by another process steps down and does not come back: two of one name would go on so.
+ * A host that was in the grid before and finds another process under its name never takes it back: two of one name would
+ * go on so for ever.
  */
 import { intarsiaError, type IntarsiaError } from '../errors.js';
 import type { HostRecord } from './records.js';
@@ -17,14 +18,14 @@ export interface RecordHolder {
 
 export type RecordVerdict = 'ours' | 'replace' | 'wait';
 
-/** `holder` is undefined when the record cannot be read. */
+/** `holder` is undefined when the record cannot be read; `isFirst`: this process was not in the grid before. */
 export function judgeRecord(
   holder: RecordHolder | undefined,
-  own: Pick<HostRecord, 'process' | 'linkAddress'> & { readonly lease: string },
+  own: Pick<HostRecord, 'process' | 'linkAddress'> & { readonly lease: string; readonly isFirst: boolean },
 ): RecordVerdict {
   if (holder === undefined) return 'replace';
   if (holder.process === own.process) return holder.lease === own.lease ? 'ours' : 'replace';
-  return holder.linkAddress === own.linkAddress ? 'replace' : 'wait';
+  return own.isFirst && holder.linkAddress === own.linkAddress ? 'replace' : 'wait';
 }
 
 /** Why a host may not join. */
@@ -43,9 +44,4 @@ export function nameLost(record: HostRecord, other: HostRecord): IntarsiaError {
     `host name ${record.host} was taken over by another process at ${other.linkAddress}; this host does not come back under it`,
     { host: record.host, holderAddress: other.linkAddress },
   );
-}
-
-/** Whether an assignment, a vote or anything else that names a generation is meant for the host as it is now. */
-export function isForGeneration(named: number, own: number | undefined): boolean {
-  return own !== undefined && named === own;
 }
