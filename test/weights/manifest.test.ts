@@ -21,7 +21,7 @@ function manifest(changes: Readonly<Record<string, unknown>> = {}): ModelManifes
       { path: 'config.pbtxt', bytes: 20, sha256: sha('b') },
     ],
     ...changes,
-  } as ModelManifest;
+  };
 }
 
 const file = (path: string): unknown => ({ path, bytes: 1, sha256: sha('c') });
@@ -56,7 +56,9 @@ describe('a manifest from outside', () => {
     fc.assert(
       fc.property(fc.oneof(fc.string(), fc.stringMatching(/^[a./\\]{0,12}$/)), (path) => {
         if (!isManifestPath(path)) return;
-        expect(new URL(`file:///root/${path.split('/').map(encodeURIComponent).join('/')}`).pathname).toMatch(/^\/root\/./);
+        expect(new URL(`file:///root/${path.split('/').map(encodeURIComponent).join('/')}`).pathname).toMatch(
+          /^\/root\/./,
+        );
         expect(path.split('/')).not.toContain('..');
       }),
       { numRuns: 500 },

@@ -330,7 +330,9 @@ class Progress {
   readonly #has = new Map<string, number>();
   readonly #received = new Map<string, number>();
   readonly #done = new Set<string>();
+  /** Set while watchers are about to be told. */
   #isTold = false;
+  #toldMs = -Infinity;
 
   constructor(manifest: ModelManifest, clock: Clock, watchers: ReadonlySet<(progress: FetchProgress) => void>) {
     this.#manifest = manifest;
@@ -353,8 +355,9 @@ class Progress {
   #tell(): void {
     if (this.#isTold || this.#watchers.size === 0) return;
     this.#isTold = true;
-    this.#clock.schedule(progressMs, () => {
+    this.#clock.schedule(this.#toldMs + progressMs - this.#clock.nowMs(), () => {
       this.#isTold = false;
+      this.#toldMs = this.#clock.nowMs();
       const progress: FetchProgress = {
         filesDone: this.#done.size,
         filesTotal: this.#manifest.files.length,
