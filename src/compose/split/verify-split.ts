@@ -233,6 +233,7 @@ class Check {
     try {
       chain = await ShardChain.load({ plan, types, stages, optimization: level, folder, name: 'cut', threads });
     } catch (error) {
+      if (isLost(error)) throw error;
       // The CPU took the whole model, so it must take each part; another device may lack an operator or a type.
       const device = error instanceof IntarsiaError ? error.details['device'] : undefined;
       if (device !== undefined && device !== 'cpu') this.#impossible.push({ cut, reason: messageOf(error) });
@@ -247,6 +248,7 @@ class Check {
       }
       this.#count(cut, worstOf(comparisons));
     } catch (error) {
+      if (isLost(error)) throw error;
       this.#count(cut, failed(messageOf(error)));
     } finally {
       await chain.unload();
@@ -395,6 +397,11 @@ async function runWhole(executor: Executor, session: SessionId, inputs: readonly
     outputs: [],
   });
   return outputs;
+}
+
+/** An executor never comes back: what is left of the check cannot be done. */
+function isLost(error: unknown): boolean {
+  return error instanceof IntarsiaError && error.code === 'EXECUTOR_LOST';
 }
 
 function failed(problem: string): Comparison {
