@@ -1,0 +1,86 @@
+/**
+ * What the controller knows: the folders of the store it decides by, read into records. Records that cannot be read are
+ * left out and told once; a deployment that cannot be read counts as it was when it last could.
+ */
+import { messageOf } from '#core/errors.js';
+import { deploymentFromText } from '#core/grid/deployment-file.js';
+import type { GridKeys } from '#core/grid/keys.js';
+import { manifestFromText } from '#core/grid/manifest.js';
+import { readActual } from '#core/grid/record-text.js';
+import type { DesiredDeployment } from '#core/grid/reconcile.js';
+import type { GridEvent, HostActual, HostAssignment, ModelManifest, RolloutRecord } from '#core/grid/records.js';
+import type { HostId, ModelName, ModelVersion } from '#core/ids.js';
+import type { StoreEntry } from '#ports/store.js';
+
+export type Folder = 'deployments' | 'rollouts' | 'assignments' | 'actual' | 'models' | 'events';
+
+export const folders: readonly Folder[] = ['deployments', 'rollouts', 'assignments', 'actual', 'models', 'events'];
+
+export function prefixOf(keys: GridKeys, folder: Folder): string {
+  return folder === 'actual' ? keys.actuals : keys[folder];
+}
+
+export class DesiredState {
+  readonly deployments = new Map<string, DesiredDeployment>();
+  readonly rollouts = new Map<string, RolloutRecord>();
+  readonly assignments = new Map<HostId, HostAssignment>();
+  readonly actuals = new Map<HostId, HostActual>();
+  /** Sequence of the newest event, and the slot it is in. */
+  eventSequence = 0;
+  readonly #keys: GridKeys;
+  readonly #manifests = new Map<string, ModelManifest>();
+  readonly #warn: (text: string) => void;
+
+  constructor(keys: GridKeys, warn: (text: string) => void) {
+    this.#keys = keys;
+    this.#warn = warn;
+  }
+
+  readonly manifestOf = (model: ModelName, version: ModelVersion): ModelManifest | undefined =>
+    this.#manifests.get(this.#keys.model(model, version));
+
+  /** The content of a key changed, or it is gone. */
+  set(folder: Folder, key: string, entry: StoreEntry | undefined): void {
+    try {
+      this.#set(folder, key, entry);
+    } catch (thrown) {
+      this.#warn(`${key} cannot be read: ${messageOf(thrown)}`);
+    }
+  }
+
+  #set(folder: Folder, key: string, entry: StoreEntry | undefined): void {
+    const name = key.slice(prefixOf(this.#keys, folder).length).replaceAll('%2F', '/');
+    const host = name as HostId;
+    switch (folder) {
+      case 'deployments': {
+        if (entry === undefined) {
+          this.deployments.delete(name);
+          return;
+        }
+        const deployment = deploymentFromText(entry.value, key);
+        if (deployment.name !== name) throw new Error(`it is of the deployment ${deployment.name}`);
+        this.deployments.set(name, { deployment, revision: entry.modRevision });
+        return;
+      }
+      case 'rollouts':
+        if (entry === undefined) this.rollouts.delete(name);
+        else this.rollouts.set(name, JSON.parse(entry.value) as RolloutRecord);
+        return;
+      case 'assignments':
+        if (entry === undefined) this.assignments.delete(host);
+        else this.assignments.set(host, JSON.parse(entry.value) as HostAssignment);
+        return;
+      case 'actual':
+        if (entry === undefined) this.actuals.delete(host);
+        else this.actuals.set(host, readActual(entry.value));
+        return;
+      case 'models':
+        if (entry === undefined) this.#manifests.delete(key);
+        else this.#manifests.set(key, manifestFromText(entry.value));
+        return;
+      case 'events':
+        if (entry === undefined) return;
+        this.eventSequence = Math.max(this.eventSequence, (JSON.parse(entry.value) as GridEvent).sequence);
+    }
+  }
+}
