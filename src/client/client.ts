@@ -25,6 +25,7 @@ import type { Clock } from '#ports/clock.js';
 import { Caller, type CallOptions, type CallStatistics } from './caller.js';
 import { encodeRequest, isRepeatable, type InferInputs, type InferOptions } from './infer-request.js';
 import { InferResult } from './infer-result.js';
+import { GridCalls } from './grid-calls.js';
 import { InferStream, type StreamItem } from './infer-stream.js';
 import { MetadataCache } from './metadata-cache.js';
 import { completeClientOptions, type ClientOptions, type CompleteClientOptions } from './options.js';
@@ -88,6 +89,8 @@ export interface ManualStream extends AsyncIterable<StreamItem> {
  * call may succeed later. Safe to share; make one for the life of the program.
  */
 export class InferenceClient {
+  /** What operators ask of a grid; a host that serves alone answers UNIMPLEMENTED. */
+  readonly grid: GridCalls;
   readonly #options: CompleteClientOptions;
   readonly #caller: Caller;
   readonly #clock: Clock;
@@ -98,6 +101,7 @@ export class InferenceClient {
     this.#options = completeClientOptions(options);
     this.#clock = options.clock ?? new NodeClock();
     this.#caller = new Caller(this.#options, this.#clock, options.random ?? new SeededRandom());
+    this.grid = new GridCalls({ caller: this.#caller, clock: this.#clock, metadata: this.#options.metadata });
     this.#metadata = new MetadataCache(this.#clock, (model, version, call) =>
       this.modelMetadata(model, { ...call, ...(version === '' ? {} : { version }) }),
     );
@@ -187,6 +191,7 @@ export class InferenceClient {
         path: `${service}/ModelInfer`,
         message: encodeRequest(model, inputs, options, declared),
         idempotent: isRepeatable(options),
+        kind: model,
       },
       options,
     );

@@ -5,12 +5,18 @@
  * When every endpoint is out, the one that returns soonest is used: a wrong guess costs one failed attempt, refusing
  * would cost all of them.
  */
+import type { Random } from '#ports/random.js';
 import type { Balancing, EjectionOptions } from './options.js';
 
 /** What the picker keeps about one endpoint. */
 export interface EndpointState {
-  /** Position in the list of endpoints. */
+  /** Number of the endpoint, in the order in which they became known. */
   readonly index: number;
+  /**
+   * `used`; `spare` for those the user named while a grid's own list is used: taken when none of that list is left;
+   * `retired` gets nothing.
+   */
+  role: 'used' | 'spare' | 'retired';
   /** Calls on their way; at least 0. */
   inFlight: number;
   /** Failures since the last success. */
@@ -27,22 +33,41 @@ export interface EndpointState {
  */
 export type EndpointVerdict = 'healthy' | 'failed' | 'unknown';
 
+/** Up to this many endpoints all are looked at. */
+const allMax = 8;
+
 export class EndpointPicker {
-  readonly #states: readonly EndpointState[];
+  #states: EndpointState[] = [];
   readonly #balancing: Balancing;
   readonly #ejection: EjectionOptions;
   #cursor = 0;
 
-  constructor(count: number, balancing: Balancing, ejection: EjectionOptions) {
-    this.#states = Array.from({ length: count }, (_, index) => ({
+  readonly #random: Random | undefined;
+
+  constructor(count: number, balancing: Balancing, ejection: EjectionOptions, random?: Random) {
+    this.#balancing = balancing;
+    this.#ejection = ejection;
+    this.#random = random;
+    for (let index = 0; index < count; index += 1) this.add(index);
+  }
+
+  add(index: number): EndpointState {
+    const state: EndpointState = {
       index,
+      role: 'used',
       inFlight: 0,
       failuresInRow: 0,
       ejectionsInRow: 0,
       ejectedUntilMs: -Infinity,
-    }));
-    this.#balancing = balancing;
-    this.#ejection = ejection;
+    };
+    this.#states.push(state);
+    return state;
+  }
+
+  /** Forgets an endpoint that nothing is on its way to. */
+  remove(index: number): void {
+    this.#states = this.#states.filter((state) => state.index !== index);
+    this.#cursor = 0;
   }
 
   get states(): readonly EndpointState[] {
@@ -54,18 +79,23 @@ export class EndpointPicker {
    * used again only when no other one is in.
    */
   acquire(tried: ReadonlySet<number>, nowMs: number): EndpointState {
+    const isIn = (state: EndpointState): boolean => state.ejectedUntilMs <= nowMs;
     const chosen =
-      this.#best((state) => state.ejectedUntilMs <= nowMs && !tried.has(state.index)) ??
-      this.#best((state) => state.ejectedUntilMs <= nowMs) ??
+      this.#best((state) => state.role === 'used' && isIn(state) && !tried.has(state.index)) ??
+      this.#best((state) => state.role === 'spare' && isIn(state) && !tried.has(state.index)) ??
+      this.#best((state) => state.role !== 'retired' && isIn(state)) ??
       this.#soonest();
-    this.#cursor = (chosen.index + 1) % this.#states.length;
+    this.#cursor = (this.#states.indexOf(chosen) + 1) % this.#states.length;
     chosen.inFlight += 1;
     return chosen;
   }
 
-  /** Whether an endpoint that is in has not been tried by this call yet. */
-  hasUntried(tried: ReadonlySet<number>, nowMs: number): boolean {
-    return this.#states.some((state) => state.ejectedUntilMs <= nowMs && !tried.has(state.index));
+  /** Whether an endpoint that is in has not been tried by this call yet, `besides` left out. */
+  hasUntried(tried: ReadonlySet<number>, nowMs: number, besides = -1): boolean {
+    return this.#states.some(
+      (state) =>
+        state.role !== 'retired' && state.ejectedUntilMs <= nowMs && state.index !== besides && !tried.has(state.index),
+    );
   }
 
   /** The attempt ended. */
@@ -81,6 +111,17 @@ export class EndpointPicker {
     state.failuresInRow += 1;
     // Calls that were on their way when it was sent out say nothing new.
     if (state.failuresInRow < this.#ejection.failuresMax || state.ejectedUntilMs > nowMs) return;
+    this.#eject(state, nowMs);
+  }
+
+  /** It took too long: left alone at once, as after many failures, until it answers or the time is over. */
+  suspect(state: EndpointState, nowMs: number): void {
+    if (state.ejectedUntilMs > nowMs) return;
+    state.failuresInRow = this.#ejection.failuresMax;
+    this.#eject(state, nowMs);
+  }
+
+  #eject(state: EndpointState, nowMs: number): void {
     const outMs = Math.min(this.#ejection.ejectMsMax, this.#ejection.ejectMsMin * 2 ** state.ejectionsInRow);
     state.ejectedUntilMs = nowMs + outMs;
     state.ejectionsInRow += 1;
@@ -88,11 +129,20 @@ export class EndpointPicker {
     state.failuresInRow = this.#ejection.failuresMax - 1;
   }
 
-  /** In the order of the cursor, so that equals take turns. */
+  /**
+   * In the order of the cursor, so that equals take turns. Of many, the better of two that are drawn: clients with stale
+   * figures do not all run to the same one.
+   */
   #best(allowed: (state: EndpointState) => boolean): EndpointState | undefined {
+    const count = this.#states.length;
+    if (count > allMax && this.#random !== undefined && this.#balancing !== 'round-robin') {
+      const first = this.#from(this.#random.below(count), allowed);
+      const second = this.#from(this.#random.below(count), allowed);
+      return first === undefined || second === undefined || second.inFlight >= first.inFlight ? first : second;
+    }
     let best: EndpointState | undefined;
-    for (let step = 0; step < this.#states.length; step += 1) {
-      const state = this.#states[(this.#cursor + step) % this.#states.length];
+    for (let step = 0; step < count; step += 1) {
+      const state = this.#states[(this.#cursor + step) % count];
       if (state === undefined || !allowed(state)) continue;
       if (this.#balancing === 'round-robin') return state;
       if (best === undefined || state.inFlight < best.inFlight) best = state;
@@ -100,7 +150,16 @@ export class EndpointPicker {
     return best;
   }
 
+  #from(start: number, allowed: (state: EndpointState) => boolean): EndpointState | undefined {
+    for (let step = 0; step < this.#states.length; step += 1) {
+      const state = this.#states[(start + step) % this.#states.length];
+      if (state !== undefined && allowed(state)) return state;
+    }
+    return undefined;
+  }
+
   #soonest(): EndpointState {
-    return this.#states.reduce((soonest, state) => (state.ejectedUntilMs < soonest.ejectedUntilMs ? state : soonest));
+    const open = this.#states.filter(({ role }) => role !== 'retired');
+    return open.reduce((soonest, state) => (state.ejectedUntilMs < soonest.ejectedUntilMs ? state : soonest));
   }
 }

@@ -37,6 +37,13 @@ export interface ClientOptions {
   readonly windowBytes?: number;
   /** Calls on their way at once. 1 to 1,000,000, default 10,000. At the bound: RESOURCE_EXHAUSTED. */
   readonly inFlightMax?: number;
+  /**
+   * Learn all gateways of a grid from any of them, and use them all. Default true; servers that are no grid are used as
+   * they are. False: only the endpoints given.
+   */
+  readonly discovery?: boolean;
+  /** Milliseconds after which a call makes the client look for gateways again, 100 to 3,600,000, default 5,000. */
+  readonly discoveryMs?: number;
   /** Time and chance, for tests. Default: the system's. */
   readonly clock?: Clock;
   readonly random?: Random;
@@ -88,6 +95,10 @@ export interface CompleteClientOptions {
   readonly messageBytesMax: number;
   readonly windowBytes: number;
   readonly inFlightMax: number;
+  readonly discovery: boolean;
+  readonly discoveryMs: number;
+  /** Whether the token may go there: over TLS, to loopback, or anywhere when the user said so. */
+  readonly maySend: (endpoint: EndpointOptions) => boolean;
 }
 
 const grpcPortDefault = 8001;
@@ -103,8 +114,10 @@ export function completeClientOptions(options: ClientOptions): CompleteClientOpt
   const tls = completeTls(options.tls);
   const endpoints = listed.map((text) => parseEndpoint(text, tls));
   const token = options.token ?? '';
-  const exposed = endpoints.find((endpoint) => endpoint.tls === undefined && !isLoopback(endpoint.target));
-  if (token !== '' && exposed !== undefined && options.allowPlaintextToken !== true) {
+  const maySend = ({ tls: secure, target }: EndpointOptions): boolean =>
+    token === '' || secure !== undefined || isLoopback(target) || options.allowPlaintextToken === true;
+  const exposed = endpoints.find((endpoint) => !maySend(endpoint));
+  if (exposed !== undefined) {
     throw wrong(
       'token',
       'sent over TLS or to a loopback address, unless allowPlaintextToken is set',
@@ -123,6 +136,9 @@ export function completeClientOptions(options: ClientOptions): CompleteClientOpt
     messageBytesMax: options.messageBytesMax ?? int32Max,
     windowBytes: options.windowBytes ?? 16 * MiB,
     inFlightMax: options.inFlightMax ?? 10_000,
+    discovery: options.discovery ?? true,
+    discoveryMs: options.discoveryMs ?? 5000,
+    maySend,
   };
   if (!(complete.timeoutMs > 0)) throw wrong('timeoutMs', 'a number of milliseconds above 0', complete.timeoutMs);
   inRange('attemptsMax', complete.attemptsMax, { min: 1, max: 10 });
@@ -144,6 +160,7 @@ export function completeClientOptions(options: ClientOptions): CompleteClientOpt
   inRange('connections', complete.connections, { min: 1, max: 64 });
   inRange('messageBytesMax', complete.messageBytesMax, { min: 1024, max: int32Max }, 'bytes');
   inRange('windowBytes', complete.windowBytes, { min: 65_535, max: 1024 * MiB }, 'bytes');
+  inRange('discoveryMs', complete.discoveryMs, { min: 100, max: 3_600_000, fraction: true });
   inRange('inFlightMax', complete.inFlightMax, { min: 1, max: 1_000_000 });
   return complete;
 }
@@ -169,7 +186,17 @@ function parseEndpoint(text: string, tls: ChannelTls | undefined): EndpointOptio
   return { name: text, target: `${host}:${port}`, ...(secure === undefined ? {} : { tls: secure }) };
 }
 
-function isLoopback(target: string): boolean {
+/** An endpoint that a server named; undefined when the text is none. */
+export function completeEndpoint(text: string, tls: ChannelTls | undefined): EndpointOptions | undefined {
+  try {
+    return parseEndpoint(text, tls);
+  } catch {
+    // Somebody else's text: one gateway fewer, no failure of a call.
+    return undefined;
+  }
+}
+
+export function isLoopback(target: string): boolean {
   return /^(localhost|127(\.[0-9]+){3}|\[::1\]):/.test(target);
 }
 
