@@ -5,7 +5,7 @@
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
 import { makeReceipt } from '#core/receipt.js';
 import type { ModelName, ModelVersion, RequestId } from '#core/ids.js';
-import type { InferenceRequest } from '#core/inference.js';
+import { releaseOutputs, type InferenceRequest } from '#core/inference.js';
 import type { Batch, Dropped } from '#core/model-queue.js';
 import type { CompletedRun } from '#core/model-statistics.js';
 import type { Tensor } from '#core/tensor.js';
@@ -264,7 +264,13 @@ export class RunDesk {
     model.ran(nowMs - run.startedMs);
     this.#events.proved(nowMs);
     this.#inOrder(run, () => {
-      this.#tellSuccess(run, batch, split.outputs, result, nowMs);
+      this.#tellSuccess(
+        run,
+        batch,
+        split.outputs,
+        split.states === undefined ? result : { ...result, release: undefined },
+        nowMs,
+      );
     });
   }
 
@@ -279,6 +285,7 @@ export class RunDesk {
     const { computeInputUs, computeInferUs, computeOutputUs } = result;
     const device = this.#shared.options.descriptor;
     const roundTripUs = (nowMs - startedMs) * 1000;
+    const release = releaseByAll(run.cancelled === undefined ? result.release : undefined, batch.entries.length);
     let requests = 0;
     let requestMs = 0;
     let queueMs = 0;
@@ -306,7 +313,7 @@ export class RunDesk {
       queueMs += startedMs - request.arrivedMs;
       energyJoules += receipt.energyJoules ?? 0;
       costUsd += receipt.costUsd ?? 0;
-      entry.waiter.tell({ ok: true, outputs: own, receipt });
+      entry.waiter.tell({ ok: true, outputs: own, receipt, [releaseOutputs]: release });
     }
     const completed: CompletedRun = {
       requests,
@@ -410,6 +417,16 @@ export class RunDesk {
       }
     }
   }
+}
+
+/** For `count` readers of the same outputs: the last one to call it releases them. */
+function releaseByAll(release: (() => void) | undefined, count: number): (() => void) | undefined {
+  if (release === undefined || count === 1) return release;
+  let left = count;
+  return () => {
+    left -= 1;
+    if (left === 0) release();
+  };
 }
 
 export function refuse(replyTo: Waiter, error: IntarsiaError): void {

@@ -54,6 +54,8 @@ export interface InferResponseMessage {
   readonly parameters: InferParameters;
   readonly outputs: readonly InferTensor[];
   readonly rawContents: boolean;
+  /** May be called once the answer is written: the memory of its outputs is used again. */
+  readonly release?: (() => void) | undefined;
 }
 
 /** Most inputs or outputs of one message; beyond it the message is refused before memory is spent on it. */

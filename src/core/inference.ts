@@ -44,9 +44,14 @@ export interface InferenceRequest {
 }
 
 /** What ran, where, and what it cost. */
+/** Key of `InferenceSuccess`; a symbol, because what it names stays on this host when an outcome travels. */
+export const releaseOutputs = Symbol('releaseOutputs');
+
 export interface InferenceSuccess {
   readonly ok: true;
   readonly outputs: readonly Tensor[];
+  /** May be called once, by whoever knows that nobody reads the outputs any more: their memory is used again. */
+  readonly [releaseOutputs]?: (() => void) | undefined;
   readonly receipt: Receipt;
 }
 export interface InferenceFailure {

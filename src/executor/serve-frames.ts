@@ -6,9 +6,10 @@
  * with the kernel before the next run begins, because a run blocks this thread's event loop.
  */
 import type { Engine } from '#adapters/onnx/engine.js';
-import { BufferPool } from '#adapters/process/buffer-pool.js';
+import { allocateRaw } from '#adapters/process/allocate-raw.js';
 import { FrameSocket } from '#adapters/process/frame-socket.js';
 import { SharedArea } from '#adapters/process/shared-area.js';
+import { BufferPool } from '#core/buffer-pool.js';
 import {
   executorFrameKind,
   failureFrame,
@@ -27,6 +28,8 @@ import type { LoadRequest } from '#ports/executor.js';
 
 /** Longer requests are rare, and their memory is better given back. */
 const pooledBytesMax = 64 * MiB;
+/** A lane has one run at a time, and the next one waiting. */
+const freeBytesMax = 128 * MiB;
 
 /** Resolves once the other end has ended the stream and everything that came before is answered. */
 export function serveFrames(
@@ -34,7 +37,7 @@ export function serveFrames(
   options: { readonly fd: number; readonly frameBytesMax: number; readonly sharedFd?: number },
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const pool = new BufferPool(pooledBytesMax);
+    const pool = new BufferPool({ bytesMax: pooledBytesMax, freeBytesMax, allocate: allocateRaw });
     const shared = options.sharedFd === undefined ? undefined : new SharedArea(options.sharedFd);
     const waiting: Frame[] = [];
     let busy = false;

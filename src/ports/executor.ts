@@ -93,6 +93,8 @@ export interface RunRequest {
 
 export interface RunResult {
   readonly outputs: readonly Tensor[];
+  /** May be called once nobody reads the outputs any more: their memory is used again. Otherwise it is collected as any other. */
+  readonly release?: (() => void) | undefined;
   /** Microseconds spent making the engine's tensors from bytes. */
   readonly computeInputUs: number;
   /** Microseconds inside the engine. */

@@ -37,7 +37,11 @@ export interface InferCall {
 
 /** The other end of a call. */
 export interface InferReply {
-  succeed(answer: InferResponseMessage): void;
+  /**
+   * @param requestIsRead Nobody reads the bytes of the request any more, unless outputs are views on them: their memory may
+   * be used again.
+   */
+  succeed(answer: InferResponseMessage, requestIsRead: boolean): void;
   fail(error: IntarsiaError): void;
 }
 

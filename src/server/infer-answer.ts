@@ -1,6 +1,6 @@
 /** The answer to a client, made of what the device computed: outputs, classes where they were asked for, the receipt. */
 import type { ServedModel } from '#core/catalog.js';
-import type { InferenceSuccess } from '#core/inference.js';
+import { releaseOutputs, type InferenceSuccess } from '#core/inference.js';
 import {
   noParameters,
   type InferParameter,
@@ -43,6 +43,7 @@ export function answerOf(outcome: InferenceSuccess, parts: AnswerParts): InferRe
     parameters,
     outputs,
     rawContents: message.rawContents,
+    release: outcome[releaseOutputs],
   };
 }
 

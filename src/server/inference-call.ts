@@ -12,13 +12,7 @@ import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors
 import type { InferenceOutcome, InferenceRequest, InferenceSuccess } from '#core/inference.js';
 import type { InferRequestMessage, InferResponseMessage } from '#core/inference-message.js';
 import type { Candidate } from '#core/picker.js';
-import {
-  beginOnReplica,
-  candidatesOf,
-  finishOnReplica,
-  reserveOf,
-  type RoutingTable,
-} from '#core/routing-table.js';
+import { beginOnReplica, candidatesOf, finishOnReplica, reserveOf, type RoutingTable } from '#core/routing-table.js';
 import { probe } from '#core/grid/standing.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { Clock, Timer } from '#ports/clock.js';
@@ -365,7 +359,9 @@ export class InferenceCall extends Attempt implements InferTicket {
       return;
     }
     this.#answered = true;
-    this.#parts.reply.succeed(answer);
+    // One device of this host had the request, and has computed with it.
+    const requestIsRead = this.#attempts === 1 && !this.held && attempt.candidate?.standing === undefined;
+    this.#parts.reply.succeed(answer, requestIsRead);
     this.#end(outcome);
   }
 

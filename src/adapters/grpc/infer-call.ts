@@ -8,6 +8,7 @@
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { gunzip, inflate, type ZlibOptions } from 'node:zlib';
+import type { BufferPool } from '#core/buffer-pool.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
 import type { EncodedMessage } from '#core/inference-wire.js';
 import { MessageReader } from './message-reader.js';
@@ -23,6 +24,12 @@ export interface InferCallHandler {
   drain(): void;
   /** The client is gone before the call was over. */
   lost(): void;
+}
+
+export interface InferCallOptions {
+  readonly messageBytesMax: number;
+  /** Where long messages lie. */
+  readonly memory: BufferPool;
 }
 
 const frameHeadBytes = 5;
@@ -42,8 +49,8 @@ const inflaters: Readonly<Record<string, Inflate>> = { gzip: gunzip, deflate: in
 export class InferCall {
   readonly #stream: ServerHttp2Stream;
   readonly #headers: IncomingHttpHeaders;
-  readonly #messageBytesMax: number;
-  readonly #reader = new MessageReader();
+  readonly #options: InferCallOptions;
+  readonly #reader: MessageReader;
   #handler: InferCallHandler | undefined;
   /** Messages that wait because the handler wants none now, or because one before them is being inflated. */
   #waiting: { readonly compressed: boolean; readonly bytes: Uint8Array }[] = [];
@@ -54,10 +61,11 @@ export class InferCall {
   /** A status is on its way, or the client is gone. */
   #isOver = false;
 
-  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, messageBytesMax: number) {
+  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, options: InferCallOptions) {
     this.#stream = stream;
     this.#headers = headers;
-    this.#messageBytesMax = messageBytesMax;
+    this.#options = options;
+    this.#reader = new MessageReader(options.memory.allocate);
   }
 
   /** Begins to read. */
@@ -66,11 +74,7 @@ export class InferCall {
     this.#handler = handler;
     // Told by `close`.
     stream.on('error', () => {});
-    stream.on('close', () => {
-      if (this.#isOver) return;
-      this.#isOver = true;
-      handler.lost();
-    });
+    stream.on('close', () => this.#onClose());
     stream.on('data', (piece: Buffer) => this.#onData(piece));
     stream.on('end', () => {
       this.#hasAll = true;
@@ -117,32 +121,38 @@ export class InferCall {
     this.#deliver();
   }
 
-  /** Sends a message. False when the client does not keep up: wait for `drain`. */
-  send(message: EncodedMessage): boolean {
+  /** Nobody reads a message any more that the handler was given: its memory is used again. */
+  forget(bytes: Uint8Array): void {
+    this.#options.memory.release(bytes.buffer);
+  }
+
+  /**
+   * Sends a message. False when the client does not keep up: wait for `drain`. `release` is called once the message is with
+   * the kernel; never, when it does not come to that.
+   */
+  send(message: EncodedMessage, release?: () => void): boolean {
     if (this.#isOver) return true;
     this.#respond();
-    const pieces = framed(message);
-    if (pieces.length > 1) this.#stream.cork();
-    let goOn = true;
-    for (const piece of pieces) goOn = this.#stream.write(piece);
-    if (pieces.length > 1) this.#stream.uncork();
+    const goOn = this.#write(framed(message), release);
     if (!goOn) this.#stream.once('drain', () => this.#handler?.drain());
     return goOn;
   }
 
-  /** Ends the call in order, with a last message where one is given. */
-  finish(message?: EncodedMessage): void {
+  /** Ends the call in order, with a last message where one is given; `release` as with `send`. */
+  finish(message?: EncodedMessage, release?: () => void): void {
     if (this.#isOver) return;
     this.#isOver = true;
     const stream = this.#stream;
     this.#respond();
     stream.on('wantTrailers', sendOk);
     const pieces = message === undefined ? [] : framed(message);
-    const last = pieces.pop();
-    if (pieces.length > 0) stream.cork();
-    for (const piece of pieces) stream.write(piece);
-    stream.end(last);
-    if (pieces.length > 0) stream.uncork();
+    if (pieces.length > 1) {
+      this.#write(pieces, release);
+      stream.end();
+    } else {
+      stream.end(pieces[0]);
+      release?.();
+    }
   }
 
   /** Ends the call with an error; what still comes of it is dropped. */
@@ -162,6 +172,35 @@ export class InferCall {
     stream.resume();
     // A client that has more to say is told to be silent; one that has said everything reads the status in peace.
     if (!this.#hasAll && !this.#reader.atBoundary) stream.close();
+  }
+
+  /**
+   * A closed stream lives on until a full garbage collection, because it has a native half; what it refers to would live as
+   * long, so that it must not refer to the request any more.
+   */
+  #onClose(): void {
+    const handler = this.#handler;
+    this.#handler = undefined;
+    this.#waiting = [];
+    if (this.#isOver) return;
+    this.#isOver = true;
+    handler?.lost();
+  }
+
+  #write(pieces: readonly Uint8Array[], release?: () => void): boolean {
+    const stream = this.#stream;
+    if (pieces.length === 1) {
+      // A copy: the outputs are read already.
+      release?.();
+      return stream.write(pieces[0]);
+    }
+    stream.cork();
+    for (let index = 0; index < pieces.length - 1; index += 1) stream.write(pieces[index]);
+    const goOn = stream.write(pieces[pieces.length - 1], (error) => {
+      if (error === null || error === undefined) release?.();
+    });
+    stream.uncork();
+    return goOn;
   }
 
   #respond(): void {
@@ -204,9 +243,10 @@ export class InferCall {
     }
     this.#isInflating = true;
     this.#stream.pause();
-    inflater(bytes, { maxOutputLength: this.#messageBytesMax }, (error, inflated) => {
+    const { messageBytesMax } = this.#options;
+    inflater(bytes, { maxOutputLength: messageBytesMax }, (error, inflated) => {
       this.#isInflating = false;
-      if (error !== null) this.#giveUp(inflateFailure(error, this.#messageBytesMax));
+      if (error !== null) this.#giveUp(inflateFailure(error, messageBytesMax));
       else if (!this.#isOver) {
         this.#handler?.message(new Uint8Array(inflated.buffer, inflated.byteOffset, inflated.byteLength));
       }

@@ -35,6 +35,11 @@ export function circumstancesOf(
   };
 }
 
+/** Gives the memory of a request back that nobody reads any more, unless the answer is made of it. */
+export function forgetRequest(call: InferCall, request: Uint8Array, answer: InferResponseMessage): void {
+  if (answer.outputs.every(({ data }) => data.buffer !== request.buffer)) call.forget(request);
+}
+
 /** A hope, not a demand: what is not a number is no hope. */
 function sloOf(header: string | undefined): number {
   if (header === undefined) return 0;
@@ -47,7 +52,7 @@ class SingleInfer implements InferCallHandler, InferReply {
   readonly #call: InferCall;
   readonly #startedMs: number;
   #ticket: InferTicket | undefined;
-  #hasRequest = false;
+  #request: Uint8Array | undefined;
 
   constructor(context: GrpcContext, call: InferCall) {
     this.#context = context;
@@ -56,12 +61,12 @@ class SingleInfer implements InferCallHandler, InferReply {
   }
 
   message(bytes: Uint8Array): void {
-    if (this.#hasRequest) {
+    if (this.#request !== undefined) {
       this.fail(intarsiaError('INVALID_ARGUMENT', 'ModelInfer takes one request a call; this call sent a second one'));
       this.lost();
       return;
     }
-    this.#hasRequest = true;
+    this.#request = bytes;
     const { gateway } = this.#context;
     let caller: Caller;
     let deadlineMs: number;
@@ -78,7 +83,8 @@ class SingleInfer implements InferCallHandler, InferReply {
   }
 
   end(): void {
-    if (!this.#hasRequest) this.fail(intarsiaError('INVALID_ARGUMENT', 'the call has ended without a request'));
+    if (this.#request === undefined)
+      this.fail(intarsiaError('INVALID_ARGUMENT', 'the call has ended without a request'));
   }
 
   drain(): void {
@@ -89,7 +95,7 @@ class SingleInfer implements InferCallHandler, InferReply {
     this.#ticket?.cancel();
   }
 
-  succeed(answer: InferResponseMessage): void {
+  succeed(answer: InferResponseMessage, requestIsRead: boolean): void {
     let encoded: EncodedMessage;
     try {
       encoded = encodeInferResponse(answer);
@@ -97,7 +103,8 @@ class SingleInfer implements InferCallHandler, InferReply {
       this.fail(asIntarsiaError(error));
       return;
     }
-    this.#call.finish(encoded);
+    if (requestIsRead && this.#request !== undefined) forgetRequest(this.#call, this.#request, answer);
+    this.#call.finish(encoded, answer.release);
   }
 
   fail(error: IntarsiaError): void {

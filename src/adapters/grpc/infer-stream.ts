@@ -18,7 +18,7 @@ import {
 import type { Caller, InferReply, InferTicket } from '#ports/inference-gateway.js';
 import type { GrpcContext } from './context.js';
 import type { InferCall, InferCallHandler } from './infer-call.js';
-import { callerOf, circumstancesOf } from './infer-handlers.js';
+import { callerOf, circumstancesOf, forgetRequest } from './infer-handlers.js';
 
 export interface StreamOptions {
   /** Requests of one stream in flight; beyond it the stream is not read. */
@@ -65,7 +65,7 @@ class InferStreamHandler implements InferCallHandler {
   }
 
   message(bytes: Uint8Array): void {
-    const reply = new StreamReply(this);
+    const reply = new StreamReply(this, bytes);
     this.#tickets.add(reply);
     let message: InferRequestMessage;
     try {
@@ -97,11 +97,12 @@ class InferStreamHandler implements InferCallHandler {
     this.#tickets.clear();
   }
 
-  succeed(reply: StreamReply, answer: InferResponseMessage): void {
+  succeed(reply: StreamReply, answer: InferResponseMessage, requestIsRead: boolean): void {
     const parameters = new Map<string, InferParameter>(answer.parameters);
     parameters.set('triton_final_response', { kind: 'bool', value: true });
     const marked = { ...answer, parameters };
-    this.#write(this.#bare ? encodeInferResponse(marked) : encodeStreamInferResponse(marked));
+    if (requestIsRead) forgetRequest(this.#call, reply.request, answer);
+    this.#write(this.#bare ? encodeInferResponse(marked) : encodeStreamInferResponse(marked), answer.release);
     this.#forget(reply);
   }
 
@@ -116,8 +117,8 @@ class InferStreamHandler implements InferCallHandler {
     }
   }
 
-  #write(message: EncodedMessage): void {
-    if (!this.#call.send(message)) this.#mustDrain = true;
+  #write(message: EncodedMessage, release?: () => void): void {
+    if (!this.#call.send(message, release)) this.#mustDrain = true;
   }
 
   #forget(reply: StreamReply): void {
@@ -146,15 +147,17 @@ class InferStreamHandler implements InferCallHandler {
 class StreamReply implements InferReply {
   id = '';
   ticket: InferTicket | undefined;
+  readonly request: Uint8Array;
   readonly #stream: InferStreamHandler;
 
-  constructor(stream: InferStreamHandler) {
+  constructor(stream: InferStreamHandler, request: Uint8Array) {
+    this.request = request;
     this.#stream = stream;
   }
 
-  succeed(answer: InferResponseMessage): void {
+  succeed(answer: InferResponseMessage, requestIsRead: boolean): void {
     try {
-      this.#stream.succeed(this, answer);
+      this.#stream.succeed(this, answer, requestIsRead);
     } catch (error) {
       this.#stream.fail(this, asIntarsiaError(error));
     }

@@ -5,6 +5,7 @@
  * once its length is known, and each piece is copied there as it comes, so that pieces need not be kept. Whether a
  * message may be so long is decided before (receive-watch.ts).
  */
+import type { Allocate } from '#core/frame.js';
 
 const headBytes = 5;
 
@@ -18,6 +19,12 @@ export class MessageReader {
   /** A message that is being received into its own memory. */
   #partial: Uint8Array | undefined;
   #partialFilled = 0;
+
+  readonly #allocate: Allocate;
+
+  constructor(allocate: Allocate) {
+    this.#allocate = allocate;
+  }
 
   /** Whether the bytes may end here: no message is half received. */
   get atBoundary(): boolean {
@@ -45,7 +52,7 @@ export class MessageReader {
         onMessage(this.#compressed, new Uint8Array(piece.buffer, piece.byteOffset + at, length));
         at += length;
       } else {
-        this.#partial = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+        this.#partial = this.#allocate(length);
         this.#partialFilled = 0;
       }
     }

@@ -15,8 +15,10 @@ import {
   type ServerWritableStream,
   type ServiceDefinition,
 } from '@grpc/grpc-js';
+import { BufferPool } from '#core/buffer-pool.js';
 import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import type { GridAdmin } from '#ports/grid-admin.js';
+import type { Allocate } from '#core/frame.js';
 import type { Log } from '#ports/log.js';
 import { headerOf, monotonicDeadline, type GrpcContext } from './context.js';
 import { tuneHttp2, type Http2Control } from './flow-control.js';
@@ -78,6 +80,9 @@ const requestsPerStreamMaxDefault = 256;
 const windowBytesDefault = 16 * 1024 * 1024;
 const frameBytesMax = 1024 * 1024;
 const receiveMsMaxDefault = 30_000;
+/** Longer requests are rare, and their memory is better given back. */
+const pooledBytesMax = 8 * 1024 * 1024;
+const allocate: Allocate = (bytes) => new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
 /** A silent connection is asked whether it lives after this long, ms, and closed when it does not answer in time. */
 const keepaliveMs = 60_000;
 const keepaliveTimeoutMs = 20_000;
@@ -104,6 +109,8 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
     receiveMsMax,
     admits: (bytes) => options.gateway.admits(bytes),
   });
+  const memory = new BufferPool({ bytesMax: pooledBytesMax, freeBytesMax: 2 * pooledBytesMax, allocate });
+  const callOptions = { messageBytesMax: options.messageBytesMax, memory };
   const streamOptions = { requestsMax: options.requestsPerStreamMax ?? requestsPerStreamMaxDefault };
   const http2 = tuneHttp2(
     server,
@@ -115,9 +122,9 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<Runni
       receiveMsMax,
       onStream: (stream, path) => incoming.watch(stream, !streamingPaths.has(path)),
       serve: {
-        [inferPath]: (stream, headers) => handleInfer(options, new InferCall(stream, headers, options.messageBytesMax)),
+        [inferPath]: (stream, headers) => handleInfer(options, new InferCall(stream, headers, callOptions)),
         [streamInferPath]: (stream, headers) =>
-          handleStreamInfer(options, streamOptions, new InferCall(stream, headers, options.messageBytesMax)),
+          handleStreamInfer(options, streamOptions, new InferCall(stream, headers, callOptions)),
       },
     },
     options.log,

@@ -7,7 +7,7 @@
  */
 import { Socket, type SocketConstructorOpts, type TcpSocketConnectOpts } from 'node:net';
 import { encodeFrame, FrameDecoder, type Allocate, type Frame, type OutgoingFrame } from '#core/frame.js';
-import { allocateRaw } from './buffer-pool.js';
+import { allocateRaw } from './allocate-raw.js';
 
 export interface FrameSocketOptions {
   /** Bytes of one frame. At the bound the connection ends with REQUEST_TOO_LARGE. */

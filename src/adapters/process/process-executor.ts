@@ -8,6 +8,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { BufferPool } from '#core/buffer-pool.js';
 import { defaultEngineOptions, type EngineOptions } from '#core/engine-options.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
 import {
@@ -37,7 +38,7 @@ import type {
   RunResult,
 } from '#ports/executor.js';
 import { executorEnvironment } from './environment.js';
-import { allocateRaw } from './buffer-pool.js';
+import { allocateRaw } from './allocate-raw.js';
 import { FrameSocket } from './frame-socket.js';
 import { firstLaneFd, type ExecutorPong, type ProcessSetup } from './process-protocol.js';
 import { SharedArea } from './shared-area.js';
@@ -76,6 +77,8 @@ type Settings = Required<Omit<ProcessExecutorOptions, 'engine'>> & { readonly en
 
 /** JavaScript memory of the process; tensors and models lie outside of it. */
 const heapMiBMax = 512;
+/** Bytes of results kept while nobody uses them; what is longer than half of it is not kept at all. */
+const freeBytesMax = 16 * MiB;
 /** Milliseconds an idle process may take to exit before it is killed. */
 const exitMsMax = 5_000;
 
@@ -122,6 +125,7 @@ class ProcessExecutor implements Executor {
   readonly #settings: Settings;
   readonly #child: ChildProcess;
   readonly #shared = SharedArea.create();
+  readonly #results = new BufferPool({ bytesMax: freeBytesMax / 2, freeBytesMax, allocate: allocateRaw });
   readonly #stderr: StderrTail;
   readonly #control: FrameSocket;
   readonly #controls = new InFlight<Frame>(1_024);
@@ -234,13 +238,13 @@ class ProcessExecutor implements Executor {
     if (lane === undefined) throw intarsiaError('NOT_FOUND', `session ${request.session} is not loaded`);
     const slot = this.#shared?.take() ?? 0;
     try {
-      return resultIn(
-        await lane.flights.add(this.#beats(this.#settings.runMsMax), (number) => {
-          const frame = { ...runFrame(number, request), tag: slot };
-          const inSlot = this.#shared?.write(slot, 'inputs', frame.payload) === true;
-          lane.socket.send(inSlot ? sharedFrame(frame) : frame);
-        }),
-      );
+      const frame = await lane.flights.add(this.#beats(this.#settings.runMsMax), (number) => {
+        const outgoing = { ...runFrame(number, request), tag: slot };
+        const inSlot = this.#shared?.write(slot, 'inputs', outgoing.payload) === true;
+        lane.socket.send(inSlot ? sharedFrame(outgoing) : outgoing);
+      });
+      const { buffer } = frame.payload;
+      return { ...resultIn(frame), release: () => this.#results.release(buffer) };
     } finally {
       this.#shared?.giveBack(slot);
     }
@@ -330,7 +334,7 @@ class ProcessExecutor implements Executor {
   /** The result with its payload, which lies in the shared area. @throws when the process broke the protocol. */
   #fetched(frame: Frame): Frame {
     if (this.#shared === undefined) throw new Error('a payload is said to be in a shared area, and there is none');
-    const payload = allocateRaw(sharedBytes(frame));
+    const payload = this.#results.allocate(sharedBytes(frame));
     this.#shared.read(frame.tag, 'outputs', payload);
     return { ...frame, kind: executorFrameKind.result, payload };
   }
