@@ -23,6 +23,8 @@ const adapterRules = [
   ['piscina', `^node_modules/piscina/|${node}`],
   ['process', node],
   ['remote', `^node_modules/(@grpc|@protobuf-ts)/|${node}`],
+  ['embedded-store', `^node_modules/(@grpc|@protobuf-ts)/|${node}`],
+  ['etcd', `^node_modules/(etcd3|@grpc|cockatiel)/|${node}`],
   ['files', node],
   ['certificates', node],
   ['hardware', node],

@@ -54,20 +54,23 @@ export type RecordRead =
   | { readonly type: 'record'; readonly record: StoreRecord; readonly next: number }
   /** Nothing more. */
   | { readonly type: 'end' }
-  /** What is here is no whole record: a torn write when nothing follows, damage otherwise. */
-  | { readonly type: 'broken'; readonly reason: string };
+  /** What is here is no whole record: a torn write, unless a whole record follows (`resumes`), which means damage. */
+  | { readonly type: 'broken'; readonly reason: string; readonly resumes: boolean };
 
 /** The record at an offset of a file. */
 export function readRecord(bytes: Uint8Array, offset: number): RecordRead {
   if (offset === bytes.length) return { type: 'end' };
-  if (bytes.length - offset < recordHeaderBytes) return { type: 'broken', reason: 'its header is cut off' };
+  if (bytes.length - offset < recordHeaderBytes)
+    return { type: 'broken', reason: 'its header is cut off', resumes: false };
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = view.getUint32(offset, true);
   const next = offset + recordHeaderBytes + length;
-  if (length > recordBytesMax || next > bytes.length) return { type: 'broken', reason: 'its body is cut off' };
+  if (length > recordBytesMax || next > bytes.length)
+    return { type: 'broken', reason: 'its body is cut off', resumes: false };
   const body = bytes.subarray(offset + recordHeaderBytes, next);
   if (checksum(length, body) !== view.getUint32(offset + 4, true)) {
-    return { type: 'broken', reason: 'its checksum does not fit' };
+    const resumes = next < bytes.length && readRecord(bytes, next).type === 'record';
+    return { type: 'broken', reason: 'its checksum does not fit', resumes };
   }
   return { type: 'record', record: decode(new Reader(body)), next };
 }
