@@ -74,6 +74,8 @@ class Membership implements Actor<MembershipInbox> {
   #isWriting = false;
   #mustWrite = false;
   #foldedView: View = emptyView;
+  /** Whether somebody is carried no more since the view was made. */
+  #hasPruned = false;
   #view: View = emptyView;
   #peers: ReadonlyMap<HostId, PeerStatus> = new Map();
   #joiners: ReplyTo<JoinOutcome>[] = [];
@@ -183,6 +185,7 @@ class Membership implements Actor<MembershipInbox> {
     else if (event.type === 'store-event' && event.event.type === 'connected') this.#publishSoon();
   }
 
+  /** Something may have changed. The view itself is made when it is published: it costs as much as there are hosts. */
   #refold(): void {
     const nowMs = this.#context.clock.nowMs();
     const { fold } = this.#watch;
@@ -190,12 +193,19 @@ class Membership implements Actor<MembershipInbox> {
     for (const problem of fold.takeProblems()) this.#context.log.warn('a record in the store is bad', { problem });
     this.#checkOwn(own, fold.generationOf(this.#record.host), fold.revision);
     if (this.#phase === 'joined' && own?.process === this.#record.process) this.#carry.onOwnRecord(false, nowMs);
-    const folded = fold.view();
-    if (folded.hosts !== this.#foldedView.hosts) this.#carry.onView(this.#view, folded, nowMs);
-    const before = this.#foldedView;
-    this.#foldedView = folded;
     if (this.#phase === 'joining' && this.#heldSinceMs !== undefined && own === undefined) this.#startRegistering();
-    if (folded.hosts !== before.hosts || folded.revision !== before.revision) this.#renew();
+    this.#publishSoon();
+  }
+
+  #renewView(): void {
+    const nowMs = this.#context.clock.nowMs();
+    const folded = this.#watch.fold.view();
+    const before = this.#foldedView;
+    if (folded.hosts === before.hosts && folded.revision === before.revision && !this.#hasPruned) return;
+    this.#foldedView = folded;
+    this.#hasPruned = false;
+    this.#carry.onView(this.#view, folded, nowMs);
+    this.#view = this.#carry.over(folded);
     this.#pruneTimer?.cancel();
     if (this.#carry.pruneMs < Infinity) {
       this.#pruneTimer = this.#context.schedule(this.#carry.pruneMs - nowMs, { type: 'prune' });
@@ -215,11 +225,8 @@ class Membership implements Actor<MembershipInbox> {
 
   #prune(): void {
     const isReachable = (host: HostId): boolean => this.#peers.get(host)?.reachable !== false;
-    if (this.#carry.prune(isReachable, this.#context.clock.nowMs())) this.#renew();
-  }
-
-  #renew(): void {
-    this.#view = this.#carry.over(this.#foldedView);
+    if (!this.#carry.prune(isReachable, this.#context.clock.nowMs())) return;
+    this.#hasPruned = true;
     this.#publishSoon();
   }
 
@@ -236,6 +243,7 @@ class Membership implements Actor<MembershipInbox> {
   }
 
   #news(): ViewNews {
+    this.#renewView();
     const generation = this.#generation;
     const lease = this.#lease?.id;
     return {
@@ -437,6 +445,7 @@ class Membership implements Actor<MembershipInbox> {
   }
 
   #checkDrain(): void {
+    if (this.#drain === undefined || this.#drain.replyTos.length === 0) return;
     const outcome = this.#drainOutcome();
     if (outcome.announced && outcome.acknowledged >= outcome.peers) this.#endDrain();
   }

@@ -56,12 +56,10 @@ describe('an election', () => {
     const rest = hosts.filter((host) => host !== first);
     world.pause(first);
     await world.until('there is another leader', () => leaders(rest).length === 1, 15_000);
-    expect(first.leadership?.leading).toBe(true);
+    const { leadership } = first;
+    if (leadership?.leading !== true) throw new Error('it does not lead');
     const late = first.store.transact(
-      {
-        conditions: [(first.leadership as { readonly fence: never }).fence],
-        operations: [{ type: 'put', key: `${keys.prefix}test`, value: 'late' }],
-      },
+      { conditions: [leadership.fence], operations: [{ type: 'put', key: `${keys.prefix}test`, value: 'late' }] },
       { deadlineMs: first.clock.nowMs() + 60_000 },
     );
     world.resume(first);

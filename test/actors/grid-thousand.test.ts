@@ -19,7 +19,7 @@ describe('a grid of 1,000 hosts', () => {
     world.start('late');
     const joinMs = await world.until('all see the late one', () => all.every((host) => host.trusts('late')), 5_000);
     const before = world.network.counts.delivered;
-    const dead = all[500]!;
+    const dead = all[count / 2]!;
     world.kill(dead, 'unplugged');
     const rest = [...world.hosts.values()];
     const deathMs = await world.until(

@@ -31,7 +31,7 @@ export class CarryOver {
   /** The store says something new. Drained hosts are let go: they said that they would leave. */
   onView(before: View, now: View, nowMs: number): void {
     for (const host of this.#carried.keys()) if (now.hosts.has(host)) this.#carried.delete(host);
-    if (before === now || !this.#isActive(nowMs)) return;
+    if (!this.#isActive(nowMs)) return;
     for (const [host, was] of before.hosts) {
       if (!now.hosts.has(host) && was.state === 'up') this.#carried.set(host, was);
     }

@@ -13,10 +13,17 @@ export interface VoteWrite {
   readonly reason: string;
 }
 
+interface Key {
+  readonly host: HostId;
+  readonly generation: Generation;
+}
+
 export class VoteDesk {
   #lease: string | undefined;
-  /** Votes that are in the store, or may be: a write whose outcome is unknown counts as done and is undone if need be. */
-  readonly #cast = new Map<HostId, Generation>();
+  /** Votes that are in the store, by host and generation. */
+  readonly #cast = new Map<string, Key>();
+  /** Votes that may be there: the outcome of their writes is unknown. Cast again if wanted, withdrawn if not. */
+  readonly #doubtful = new Map<string, Key>();
   /** Such as could not be cast since the host of that generation is gone. */
   readonly #pointless = new Map<HostId, Generation>();
   #underWay: VoteWrite | undefined;
@@ -26,6 +33,7 @@ export class VoteDesk {
     if (lease === this.#lease) return;
     this.#lease = lease;
     this.#cast.clear();
+    this.#doubtful.clear();
     this.#pointless.clear();
   }
 
@@ -45,20 +53,31 @@ export class VoteDesk {
     this.#underWay = undefined;
     if (write === undefined || lease !== this.#lease) return;
     const { type, host, generation } = write;
-    if (type === 'withdraw') {
-      if (outcome === 'done') this.#cast.delete(host);
-    } else if (outcome === 'done') this.#cast.set(host, generation);
-    else if (outcome === 'refused') this.#pointless.set(host, generation);
+    const key = keyOf(host, generation);
+    if (outcome === 'unknown') {
+      this.#cast.delete(key);
+      this.#doubtful.set(key, { host, generation });
+    } else if (type === 'withdraw') {
+      this.#cast.delete(key);
+      this.#doubtful.delete(key);
+    } else if (outcome === 'done') {
+      this.#cast.set(key, { host, generation });
+      this.#doubtful.delete(key);
+    } else this.#pointless.set(host, generation);
   }
 
   #choose(wanted: ReadonlyMap<HostId, WantedVote>): VoteWrite | undefined {
-    for (const [host, generation] of this.#cast) {
+    for (const { host, generation } of [...this.#cast.values(), ...this.#doubtful.values()]) {
       if (wanted.get(host)?.generation !== generation) return { type: 'withdraw', host, generation, reason: '' };
     }
     for (const [host, { generation, reason }] of wanted) {
-      if (this.#cast.get(host) === generation || this.#pointless.get(host) === generation) continue;
+      if (this.#cast.has(keyOf(host, generation)) || this.#pointless.get(host) === generation) continue;
       return { type: 'cast', host, generation, reason };
     }
     return undefined;
   }
+}
+
+function keyOf(host: HostId, generation: Generation): string {
+  return `${generation} ${host}`;
 }
