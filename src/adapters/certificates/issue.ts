@@ -8,7 +8,6 @@
 import {
   createHash,
   createPrivateKey,
-  createPublicKey,
   generateKeyPairSync,
   randomBytes,
   sign,
@@ -238,7 +237,7 @@ function ipv6Bytes(address: string): Buffer {
 
 /** SHA-1 of the public key's bits: RFC 5280's first way to name a key; nothing rests on its strength. */
 function keyIdOf(key: KeyObject): Buffer {
-  const info = createPublicKey(key).export({ type: 'spki', format: 'der' });
+  const info = key.export({ type: 'spki', format: 'der' });
   const keyBits = der.elementsOf(der.elementsOf(info)[0]?.content ?? Buffer.alloc(0))[1]?.content ?? Buffer.alloc(1);
   return createHash('sha1').update(keyBits.subarray(1)).digest();
 }

@@ -128,7 +128,9 @@ class GrpcArtifactTransfer implements ArtifactTransfer {
     const key = keyOf(peer);
     let connection = this.#connections.get(key);
     if (connection === undefined) {
-      const client = new Client(peer.linkAddress, this.#options.security.channelCredentials(peer.host), {
+      const { security } = this.#options;
+      const client = new Client(peer.linkAddress, security.channelCredentials(peer.host), {
+        ...security.channelOptions(peer.host),
         'grpc.max_receive_message_length': messageBytesMax,
         'grpc-node.flow_control_window': windowBytes,
         'grpc.enable_retries': 0,

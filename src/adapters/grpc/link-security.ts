@@ -14,6 +14,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import {
   type ChannelCredentials,
+  type ChannelOptions,
   credentials,
   Metadata,
   ServerCredentials,
@@ -54,6 +55,8 @@ export interface LinkSecurity {
   serverCredentials(): ServerCredentials;
   /** @param peer Host that must answer; absent: whoever's certificate names the address. */
   channelCredentials(peer?: HostId): ChannelCredentials;
+  /** Options that a channel to that host needs beside its credentials. */
+  channelOptions(peer: HostId): ChannelOptions;
   /** What every call to another host carries. */
   callMetadata(): Metadata;
   /**
@@ -102,6 +105,9 @@ export function openLinkSecurity(options: LinkSecurityOptions): LinkSecurity {
         : credentials.createSsl(tls.authority, tls.key, tls.certificate, {
             checkServerIdentity: (address, certificate) => identityProblem(address, certificate, peer),
           }),
+    // Without it TLS would be asked for a server of the name of an IP address, which is none.
+    channelOptions: (peer) =>
+      tls === undefined || !/^[A-Za-z0-9][A-Za-z0-9.-]*$/.test(peer) ? {} : { 'grpc.ssl_target_name_override': peer },
     callMetadata: () => {
       const metadata = new Metadata();
       metadata.set(gridHeader, options.grid);
