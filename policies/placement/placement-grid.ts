@@ -7,6 +7,7 @@
  * wins ties: another one must be sooner done by more than the link costs.
  */
 import { predictedMs } from '#core/grid/attempt-limit.js';
+import { isStale, linkCostMs, queueLeftMs } from '#core/grid/standing.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { Candidate, Picker } from '#core/picker.js';
 import type { Random } from '#ports/random.js';
@@ -43,7 +44,7 @@ export function gridPicker(random: Random): Picker {
       return figures;
     }
     figures.picksLeft = Math.max(candidates.length, candidates.length > lookedAtMax ? picksBetweenMin : 16);
-    figures.workPerItem = meanWork(candidates);
+    figures.workPerItem = leastWork(candidates);
     if (candidates.length > lookedAtMax) {
       const { workPerItem } = figures;
       figures.draw = new WeightedDraw(candidates.map((candidate) => 1 / msPerItemOf(candidate, workPerItem)));
@@ -119,26 +120,30 @@ function expectedMs(
 ): number {
   if (!mayTake(candidate, exclude, nowMs)) return Infinity;
   const { load, standing } = candidate;
-  if (load.msPerItem > 0) return predictedMs(candidate, request.items, nowMs);
-  const linkMs = standing === undefined ? 0 : standing.host.linkMs;
-  return linkMs + (load.itemsInFlight + request.items) * msPerItemOf(candidate, workPerItem);
+  const isKnown = load.msPerItem > 0 && (standing === undefined || load.itemsInFlight > 0 || !isStale(standing, nowMs));
+  if (isKnown) return predictedMs(candidate, request.items, nowMs);
+  // Never measured, or too long ago: taken to be what its device is said to be, so that it is tried.
+  const guessMs = (load.itemsInFlight + request.items) * guessedMsPerItem(candidate, workPerItem);
+  if (standing === undefined) return guessMs;
+  return linkCostMs(standing.host, nowMs) + Math.max(queueLeftMs(standing, nowMs), guessMs);
 }
 
-function msPerItemOf({ load, standing }: Candidate, workPerItem: number): number {
-  if (load.msPerItem > 0) return load.msPerItem;
+function guessedMsPerItem({ standing }: Candidate, workPerItem: number): number {
   return workPerItem / (standing === undefined ? 1 : standing.speed);
 }
 
-/** Milliseconds an item would take on a device of speed 1: the mean over the measured replicas; 1 when none was. */
-function meanWork(candidates: readonly Candidate[]): number {
-  let sum = 0;
-  let count = 0;
+function msPerItemOf(candidate: Candidate, workPerItem: number): number {
+  const { msPerItem } = candidate.load;
+  return msPerItem > 0 ? msPerItem : guessedMsPerItem(candidate, workPerItem);
+}
+
+/** Milliseconds an item would take on a device of speed 1: by the best of the measured replicas; 1 when none was. */
+function leastWork(candidates: readonly Candidate[]): number {
+  let least = Infinity;
   for (const { load, standing } of candidates) {
-    if (load.msPerItem <= 0) continue;
-    sum += load.msPerItem * (standing === undefined ? 1 : standing.speed);
-    count += 1;
+    if (load.msPerItem > 0) least = Math.min(least, load.msPerItem * (standing === undefined ? 1 : standing.speed));
   }
-  return count === 0 ? 1 : sum / count;
+  return least === Infinity ? 1 : least;
 }
 
 function firstAble(

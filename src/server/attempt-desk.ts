@@ -37,6 +37,7 @@ export interface AttemptTimes {
   readonly sentMs: number;
   readonly queueMs: number;
   readonly computeMs: number;
+  readonly overdue: boolean;
 }
 
 const hedgeBurst = 10;
@@ -110,13 +111,13 @@ export class AttemptDesk {
   judge(
     standing: ReplicaStanding,
     outcome: InferenceOutcome,
-    { nowMs, sentMs, queueMs, computeMs }: AttemptTimes,
+    { nowMs, sentMs, queueMs, computeMs, overdue }: AttemptTimes,
   ): void {
     if (outcome.ok) {
       const elapsedMs = nowMs - sentMs;
       // The queue counts from the request's arrival, which may be before this attempt.
       const waitedMs = Math.min(queueMs, Math.max(0, elapsedMs - computeMs));
-      learn(standing, { nowMs, elapsedMs, queueMs: waitedMs, serviceMs: computeMs });
+      learn(standing, { nowMs, elapsedMs, queueMs: waitedMs, serviceMs: computeMs, overdue });
       forgive(standing);
       this.#localFailures.delete(standing.device);
       return;

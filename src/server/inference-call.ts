@@ -138,7 +138,13 @@ export class InferenceCall extends Attempt implements InferTicket {
       if (candidate.standing !== undefined) {
         const nowMs = gateway.clock.nowMs();
         const queueMs = receipt === undefined ? 0 : receipt.queueUs / 1000;
-        gateway.desk.judge(candidate.standing, outcome, { nowMs, sentMs: attempt.sentMs, queueMs, computeMs });
+        gateway.desk.judge(candidate.standing, outcome, {
+          nowMs,
+          sentMs: attempt.sentMs,
+          queueMs,
+          computeMs,
+          overdue: attempt.overdue,
+        });
       }
     }
     if (this.#answered) {

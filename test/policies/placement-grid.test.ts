@@ -18,6 +18,8 @@ interface Wanted {
   readonly ready?: boolean;
   readonly bannedUntilMs?: number;
   readonly queueMs?: number;
+  /** Default: a moment ago, whenever that is. */
+  readonly answeredMs?: number;
 }
 
 function candidate(index: number, wanted: Wanted): Candidate {
@@ -27,6 +29,8 @@ function candidate(index: number, wanted: Wanted): Candidate {
   device.bannedUntilMs = wanted.bannedUntilMs ?? -Infinity;
   const standing = newReplicaStanding(host, device, wanted.speed ?? 1);
   standing.queueMs = wanted.queueMs ?? 0;
+  standing.answeredMs = wanted.answeredMs ?? Infinity;
+  host.linkAtMs = Infinity;
   return {
     replica: { id: replicaId(`r${index}`), stages: [] } as unknown as Candidate['replica'],
     load: { itemsInFlight: wanted.itemsInFlight ?? 0, msPerItem: wanted.msPerItem ?? 1, ready: wanted.ready ?? true },
@@ -50,7 +54,7 @@ describe('the picker of a grid', () => {
       excluded: fc.boolean(),
     });
     fc.assert(
-      fc.property(fc.array(wanted, { maxLength: 8 }), fc.constantFrom(0, 100, Infinity), (unordered, nowMs) => {
+      fc.property(fc.array(wanted, { maxLength: 8 }), fc.constantFrom(0, 100), (unordered, nowMs) => {
         const all = [...unordered.filter(({ local }) => local), ...unordered.filter(({ local }) => !local)];
         const exclude = new Set(all.flatMap(({ excluded }, index) => (excluded ? [`r${index}`] : [])));
         const doneMs = all.map((each) => {
@@ -64,6 +68,13 @@ describe('the picker of a grid', () => {
         else expect(doneMs[index]).toBe(best);
       }),
     );
+  });
+
+  it('takes one that is banned when it is asked without a moment', () => {
+    const all = candidates({ bannedUntilMs: 500 }, { bannedUntilMs: 700 });
+    expect(gridPicker(seededRandom(1)).pick(request(), all, 499, none)).toBe(-1);
+    expect(gridPicker(seededRandom(1)).pick(request(), all, 500, none)).toBe(0);
+    expect(gridPicker(seededRandom(1)).pick(request(), all, Infinity, none)).toBeGreaterThanOrEqual(0);
   });
 
   it('prefers the own host until another one is sooner done by more than the link costs', () => {
@@ -85,6 +96,12 @@ describe('the picker of a grid', () => {
       { msPerItem: 0, speed: 0.5 },
     );
     expect(gridPicker(seededRandom(1)).pick(request(), all, 0, none)).toBe(1);
+  });
+
+  it('tries a replica again that was slow and has been silent for some seconds', () => {
+    const all = candidates({ msPerItem: 1, answeredMs: 10_000 }, { msPerItem: 50, speed: 2, answeredMs: 4000 });
+    expect(gridPicker(seededRandom(1)).pick(request(), all, 8000, none)).toBe(0);
+    expect(gridPicker(seededRandom(1)).pick(request(), all, 10_000, none)).toBe(1);
   });
 
   it('of many takes one that may, whenever there is one', () => {

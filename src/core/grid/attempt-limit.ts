@@ -3,7 +3,7 @@
  * that a host that stands still costs a request little of the time it has.
  */
 import type { Candidate } from '../picker.js';
-import { queueLeftMs } from './standing.js';
+import { linkCostMs, queueLeftMs } from './standing.js';
 
 export interface AttemptRules {
   /** Predicted time × factor is the limit. 1 to 100. */
@@ -30,7 +30,7 @@ export function predictedMs(candidate: Candidate, items: number, nowMs: number):
   const { load, standing } = candidate;
   if (standing === undefined) return (load.itemsInFlight + items) * load.msPerItem;
   const ownMs = load.itemsInFlight * load.msPerItem;
-  return standing.host.linkMs + Math.max(ownMs, queueLeftMs(standing, nowMs)) + items * load.msPerItem;
+  return linkCostMs(standing.host, nowMs) + Math.max(ownMs, queueLeftMs(standing, nowMs)) + items * load.msPerItem;
 }
 
 /**

@@ -90,7 +90,7 @@ export class GridReplicas {
   learnPeer(host: HostId, { roundTripMs, load, learnedMs }: PeerStatus): void {
     const standing = this.#hosts.get(host);
     if (standing === undefined) return;
-    if (standing.linkMs === 0) standing.linkMs = roundTripMs;
+    standing.roundTripMs = roundTripMs;
     for (const { device, backlogMs } of load?.devices ?? []) {
       for (const { standing: replica } of this.#devices.get(`${host}/${device}`)?.candidates ?? []) {
         if (replica === undefined || replica.queueAtMs >= learnedMs) continue;

@@ -20,8 +20,11 @@ export interface HostStanding extends Standing {
   readonly host: HostId;
   /** The gateway's own host: no link between. */
   readonly local: boolean;
-  /** Mean of what an attempt takes beside queueing and computing, ms; 0 before the first answer. */
+  /** Mean of what an attempt takes beside queueing and computing, ms; 0 before the first answer; and when it was learned. */
   linkMs: number;
+  linkAtMs: number;
+  /** Time of a small message to the host and back, ms, as others measured it; 0 when unknown. */
+  roundTripMs: number;
 }
 
 export interface ReplicaStanding {
@@ -37,6 +40,8 @@ export interface ReplicaStanding {
   /** How long the last answered request waited in queues over there, ms, and when that was known. */
   queueMs: number;
   queueAtMs: number;
+  /** When it last answered, ms; -Infinity before. */
+  answeredMs: number;
 }
 
 export interface BanRules {
@@ -48,7 +53,7 @@ export interface BanRules {
 export const defaultBanRules: BanRules = { banMsMin: 250, banMsMax: 10_000 };
 
 export function newHostStanding(host: HostId, local: boolean): HostStanding {
-  return { host, local, linkMs: 0, bannedUntilMs: -Infinity, failuresInRow: 0 };
+  return { host, local, linkMs: 0, linkAtMs: 0, roundTripMs: 0, bannedUntilMs: -Infinity, failuresInRow: 0 };
 }
 
 export function newDeviceStanding(): Standing {
@@ -56,7 +61,7 @@ export function newDeviceStanding(): Standing {
 }
 
 export function newReplicaStanding(host: HostStanding, device: Standing, speed: number): ReplicaStanding {
-  return { host, device, speed, attemptMs: 0, deviationMs: 0, queueMs: 0, queueAtMs: 0 };
+  return { host, device, speed, attemptMs: 0, deviationMs: 0, queueMs: 0, queueAtMs: 0, answeredMs: -Infinity };
 }
 
 /** Whether neither the device nor its host is banned. */
@@ -100,13 +105,31 @@ export interface AttemptFigures {
   readonly queueMs: number;
   /** Computing and everything else on that host. */
   readonly serviceMs: number;
+  /** It took too long: how much too long says nothing of the link or of other attempts. */
+  readonly overdue: boolean;
 }
 
 const meanWeight = 0.1;
 const deviationWeight = 0.25;
 
+/** Link figures lose their weight over this time, ms: who was once slow to reach is tried again. */
+const linkKeptMs = 60_000;
+/** Figures of a replica are trusted for this long after its last answer, ms. */
+const figuresKeptMs = 5000;
+
 /** Takes the figures of an attempt into the means. */
-export function learn(standing: ReplicaStanding, { nowMs, elapsedMs, queueMs, serviceMs }: AttemptFigures): void {
+export function learn(
+  standing: ReplicaStanding,
+  { nowMs, elapsedMs, queueMs, serviceMs, overdue }: AttemptFigures,
+): void {
+  standing.answeredMs = nowMs;
+  standing.queueMs = Math.min(queueMs, elapsedMs);
+  standing.queueAtMs = nowMs;
+  if (overdue) {
+    // A host that is slow for long raises its limit step by step, one that stood still once does not.
+    if (standing.attemptMs > 0) standing.attemptMs *= 1 + meanWeight;
+    return;
+  }
   if (standing.attemptMs === 0) {
     standing.attemptMs = elapsedMs;
     standing.deviationMs = elapsedMs / 2;
@@ -115,12 +138,23 @@ export function learn(standing: ReplicaStanding, { nowMs, elapsedMs, queueMs, se
     standing.deviationMs += deviationWeight * (Math.abs(offMs) - standing.deviationMs);
     standing.attemptMs += meanWeight * offMs;
   }
-  standing.queueMs = Math.min(queueMs, elapsedMs);
-  standing.queueAtMs = nowMs;
   const { host } = standing;
   if (host.local) return;
   const linkMs = Math.max(0, elapsedMs - queueMs - serviceMs);
-  host.linkMs = host.linkMs === 0 ? linkMs : host.linkMs + meanWeight * (linkMs - host.linkMs);
+  const weight = Math.min(1, Math.max(meanWeight, (nowMs - host.linkAtMs) / linkKeptMs));
+  host.linkMs = host.linkMs === 0 ? linkMs : host.linkMs + weight * (linkMs - host.linkMs);
+  host.linkAtMs = nowMs;
+}
+
+/** What the link to the host costs, ms, by what is known now. */
+export function linkCostMs({ linkMs, linkAtMs, roundTripMs }: HostStanding, nowMs: number): number {
+  if (linkMs === 0) return roundTripMs;
+  return Math.max(roundTripMs, linkMs * Math.min(1, Math.max(0, 1 - (nowMs - linkAtMs) / linkKeptMs)));
+}
+
+/** Whether the replica has been silent for so long that its figures say nothing of how it is now. */
+export function isStale({ answeredMs }: ReplicaStanding, nowMs: number): boolean {
+  return nowMs - answeredMs > figuresKeptMs;
 }
 
 /** What is left of the last known queue: it shrinks by a millisecond a millisecond when nobody adds to it. */
