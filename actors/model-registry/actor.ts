@@ -7,7 +7,7 @@ import type { Actor, ActorContext, ActorFactory, Signal } from '#runtime/actor.j
 import { RegistryBehavior } from './behavior.js';
 import type { RegistryEffect, RegistryEvent, Removal } from './behavior.js';
 import type { ModelRegistryOptions } from './options.js';
-import { loadMsMaxDefault, placeVersion } from './place-version.js';
+import { loadMsMaxDefault, placeImposed, placeVersion } from './place-version.js';
 import { prepareModel } from './prepare-model.js';
 import { Turnstile } from './turnstile.js';
 
@@ -99,6 +99,9 @@ class ModelRegistry implements Actor<ModelRegistryInbox> {
       case 'reply':
         effect.to.tell(effect.outcome);
         return;
+      case 'reply-imposed':
+        effect.to.tell(effect.outcome);
+        return;
       case 'tell-catalog':
         effect.to.tell(effect.catalog);
         return;
@@ -116,19 +119,23 @@ class ModelRegistry implements Actor<ModelRegistryInbox> {
         );
         return;
       case 'prepare': {
-        const { model, operation, overrides } = effect;
+        const { model, operation, overrides, imposed } = effect;
         context.pipeToSelf(
-          this.#preparations.pass(() => prepareModel(model, overrides, { files, random: context.random })),
+          this.#preparations.pass(() => prepareModel(model, overrides, { files, random: context.random }, imposed)),
           (prepared) => ({ type: 'prepared', model, operation, prepared }),
           (thrown) => ({ type: 'prepare-failed', model, operation, error: asIntarsiaError(thrown) }),
         );
         return;
       }
       case 'place': {
-        const { operation, prepared, previous } = effect;
-        const { model } = prepared.placement;
+        const { operation, prepared, previous, imposed } = effect;
+        const { placement } = prepared;
+        const { model } = placement;
+        const ports = { clock: context.clock, options: this.#options };
         context.pipeToSelf(
-          placeVersion(prepared.placement, previous, { clock: context.clock, options: this.#options }),
+          imposed === undefined
+            ? placeVersion(placement, previous, ports)
+            : placeImposed(placement, imposed, previous, ports),
           (result) => ({ type: 'placed', model, operation, prepared, result }),
           (thrown) => ({
             type: 'placed',

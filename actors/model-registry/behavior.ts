@@ -12,9 +12,9 @@ import type { ModelListing, RepositoryListing } from '#ports/model-files.js';
 import type { ReplyTo } from '#runtime/actor.js';
 import { ModelEntry } from './model-entry.js';
 import type { LoadedVersion, ModelRequest, Operation, PendingScan, VersionEntry } from './model-entry.js';
-import type { PlacementResult } from './place-version.js';
+import type { ImposedDevices, PlacementResult } from './place-version.js';
 import type { PreparedModel, PreparedVersion } from './prepare-model.js';
-import type { LoadOverrides, ModelRegistryMessage, RegistryOutcome } from './protocol.js';
+import type { ImposeOutcome, LoadOverrides, ModelRegistryMessage, RegistryOutcome } from './protocol.js';
 
 export type RegistryEvent =
   | ModelRegistryMessage
@@ -60,12 +60,15 @@ export type RegistryEffect =
       readonly model: ModelName;
       readonly operation: number;
       readonly overrides: LoadOverrides;
+      /** Versions to prepare; undefined: the configuration decides. */
+      readonly imposed?: readonly ModelVersion[];
     }
   | {
       readonly type: 'place';
       readonly operation: number;
       readonly prepared: PreparedVersion;
       readonly previous: readonly DeviceId[];
+      readonly imposed?: ImposedDevices;
     }
   | {
       readonly type: 'remove';
@@ -76,6 +79,7 @@ export type RegistryEffect =
   /** `replaced`: something may still need the files for a while. */
   | { readonly type: 'release'; readonly version: { release(): Promise<void> }; readonly replaced: boolean }
   | { readonly type: 'reply'; readonly to: ReplyTo<RegistryOutcome>; readonly outcome: RegistryOutcome }
+  | { readonly type: 'reply-imposed'; readonly to: ReplyTo<ImposeOutcome>; readonly outcome: ImposeOutcome }
   | { readonly type: 'tell-catalog'; readonly to: ReplyTo<Catalog>; readonly catalog: Catalog }
   | { readonly type: 'log'; readonly level: 'info' | 'warn'; readonly message: string; readonly model?: ModelName };
 
@@ -144,6 +148,9 @@ export class RegistryBehavior {
       case 'unload':
         this.#ask(event);
         return;
+      case 'impose':
+        this.#impose(event);
+        return;
       case 'scan':
         this.#scan(event.replyTo);
         return;
@@ -203,8 +210,33 @@ export class RegistryBehavior {
       refuse(unknownModel(message.model));
       return;
     }
+    if (known?.imposed !== undefined) {
+      refuse(
+        intarsiaError(
+          'FAILED_PRECONDITION',
+          `model ${JSON.stringify(name)} is placed by a deployment of the grid; it cannot be ${type}ed by request`,
+          { model: name },
+        ),
+      );
+      return;
+    }
     const overrides = type === 'load' ? message.overrides : noOverrides;
     this.#enqueue(known ?? this.#entry(name), { kind: type, overrides, replyTo, scan: undefined });
+  }
+
+  #impose({ model, versions, replyTo }: Extract<ModelRegistryMessage, { type: 'impose' }>): void {
+    const entry = this.#entry(model);
+    const impose = { replyTo, failures: [] };
+    entry.imposed = versions;
+    const isGivenBack = versions === undefined;
+    const kind = isGivenBack ? 'restore' : versions.size === 0 ? 'unload' : 'load';
+    this.#enqueue(entry, { kind, overrides: noOverrides, replyTo: undefined, scan: undefined, impose });
+  }
+
+  /** Whether the registry loads a model of the repository by itself. */
+  #isOwn(name: ModelName, isFirst: boolean): boolean {
+    const { mode, startupModels } = this.#options;
+    return mode !== 'explicit' || (isFirst && (startupModels.includes('*') || startupModels.includes(name)));
   }
 
   #enqueue(entry: ModelEntry, request: ModelRequest): void {
@@ -288,10 +320,9 @@ export class RegistryBehavior {
 
   #found(entry: ModelEntry, listing: ModelListing, isFirst: boolean, scan: PendingScan): void {
     entry.listing = listing;
-    const { mode, startupModels } = this.#options;
-    const isWanted =
-      mode !== 'explicit' || (isFirst && (startupModels.includes('*') || startupModels.includes(entry.name)));
-    if (!isWanted) {
+    // What is imposed is loaded when it is imposed; a change of its files is followed as in any mode.
+    if (entry.imposed?.size === 0 || (entry.imposed !== undefined && this.#options.mode !== 'poll')) return;
+    if (!this.#isOwn(entry.name, isFirst)) {
       if (entry.running === undefined) this.#showListing(entry, 'not loaded');
       return;
     }
@@ -309,6 +340,7 @@ export class RegistryBehavior {
   #vanished(entry: ModelEntry, scan: PendingScan): void {
     entry.listing = undefined;
     entry.tried = '';
+    if (entry.imposed !== undefined) return;
     if (this.#options.mode === 'explicit') {
       // What was loaded by request goes by request.
       if (entry.running === undefined) this.#tidy(entry);
@@ -347,6 +379,7 @@ export class RegistryBehavior {
     const operation: Operation = {
       id: this.#operations,
       request,
+      imposed: entry.imposed,
       selected: undefined,
       placing: new Set(),
       errors: new Map(),
@@ -354,11 +387,14 @@ export class RegistryBehavior {
     };
     entry.running = operation;
     this.#changed = true;
-    if (request.kind === 'load') {
+    const isRestored = request.kind === 'restore' && operation.imposed === undefined && this.#isOwn(entry.name, true);
+    const isLoad = (request.kind === 'load' || isRestored) && operation.imposed?.size !== 0;
+    if (isLoad) {
       if (request.overrides.files.size === 0) this.#showListing(entry, '');
       entry.markUnloaded('LOADING', '');
       const { name: model } = entry;
-      this.#effects.push({ type: 'prepare', model, operation: operation.id, overrides: request.overrides });
+      const imposed = operation.imposed === undefined ? {} : { imposed: ascending(operation.imposed.keys()) };
+      this.#effects.push({ type: 'prepare', model, operation: operation.id, overrides: request.overrides, ...imposed });
       return;
     }
     const removals = this.#retire(entry, () => true);
@@ -384,6 +420,16 @@ export class RegistryBehavior {
         this.#prepared(entry, operation, event.prepared);
         return;
       case 'prepare-failed':
+        if (operation.request.kind === 'restore' && event.error.code === 'MODEL_NOT_FOUND') {
+          // It was here for the grid's sake only.
+          const removals = this.#retire(entry, () => true);
+          if (removals.length === 0) this.#unloaded(entry);
+          else this.#remove(entry, operation, removals);
+          return;
+        }
+        for (const version of operation.imposed?.keys() ?? []) {
+          operation.request.impose?.failures.push({ version, device: undefined, error: event.error });
+        }
         this.#fail(entry, event.error);
         this.#answer(operation.request, { ok: false, error: event.error });
         this.#end(entry);
@@ -407,12 +453,15 @@ export class RegistryBehavior {
     for (const outcome of versions) {
       if (!outcome.ok) {
         operation.errors.set(outcome.version, outcome.error);
+        operation.request.impose?.failures.push({ version: outcome.version, device: undefined, error: outcome.error });
         this.#failVersion(entry, outcome.version, outcome.error);
         continue;
       }
       const { prepared } = outcome;
       const version = entry.version(prepared.version);
-      if (version.loaded?.identity === prepared.identity && version.state === 'READY') {
+      const imposed = imposedDevices(operation.imposed?.get(prepared.version), version, prepared.identity);
+      const isThere = version.loaded?.identity === prepared.identity && version.state === 'READY';
+      if (isThere && (imposed === undefined || isSameDevices(imposed.devices, version.loaded?.served.devices ?? []))) {
         version.reason = '';
         this.#effects.push({ type: 'release', version: prepared, replaced: false });
         continue;
@@ -420,7 +469,8 @@ export class RegistryBehavior {
       if (version.loaded === undefined) version.state = 'LOADING';
       operation.placing.add(prepared.version);
       const previous = version.loaded?.served.devices ?? [];
-      this.#effects.push({ type: 'place', operation: operation.id, prepared, previous });
+      const devices = imposed === undefined ? {} : { imposed };
+      this.#effects.push({ type: 'place', operation: operation.id, prepared, previous, ...devices });
     }
     if (operation.placing.size === 0) this.#conclude(entry, operation, []);
   }
@@ -431,6 +481,7 @@ export class RegistryBehavior {
     operation.placing.delete(version);
     this.#changed = true;
     for (const note of notes) this.#log('info', note, entry.name);
+    for (const failure of failures) operation.request.impose?.failures.push({ version, ...failure });
     const state = entry.version(version);
     const removals: Removal[] = [];
     if (devices.length === 0) {
@@ -465,9 +516,13 @@ export class RegistryBehavior {
   #conclude(entry: ModelEntry, operation: Operation, removals: readonly Removal[]): void {
     const [error] = operation.errors.values();
     const all = [...removals];
+    const { selected } = operation;
+    if (error !== undefined && operation.imposed !== undefined) {
+      // Whoever imposes has decided what goes, and does not wait for what comes.
+      all.push(...this.#retire(entry, (version) => selected?.has(version) !== true));
+    }
     if (error === undefined) {
       entry.reason = '';
-      const { selected } = operation;
       all.push(...this.#retire(entry, (version) => selected?.has(version) !== true));
       this.#answer(operation.request, { ok: true });
     } else {
@@ -505,11 +560,11 @@ export class RegistryBehavior {
       state.loaded = undefined;
       state.state = 'UNAVAILABLE';
       state.reason = 'unloaded';
-      if (operation.request.kind === 'load') entry.versions.delete(version);
+      if (isLoadOf(operation)) entry.versions.delete(version);
       this.#log('info', `version ${version} is unloaded`, entry.name);
     }
     this.#changed = true;
-    if (operation.request.kind === 'load') this.#end(entry);
+    if (isLoadOf(operation)) this.#end(entry);
     else this.#unloaded(entry);
   }
 
@@ -532,12 +587,17 @@ export class RegistryBehavior {
 
   /** A model that is neither in the repository nor loaded is nothing to remember. */
   #tidy(entry: ModelEntry): void {
-    if (entry.listing !== undefined || entry.isLoaded) return;
+    if (entry.listing !== undefined || entry.isLoaded || entry.imposed !== undefined) return;
     this.#models.delete(entry.name);
     this.#changed = true;
   }
 
   #answer(request: ModelRequest, outcome: RegistryOutcome): void {
+    if (request.impose !== undefined) {
+      const { replyTo, failures } = request.impose;
+      const untried = outcome.ok || failures.length > 0 ? {} : { error: outcome.error };
+      this.#effects.push({ type: 'reply-imposed', to: replyTo, outcome: { failures: [...failures], ...untried } });
+    }
     if (request.replyTo !== undefined) this.#effects.push({ type: 'reply', to: request.replyTo, outcome });
     if (request.scan !== undefined) this.#scanStep(request.scan);
   }
@@ -614,6 +674,29 @@ export class RegistryBehavior {
   #log(level: 'info' | 'warn', message: string, model?: ModelName): void {
     this.#effects.push({ type: 'log', level, message, ...(model === undefined ? {} : { model }) });
   }
+}
+
+/** Whether the operation has loaded what it selected, rather than taken everything away. */
+function isLoadOf({ selected }: Operation): boolean {
+  return selected !== undefined;
+}
+
+function imposedDevices(
+  devices: readonly DeviceId[] | undefined,
+  { loaded }: VersionEntry,
+  identity: string,
+): ImposedDevices | undefined {
+  if (devices === undefined) return undefined;
+  const have = loaded?.identity === identity ? loaded.served.devices : [];
+  return { devices, kept: new Set(devices.filter((device) => have.includes(device))) };
+}
+
+function isSameDevices(one: readonly DeviceId[], other: readonly DeviceId[]): boolean {
+  return one.length === other.length && one.every((device) => other.includes(device));
+}
+
+function ascending(versions: Iterable<ModelVersion>): readonly ModelVersion[] {
+  return [...versions].sort((a, b) => Number(a) - Number(b));
 }
 
 function loadedVersion(prepared: PreparedVersion, devices: readonly DeviceId[]): LoadedVersion {

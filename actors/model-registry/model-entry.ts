@@ -1,10 +1,10 @@
 /** What the registry knows about one model. */
 import type { CatalogEntry, ModelState, ServedModel, VersionStatus } from '#core/catalog.js';
 import type { IntarsiaError } from '#core/errors.js';
-import type { ModelName, ModelVersion } from '#core/ids.js';
+import type { DeviceId, ModelName, ModelVersion } from '#core/ids.js';
 import type { ModelListing } from '#ports/model-files.js';
 import type { ReplyTo } from '#runtime/actor.js';
-import type { LoadOverrides, RegistryOutcome } from './protocol.js';
+import type { ImposeFailure, ImposeOutcome, LoadOverrides, RegistryOutcome } from './protocol.js';
 
 /** A version that devices have. */
 export interface LoadedVersion {
@@ -31,16 +31,23 @@ export interface PendingScan {
 
 /** Something asked for one model; at most one is carried out at a time, the others wait in order. */
 export interface ModelRequest {
-  /** `forget`: the folder is gone. */
-  readonly kind: 'load' | 'unload' | 'forget';
+  /** `forget`: the folder is gone. `restore`: nothing is imposed any more. */
+  readonly kind: 'load' | 'unload' | 'forget' | 'restore';
   readonly overrides: LoadOverrides;
   readonly replyTo: ReplyTo<RegistryOutcome> | undefined;
   readonly scan: PendingScan | undefined;
+  /** Of a message `impose`. */
+  readonly impose?: { readonly replyTo: ReplyTo<ImposeOutcome>; readonly failures: ImposeFailure[] };
 }
+
+/** Versions that are imposed on the registry, and their devices. */
+export type ImposedVersions = ReadonlyMap<ModelVersion, readonly DeviceId[]>;
 
 export interface Operation {
   readonly id: number;
   readonly request: ModelRequest;
+  /** What was imposed when it began. */
+  readonly imposed: ImposedVersions | undefined;
   /** Versions the policy selects; undefined until the model is read. */
   selected: ReadonlySet<ModelVersion> | undefined;
   /** Versions that devices are loading. */
@@ -58,6 +65,8 @@ export class ModelEntry {
   /** Fingerprint of the files that were last tried; empty when none were or a new try is worth it. */
   tried = '';
   reason = '';
+  /** Where its versions are to be, by somebody else's word; undefined: the registry decides. */
+  imposed: ImposedVersions | undefined;
   running: Operation | undefined;
   readonly waiting: ModelRequest[] = [];
 

@@ -75,6 +75,48 @@ export async function placeVersion(
   }
 }
 
+/** Devices that somebody else chose. */
+export interface ImposedDevices {
+  /** In order of preference; those in `kept` have the very same version already. */
+  readonly devices: readonly DeviceId[];
+  readonly kept: ReadonlySet<DeviceId>;
+}
+
+/** Brings a version onto exactly these devices. Never rejects: what fails is in the result. */
+export async function placeImposed(
+  placement: Placement,
+  { devices, kept }: ImposedDevices,
+  previous: readonly DeviceId[],
+  ports: PlacementPorts,
+): Promise<PlacementResult> {
+  const failures: { readonly device: DeviceId; readonly error: IntarsiaError }[] = [];
+  const notes: string[] = [];
+  const loaded = new Set(kept);
+  await Promise.all(
+    devices.map(async (id) => {
+      if (kept.has(id)) return;
+      const device = ports.options.devices.find(({ descriptor }) => descriptor.id === id);
+      const outcome: LoadOutcome =
+        device === undefined
+          ? { ok: false, error: intarsiaError('NOT_FOUND', `this host has no device ${id}`, { device: id }) }
+          : await load(device, placement, previous, ports);
+      if (outcome.ok) {
+        loaded.add(id);
+        notes.push(...outcome.notes.map((note) => `${id}: ${note}`));
+      } else {
+        failures.push({ device: id, error: outcome.error });
+      }
+    }),
+  );
+  const [first] = failures;
+  return {
+    devices: devices.filter((id) => loaded.has(id)),
+    failures,
+    ...(loaded.size > 0 || first === undefined ? {} : { error: first.error }),
+    notes,
+  };
+}
+
 /** Failures of a device rather than of the model: another device may do better. */
 const movableCodes: ReadonlySet<string> = new Set(['OUT_OF_MEMORY', 'DEVICE_UNAVAILABLE']);
 

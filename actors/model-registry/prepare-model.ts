@@ -46,20 +46,25 @@ export interface PreparationOptions {
   readonly random: Random;
 }
 
-/** @throws MODEL_NOT_FOUND, MODEL_INVALID, INVALID_ARGUMENT, STORAGE_FULL, UNAVAILABLE. */
+/**
+ * @param imposed Versions to prepare, whatever the configuration says.
+ * @throws MODEL_NOT_FOUND, MODEL_INVALID, INVALID_ARGUMENT, STORAGE_FULL, UNAVAILABLE.
+ */
 export async function prepareModel(
   name: ModelName,
   overrides: LoadOverrides,
   options: PreparationOptions,
+  imposed?: readonly ModelVersion[],
 ): Promise<PreparedModel> {
   const folder = await options.files.open(name, overrides.files.size > 0 ? overrides.files : undefined);
   try {
     const draft = readDraft(folder, overrides);
     const policy = draft?.versionPolicy ?? defaultVersionPolicy;
-    const selected = folder.servedVersions ?? selectVersions(policy, folder.versions);
+    const selected = imposed ?? folder.servedVersions ?? selectVersions(policy, folder.versions);
     const versions: PreparationOutcome[] = [];
     for (const version of selected) {
       try {
+        if (imposed !== undefined && !folder.versions.includes(version)) throw missingVersion(name, version);
         versions.push({ ok: true, prepared: await prepareVersion(name, version, draft, folder, options.random) });
       } catch (thrown) {
         versions.push({ ok: false, version, error: asIntarsiaError(thrown) });
@@ -69,6 +74,13 @@ export async function prepareModel(
   } finally {
     await folder.close();
   }
+}
+
+function missingVersion(model: ModelName, version: ModelVersion): IntarsiaError {
+  return intarsiaError('NOT_FOUND', `model ${JSON.stringify(model)} has no version ${version} on this host`, {
+    model,
+    version,
+  });
 }
 
 function readDraft(folder: ModelFolder, { configJson }: LoadOverrides): ModelConfigDraft | undefined {

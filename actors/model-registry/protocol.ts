@@ -17,6 +17,21 @@ export interface LoadOverrides {
 
 export type RegistryOutcome = { readonly ok: true } | { readonly ok: false; readonly error: IntarsiaError };
 
+/** A version, or one device of it, that could not be brought to where it was imposed. */
+export interface ImposeFailure {
+  readonly version: ModelVersion;
+  /** Undefined: it failed before any device was asked. */
+  readonly device: DeviceId | undefined;
+  readonly error: IntarsiaError;
+}
+
+export interface ImposeOutcome {
+  /** Empty: everything is where it was imposed and nowhere else. */
+  readonly failures: readonly ImposeFailure[];
+  /** Why it was not tried at all. */
+  readonly error?: IntarsiaError;
+}
+
 export type ModelRegistryMessage =
   | {
       readonly type: 'load';
@@ -36,4 +51,15 @@ export type ModelRegistryMessage =
   | { readonly type: 'unload'; readonly model: string; readonly replyTo: ReplyTo<RegistryOutcome> }
   /** Look at the repository again: modes `none` (once, at start) and `poll`. */
   | { readonly type: 'scan'; readonly replyTo: ReplyTo<RegistryOutcome> }
+  /**
+   * From now on exactly these versions of the model are loaded, each on exactly these devices, whatever its configuration,
+   * the residency policy and the mode say; none: it is not served. Undefined: the model is the registry's own again.
+   * Devices that have a version already keep it untouched. Answered when everything was loaded or has failed.
+   */
+  | {
+      readonly type: 'impose';
+      readonly model: ModelName;
+      readonly versions: ReadonlyMap<ModelVersion, readonly DeviceId[]> | undefined;
+      readonly replyTo: ReplyTo<ImposeOutcome>;
+    }
   | { readonly type: 'catalog'; readonly replyTo: ReplyTo<Catalog> };
