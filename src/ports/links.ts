@@ -32,10 +32,12 @@ export interface PeerLink {
 }
 
 export interface LinkEvent {
-  readonly type: 'up' | 'lost';
+  /** `refused`: an attempt to open one failed. */
+  readonly type: 'up' | 'lost' | 'refused';
   readonly host: string;
+  /** Empty when it was refused. */
   readonly process: string;
-  /** Why it was lost; empty when it came up. */
+  /** Why it was lost or refused; empty when it came up. */
   readonly reason: string;
 }
 

@@ -39,8 +39,10 @@ function pretendPair(): Promise<LinkedHosts> {
     },
     until: async (what, condition) => {
       const endMs = clock.nowMs() + 120_000;
-      for (await clock.settleUntil(); !condition(); await clock.settleUntil(clock.nowMs() + 10)) {
+      await clock.settleUntil();
+      while (!condition()) {
         if (clock.nowMs() > endMs) throw new Error(`waited 120 virtual seconds for ${what}`);
+        await clock.settleUntil(clock.nowMs() + 10);
       }
     },
     cut: () => {
