@@ -15,6 +15,7 @@ import { emptyView } from '#core/grid/records.js';
 import type { HostId } from '#core/ids.js';
 import type { StoreLease } from '#ports/store.js';
 import type { Actor, ActorContext, ActorFactory, ReplyTo, Signal } from '#runtime/actor.js';
+import { DrainDesk } from './drain-desk.js';
 import { MemberWatch, type MemberWatchEvent } from './member-watch.js';
 import { completeMembership, type CompleteMembershipOptions, type MembershipOptions } from './options.js';
 import type { DrainOutcome, JoinOutcome, MembershipMessage, MembershipPhase, ViewNews } from './protocol.js';
@@ -37,12 +38,6 @@ export type MembershipInbox =
   | { readonly type: 'prune' }
   | { readonly type: 'drain-end' }
   | { readonly type: 'gone'; readonly deregistered: boolean };
-
-interface Drain {
-  readonly replyTos: ReplyTo<DrainOutcome>[];
-  /** Revision at which the store had it; undefined before. */
-  revision: number | undefined;
-}
 
 /** Spawn one a host, as `membership`. Subscribers outlive a restart of the actor. */
 export function membershipActor(options: MembershipOptions): ActorFactory<MembershipInbox> {
@@ -79,7 +74,7 @@ class Membership implements Actor<MembershipInbox> {
   #view: View = emptyView;
   #peers: ReadonlyMap<HostId, PeerStatus> = new Map();
   #joiners: ReplyTo<JoinOutcome>[] = [];
-  #drain: Drain | undefined;
+  readonly #drain: DrainDesk;
 
   constructor(options: CompleteMembershipOptions, publisher: ViewPublisher, context: ActorContext<MembershipInbox>) {
     this.#options = options;
@@ -87,6 +82,7 @@ class Membership implements Actor<MembershipInbox> {
     this.#context = context;
     this.#record = options.record;
     this.#carry = new CarryOver(options.carryMs);
+    this.#drain = new DrainDesk(options.record.host);
     this.#publisher.reset();
     this.#watch = new MemberWatch(options, context);
     this.#watch.start();
@@ -119,7 +115,7 @@ class Membership implements Actor<MembershipInbox> {
         this.#onDrain(message.waitMsMax, message.replyTo);
         return;
       case 'drain-end':
-        this.#endDrain();
+        this.#drain.end(this.#view, this.#peers);
         return;
       case 'leave':
         this.#leave(message.replyTo);
@@ -233,7 +229,7 @@ class Membership implements Actor<MembershipInbox> {
   #onPeers(peers: ReadonlyMap<HostId, PeerStatus>): void {
     this.#peers = peers;
     this.#prune();
-    this.#checkDrain();
+    this.#drain.check(this.#view, this.#peers);
     this.#publishSoon();
   }
 
@@ -331,8 +327,8 @@ class Membership implements Actor<MembershipInbox> {
     this.#phase = 'joined';
     this.#context.log.info('the host is in the grid', { generation: outcome.generation });
     this.#answerJoiners();
+    if (this.#record.draining === true && !this.#mustWrite) this.#drain.onAnnounced(outcome.generation);
     if (this.#mustWrite) this.#writeRecord();
-    if (this.#drain !== undefined) this.#drain.revision ??= outcome.generation;
     this.#publishSoon();
   }
 
@@ -360,7 +356,7 @@ class Membership implements Actor<MembershipInbox> {
     this.#phase = 'joining';
     this.#generation = undefined;
     this.#isWriting = false;
-    if (this.#drain !== undefined) this.#drain.revision = undefined;
+    this.#drain.onAnnounced(undefined);
     this.#carry.onOwnRecord(true, this.#context.clock.nowMs());
     this.#lease?.abandon();
     this.#lease = undefined;
@@ -417,9 +413,9 @@ class Membership implements Actor<MembershipInbox> {
     this.#isWriting = false;
     this.#retries = 0;
     // When it is no longer there, the watch says so too, and the host comes back with all of its record.
-    if (ok && this.#drain !== undefined && !this.#mustWrite) this.#drain.revision ??= revision;
+    if (ok && !this.#mustWrite) this.#drain.onAnnounced(revision);
     if (this.#mustWrite) this.#writeRecord();
-    this.#checkDrain();
+    this.#drain.check(this.#view, this.#peers);
     this.#publishSoon();
   }
 
@@ -434,38 +430,15 @@ class Membership implements Actor<MembershipInbox> {
 
   #onDrain(waitMsMax: number, replyTo: ReplyTo<DrainOutcome>): void {
     this.#context.schedule(Math.max(0, waitMsMax), { type: 'drain-end' });
-    if (this.#drain !== undefined) {
-      this.#drain.replyTos.push(replyTo);
+    const hasBegun = this.#drain.hasBegun;
+    this.#drain.begin(replyTo);
+    if (hasBegun) {
+      this.#drain.check(this.#view, this.#peers);
       return;
     }
-    this.#drain = { replyTos: [replyTo], revision: undefined };
     this.#record = { ...this.#record, draining: true };
     this.#writeRecord();
     this.#publishSoon();
-  }
-
-  #checkDrain(): void {
-    if (this.#drain === undefined || this.#drain.replyTos.length === 0) return;
-    const outcome = this.#drainOutcome();
-    if (outcome.announced && outcome.acknowledged >= outcome.peers) this.#endDrain();
-  }
-
-  #drainOutcome(): DrainOutcome {
-    const revision = this.#drain?.revision;
-    let peers = 0;
-    let acknowledged = 0;
-    for (const [host, { state }] of this.#view.hosts) {
-      const peer = this.#peers.get(host);
-      if (host === this.#record.host || state === 'suspected' || peer?.reachable === false) continue;
-      peers += 1;
-      if (revision !== undefined && (peer?.viewRevision ?? 0) >= revision) acknowledged += 1;
-    }
-    return { announced: revision !== undefined, acknowledged, peers };
-  }
-
-  #endDrain(): void {
-    const outcome = this.#drainOutcome();
-    for (const replyTo of this.#drain?.replyTos.splice(0) ?? []) replyTo.tell(outcome);
   }
 
   #leave(replyTo: ReplyTo<{ readonly deregistered: boolean }>): void {

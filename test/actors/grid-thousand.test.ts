@@ -28,7 +28,6 @@ describe('a grid of 1,000 hosts', () => {
       5_000,
     );
     const messages = (world.network.counts.delivered - before) / (deathMs / 1_000) / count;
-    console.log(`join ${joinMs} ms, death ${deathMs} ms, ${messages.toFixed(1)} messages a host and second`);
     expect(joinMs).toBeLessThan(5_000);
     expect(deathMs).toBeLessThan(5_000);
     // Three probes and their answers a second, and some for helpers.
@@ -37,5 +36,5 @@ describe('a grid of 1,000 hosts', () => {
       rest.flatMap((host) => [...host.news.view.hosts].filter(([, each]) => each.state !== 'up').map(([name]) => name)),
     );
     expect([...suspects]).toEqual([dead.name]);
-  });
+  }, 400_000);
 });

@@ -70,8 +70,8 @@ export class PeerTable {
     const taken: HostNews[] = [];
     for (let looks = Math.min(this.#toPass.length, count + 1); looks > 0 && taken.length < count; looks -= 1) {
       const host = this.#toPass.shift();
-      const known = host === undefined ? undefined : this.#known.get(host);
-      if (host === undefined || known === undefined) continue;
+      const known = this.#known.get(host);
+      if (known === undefined) continue;
       if (host === to) {
         this.#toPass.push(host);
         continue;
