@@ -41,6 +41,11 @@ export interface RemoteDeviceConfig {
   /** Bearer token, empty for none. Secret. */
   readonly token: string;
   readonly tls: boolean;
+  /** With `tls`: PEM file of the authority that signed its certificate. Absent: the system's own list. */
+  readonly authorityPath?: string;
+  /** With `tls`: PEM files of the certificate and key that this host shows, where the server asks for one. Both or none. */
+  readonly certificatePath?: string;
+  readonly keyPath?: string;
 }
 
 /** A device that pretends: takes time, memory, power and price of a hardware profile. Labelled wherever it shows. */
@@ -91,6 +96,8 @@ export interface GridConfig {
   readonly cacheBytesMax: number;
   /** Share of requests that may be sent to a second replica before the first has answered, 0 to 1, default 0 (off). Higher: lower tail latency, more work. */
   readonly hedgeShare: number;
+  /** Processes that take requests on this host's ports beside the one with the devices. 0 to 256, default 0: that one takes them. Connections, not requests, are balanced over them. */
+  readonly gateways: number;
 }
 
 /** Which devices a model goes on, whatever its own configuration says: on every one named, as with `intarsia_devices`. */
@@ -233,9 +240,15 @@ export const defaultGrid: GridConfig = {
   leaseMs: 10_000,
   cacheBytesMax: 64 * GiB,
   hedgeShare: 0,
+  gateways: 0,
 };
 
 const loopbackAddresses = new Set(['127.0.0.1', '::1', 'localhost']);
+
+/** Whether what listens there is reached from this machine only. */
+export function isLoopback(address: string): boolean {
+  return loopbackAddresses.has(address);
+}
 
 /**
  * Fills in defaults and checks every value.
@@ -290,6 +303,17 @@ export function completeConfig(options: HostOptions): HostConfig {
     checkRange(`emulatedDevices.${device.id}.timeScale`, device.timeScale, { min: 0.01, max: 1000 });
   }
   if (config.grid !== undefined) checkGrid(config.grid);
+  for (const { id, tls, authorityPath, certificatePath, keyPath } of config.remoteDevices) {
+    const given = [authorityPath, certificatePath, keyPath].some((path) => path !== undefined);
+    const together = (certificatePath === undefined) === (keyPath === undefined);
+    if ((given && !tls) || !together) {
+      throw configInvalid(
+        `remoteDevices.${id}`,
+        'with tls: true where it names certificates, and with certificatePath and keyPath together',
+        `tls: ${String(tls)}`,
+      );
+    }
+  }
   for (const token of config.tokens) {
     if (!/^[0-9a-f]{64}$/.test(token.sha256)) {
       throw configInvalid(
@@ -299,7 +323,7 @@ export function completeConfig(options: HostOptions): HostConfig {
       );
     }
   }
-  if (config.tls === undefined && !config.allowPlaintext && !loopbackAddresses.has(config.bindAddress)) {
+  if (config.tls === undefined && !config.allowPlaintext && !isLoopback(config.bindAddress)) {
     throw configInvalid(
       'bindAddress',
       'a loopback address unless TLS is configured (tls) or plain text is allowed (--allow-plaintext)',
@@ -334,6 +358,7 @@ function checkGrid(grid: GridConfig): void {
   checkRange('grid.leaseMs', grid.leaseMs, { min: 2000, max: 600_000 });
   checkRange('grid.cacheBytesMax', grid.cacheBytesMax, { min: MiB, max: 1024 * 1024 * GiB });
   checkRange('grid.hedgeShare', grid.hedgeShare, { min: 0, max: 1 });
+  checkRange('grid.gateways', grid.gateways, { min: 0, max: 256, whole: true });
 }
 
 function checkRange(

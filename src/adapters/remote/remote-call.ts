@@ -2,9 +2,17 @@
  * Calls of the Open Inference Protocol over gRPC, as bytes: what the remote executor needs of `inference.GRPCInferenceService`,
  * and what the server's statuses mean here.
  */
-import { Client, credentials, Metadata, status as Status, type ServiceError } from '@grpc/grpc-js';
+import { readFileSync } from 'node:fs';
+import {
+  type ChannelCredentials,
+  Client,
+  credentials,
+  Metadata,
+  status as Status,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import type { IMessageType } from '@protobuf-ts/runtime';
-import { intarsiaError, type ErrorCode, type IntarsiaError } from '#core/errors.js';
+import { intarsiaError, messageOf, type ErrorCode, type IntarsiaError } from '#core/errors.js';
 import { MiB } from '#core/units.js';
 
 export interface RemoteEndpoint {
@@ -13,6 +21,11 @@ export interface RemoteEndpoint {
   /** Bearer token; empty for none. Secret: never part of a message. */
   readonly token: string;
   readonly tls: boolean;
+  /** PEM file of the authority that signed the server's certificate. Absent: the system's own list. */
+  readonly authorityPath?: string;
+  /** PEM files of the certificate and key to show to a server that asks for one. Both or none. */
+  readonly certificatePath?: string;
+  readonly keyPath?: string;
 }
 
 const service = '/inference.GRPCInferenceService/';
@@ -33,6 +46,25 @@ const codeOfStatus: Readonly<Partial<Record<Status, ErrorCode>>> = {
   [Status.PERMISSION_DENIED]: 'DEVICE_UNAVAILABLE',
 };
 
+/** @throws CONFIG_INVALID when one of the files cannot be used. */
+function credentialsOf(remote: RemoteEndpoint): ChannelCredentials {
+  if (!remote.tls) return credentials.createInsecure();
+  const read = (option: string, path: string | undefined): Buffer | null => {
+    if (path === undefined) return null;
+    try {
+      return readFileSync(path);
+    } catch (error) {
+      const reason = `option remoteDevices.${option} of ${remote.endpoint} cannot be read: ${messageOf(error)}`;
+      throw intarsiaError('CONFIG_INVALID', reason, { option, endpoint: remote.endpoint }, error);
+    }
+  };
+  return credentials.createSsl(
+    read('authorityPath', remote.authorityPath),
+    read('keyPath', remote.keyPath),
+    read('certificatePath', remote.certificatePath),
+  );
+}
+
 export class RemoteCalls {
   readonly #client: Client;
   readonly #metadata = new Metadata();
@@ -40,7 +72,7 @@ export class RemoteCalls {
 
   constructor(remote: RemoteEndpoint) {
     this.#endpoint = remote.endpoint;
-    this.#client = new Client(remote.endpoint, remote.tls ? credentials.createSsl() : credentials.createInsecure(), {
+    this.#client = new Client(remote.endpoint, credentialsOf(remote), {
       'grpc.max_send_message_length': -1,
       'grpc.max_receive_message_length': -1,
       'grpc-node.flow_control_window': windowBytes,

@@ -61,7 +61,7 @@ export interface RemoteExecutorOptions extends RemoteEndpoint {
   readonly inFlightMax?: number;
 }
 
-type Settings = Required<RemoteExecutorOptions>;
+type Settings = Required<Omit<RemoteExecutorOptions, keyof RemoteEndpoint>> & RemoteEndpoint;
 
 /** @throws DEVICE_UNAVAILABLE when the server does not answer or is not live. */
 export async function startRemoteExecutor(options: RemoteExecutorOptions): Promise<Executor> {
