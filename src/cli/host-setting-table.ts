@@ -357,6 +357,13 @@ export const hostSettings: readonly HostSetting[] = [
     path: ['grid', 'hedgeShare'],
   },
   {
+    flag: 'gateways',
+    value: 'n',
+    about: 'processes that share the ports for clients; connections, not requests, are balanced over them',
+    form: 'number',
+    path: ['grid', 'gateways'],
+  },
+  {
     flag: 'log-level',
     value: 'level',
     about: 'least level that is logged',

@@ -258,6 +258,36 @@ export const metricCatalogue = {
     labels: [],
     help: 'Log lines given up because whoever reads the log was too slow.',
   },
+  intarsia_attempts_total: {
+    type: 'counter',
+    unit: 'attempts',
+    labels: [],
+    help: 'Requests sent to devices, each attempt of a request counted.',
+  },
+  intarsia_retries_total: {
+    type: 'counter',
+    unit: 'attempts',
+    labels: ['reason'],
+    help: 'Further attempts: reason is failed (after one that failed), overdue (beside one that took too long) or refused (not made: the budget was spent).',
+  },
+  intarsia_hedges_total: {
+    type: 'counter',
+    unit: 'attempts',
+    labels: [],
+    help: 'Second attempts made before the first was late, where hedging is on.',
+  },
+  intarsia_bans_total: {
+    type: 'counter',
+    unit: 'bans',
+    labels: [],
+    help: 'Devices and hosts that this gateway left alone for a while after failures.',
+  },
+  intarsia_late_answers_total: {
+    type: 'counter',
+    unit: 'answers',
+    labels: [],
+    help: 'Answers that came after another attempt had answered, and were dropped.',
+  },
   intarsia_telemetry_rows_total: {
     type: 'counter',
     unit: 'rows',
