@@ -52,8 +52,8 @@ function call(path: string, encoding: string, body: Buffer): Promise<Ended> {
     let status = '';
     let code = '';
     const read = (headers: Record<string, unknown>): void => {
-      if (headers['grpc-status'] !== undefined) status = String(headers['grpc-status']);
-      if (headers['intarsia-code'] !== undefined) code = String(headers['intarsia-code']);
+      if (headers['grpc-status'] !== undefined) status = headers['grpc-status'] as string;
+      if (headers['intarsia-code'] !== undefined) code = headers['intarsia-code'] as string;
     };
     stream.on('response', read);
     stream.on('trailers', read);
