@@ -1,0 +1,43 @@
+/**
+ * The process of an embedded store: `store-main.js FOLDER ADDRESS PORT`. Options that are secret come by environment:
+ * INTARSIA_STORE_TOKEN. It prints `listening ADDRESS:PORT` when it can be reached, and ends on SIGTERM or when its disk fails.
+ */
+import { NodeClock } from '#adapters/node/clock.js';
+import { startEmbeddedStore } from '#adapters/embedded-store/server.js';
+import { messageOf } from '#core/errors.js';
+import { silentLog } from '#ports/log.js';
+import type { Log } from '#ports/log.js';
+
+const [folder, bindAddress = '127.0.0.1', port = '0'] = process.argv.slice(2);
+const log: Log = {
+  ...silentLog,
+  warn: (message, fields) => console.error(`store: ${message}`, fields ?? {}),
+  error: (message, fields) => console.error(`store: ${message}`, fields ?? {}),
+  with: () => log,
+};
+
+async function main(): Promise<void> {
+  if (folder === undefined) throw new Error('store-main needs the folder of its data');
+  const token = process.env['INTARSIA_STORE_TOKEN'];
+  const store = await startEmbeddedStore({
+    folder,
+    bindAddress,
+    port: Number(port),
+    clock: new NodeClock(),
+    log,
+    ...(token === undefined ? {} : { token }),
+    onFatal: (error) => {
+      console.error(`store: ${messageOf(error)}`);
+      process.exit(1);
+    },
+  });
+  process.once('SIGTERM', () => {
+    void store.stop().then(() => process.exit(0));
+  });
+  console.log(`listening ${store.address}`);
+}
+
+main().catch((error: unknown) => {
+  console.error(`store: ${messageOf(error)}`);
+  process.exitCode = 1;
+});
