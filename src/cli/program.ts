@@ -21,6 +21,10 @@ export interface Program {
    * @throws CONFIG_INVALID, ALREADY_EXISTS (a port is taken), DEVICE_UNAVAILABLE (no usable device) …
    */
   startHost(options: HostOptions): Promise<RunningHost>;
+  /** Starts an embedded store and hosts as processes of this machine. @throws UNAVAILABLE (one ends before it is ready). */
+  startLocalGrid(options: LocalGridOptions): Promise<LocalGrid>;
+  /** Runs the embedded store in this process. @throws STORAGE_FULL, FAILED_PRECONDITION (port taken, folder in use) */
+  startStore(options: StoreOptions): Promise<RunningStore>;
   /** Looks at the machine without starting anything. */
   discoverDevices(options: DiscoveryOptions): Promise<DiscoveryReport>;
   /**
@@ -48,6 +52,64 @@ export interface ExampleRepository {
   readonly input: string;
   /** Where the model goes, so that two execution providers can be compared on it. */
   readonly placements: HostConfig['placements'];
+}
+
+export interface LocalGridOptions {
+  readonly hosts: number;
+  readonly repositories: readonly string[];
+  readonly placements: HostConfig['placements'];
+  /** REST of the first host; gRPC, metrics, links and the store follow; each further host is 10 higher. */
+  readonly basePort: number;
+  /** Folder of what outlives a restart; empty: a temporary one, removed at the end. */
+  readonly dataPath: string;
+  /** Whether a process that ends by itself is started again. */
+  readonly restarts: boolean;
+  readonly logLevel: string;
+  /** Further arguments of every host. */
+  readonly hostArgs: readonly string[];
+  /** A line that a process logged. */
+  readonly onLine: (process: string, line: string) => void;
+  readonly onReady: (process: string) => void;
+  /** A process ended by itself; `again`: ms until it is started again, undefined for never. */
+  readonly onEnd: (process: string, how: string, again: number | undefined) => void;
+}
+
+export interface LocalGrid {
+  readonly store: { readonly address: string; readonly pid: () => number | undefined };
+  readonly hosts: readonly LocalHost[];
+  /** Drains the hosts, then stops the store. */
+  stop(): Promise<void>;
+}
+
+export interface LocalHost {
+  readonly name: string;
+  /** `host:port`. */
+  readonly grpc: string;
+  readonly http: string;
+  readonly metrics: string;
+  /** Process id; another one after a restart, undefined while there is none. */
+  readonly pid: () => number | undefined;
+}
+
+export interface StoreOptions {
+  /** `address:port`; port 0 for any. */
+  readonly listen: string;
+  readonly dataPath: string;
+  /** PEM files; all empty for plain text. */
+  readonly certificatePath: string;
+  readonly keyPath: string;
+  readonly authorityPath: string;
+  /** File with the secret that clients must know; empty for none. */
+  readonly tokenPath: string;
+  readonly allowPlaintext: boolean;
+}
+
+export interface RunningStore {
+  /** `address:port`. */
+  readonly address: string;
+  /** Rejects when its disk fails: it has ended then. */
+  readonly failed: Promise<never>;
+  stop(): Promise<void>;
 }
 
 export interface DiscoveryOptions {

@@ -4,6 +4,16 @@ export type { LoadOptions, ManualStream, ModelCallOptions, StreamOptions, Stream
 export type { CallOptions, CallStatistics } from './caller.js';
 export { receiptOfParameters } from './client-receipt.js';
 export type { ClientReceipt } from './client-receipt.js';
+export { GridCalls } from './grid-calls.js';
+export type {
+  DeployResult,
+  GridDeployment,
+  GridEvent,
+  GridHost,
+  GridReplica,
+  GridStatus,
+  OrderResult,
+} from './grid-calls.js';
 export type { InferInputs, InferOptions, OutputRequest, ParameterValue, SequenceOptions } from './infer-request.js';
 export { InferResult } from './infer-result.js';
 export type { StreamItem } from './infer-stream.js';

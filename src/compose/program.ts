@@ -25,6 +25,8 @@ export function createProgram(): Program {
       const { startRunningHost } = await import('./running-host.js');
       return startRunningHost(completeConfig(options), exampleModel);
     },
+    startLocalGrid: async (options) => (await import('./local-grid.js')).startLocalGrid(options, new NodeClock()),
+    startStore: async (options) => (await import('./store.js')).startStore(options),
     discoverDevices: async ({ profilesPath }) => {
       const [{ discoverDevices }, { thisMachine }, { probeDevice }, { readProfiles }] = await Promise.all([
         import('#adapters/hardware/discover.js'),
@@ -59,6 +61,8 @@ export function createProgram(): Program {
 function untilInterrupted(): Promise<string> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
+    // Started by `intarsia up`, which has gone.
+    if (process.connected) process.once('disconnect', () => resolve('disconnect'));
   });
 }
 

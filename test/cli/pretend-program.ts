@@ -103,6 +103,8 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     cpuUs: () => 0,
     readYamlFile: () => Promise.resolve(null),
     decodePicture: () => Promise.reject(new Error('no pictures here')),
+    startLocalGrid: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no processes here')),
+    startStore: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no store here')),
     untilInterrupted: () => interrupted,
     ...rest,
   };

@@ -1,6 +1,7 @@
-/** `intarsia status`: a host at a glance; with --watch again and again, as what happened since the last look. */
+/** `intarsia status`: a host and its grid at a glance; with --watch again and again, as what happened since the last look. */
 import { Option, type Command } from 'commander';
-import type { InferenceClient, ModelStatistics, RepositoryModel, ServerMetadata } from '#client/index.js';
+import { asIntarsiaError } from '#core/errors.js';
+import type { GridStatus, InferenceClient, ModelStatistics, RepositoryModel, ServerMetadata } from '#client/index.js';
 import {
   addConnectionFlags,
   connectBy,
@@ -12,6 +13,7 @@ import { exitCodes } from '../failure-line.js';
 import type { Program } from '../program.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
+import { printGrid } from './grid-report.js';
 import { statisticsHead, statisticsRow } from './models.js';
 
 interface StatusFlags extends ConnectionFlags {
@@ -27,13 +29,15 @@ interface HostStatus {
   readonly server: ServerMetadata;
   readonly models: readonly RepositoryModel[];
   readonly statistics: readonly ModelStatistics[];
+  /** Absent for a host that serves alone, and for callers who may not see it. */
+  readonly grid?: GridStatus;
 }
 
 export function addStatusCommand(parent: Command, context: CommandContext): void {
   const command = addConnectionFlags(
     parent
       .command('status')
-      .description('show whether a host is ready, its models, and what they have done')
+      .description('show whether a host is ready, its grid, its models, and what they have done')
       .option('--watch', 'look again and again; figures are those since the last look')
       .addOption(new Option('--interval-s <s>', 'seconds between two looks').argParser(positiveNumber).default(2))
       .addOption(new Option('--looks <n>', 'end after this many looks').argParser(positiveNumber))
@@ -75,20 +79,35 @@ async function status(flags: StatusFlags, context: CommandContext, output: Outpu
 }
 
 async function lookAt(client: InferenceClient, flags: StatusFlags): Promise<HostStatus> {
-  const [live, ready, server, models, statistics] = await Promise.all([
+  const [live, ready, server, models, statistics, grid] = await Promise.all([
     client.live(),
     client.ready(),
     client.serverMetadata(),
     client.repositoryIndex(),
     client.modelStatistics(),
+    gridOf(client),
   ]);
-  return { endpoint: endpointsOf(flags).join(', '), live, ready, server, models, statistics };
+  const seen = { endpoint: endpointsOf(flags).join(', '), live, ready, server, models, statistics };
+  return grid === undefined ? seen : { ...seen, grid };
+}
+
+async function gridOf(client: InferenceClient): Promise<GridStatus | undefined> {
+  try {
+    return await client.grid.status();
+  } catch (error) {
+    if (['UNIMPLEMENTED', 'PERMISSION_DENIED'].includes(asIntarsiaError(error).code)) return undefined;
+    throw error;
+  }
 }
 
 function printStatus(now: HostStatus, statistics: readonly ModelStatistics[], output: Output): void {
   const state = now.ready ? output.style('green', 'ready') : output.style('red', now.live ? 'not ready' : 'not live');
   output.line(`${output.style('bold', now.server.name)} ${now.server.version} at ${now.endpoint}: ${state}`);
   output.line();
+  if (now.grid !== undefined) {
+    printGrid(now.grid, output);
+    output.line();
+  }
   output.table(
     ['model', 'version', 'state', 'reason'],
     now.models.map(({ name, version, state: word, reason }) => [name, version, word, reason]),

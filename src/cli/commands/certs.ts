@@ -1,0 +1,93 @@
+/** `intarsia certs init|issue`: an authority for a grid, and certificates for its hosts and clients. */
+import type { Command } from 'commander';
+import { intarsiaError } from '#core/errors.js';
+import { act, examples, type CommandContext } from './command-context.js';
+
+/** What makes certificates; handed in. */
+export interface CertificateMaker {
+  /** @throws ALREADY_EXISTS, INVALID_ARGUMENT, STORAGE_FULL. */
+  init(request: { readonly folder: string; readonly name: string; readonly days: number }): Promise<MadeCertificate>;
+  /** @throws NOT_FOUND (no authority), ALREADY_EXISTS, INVALID_ARGUMENT, FAILED_PRECONDITION, STORAGE_FULL. */
+  issue(request: {
+    readonly folder: string;
+    readonly name: string;
+    readonly addresses: readonly string[];
+    readonly kind: 'host' | 'client';
+    readonly days: number;
+  }): Promise<MadeCertificate>;
+}
+
+export interface MadeCertificate {
+  readonly certificatePath: string;
+  readonly keyPath: string;
+  readonly authorityPath: string;
+  /** When it ends, ISO 8601. */
+  readonly validTo: string;
+}
+
+interface InitFlags {
+  readonly dir: string;
+  readonly name: string;
+  readonly days: string;
+}
+
+interface IssueFlags {
+  readonly dir: string;
+  readonly days: string;
+  readonly address?: readonly string[];
+  readonly client?: boolean;
+}
+
+export function addCertsCommand(parent: Command, context: CommandContext, maker: CertificateMaker): void {
+  const certs = parent.command('certs').description("a grid's own certificates: mutual TLS between its hosts");
+  const init = certs
+    .command('init')
+    .description('make an authority; keep its key away from the hosts')
+    .option('--dir <dir>', 'folder of the certificates', 'certs')
+    .option('--name <name>', 'name of the authority', 'Intarsia grid authority')
+    .option('--days <days>', 'days it is valid', '3650')
+    .addHelpText('after', examples('intarsia certs init', 'intarsia certs issue host-1 --address 10.0.0.7'));
+  init.action((flags: InitFlags) =>
+    act(context, init, async (output) => {
+      const { dir, name, days } = flags;
+      const made = await maker.init({ folder: dir, name, days: wholeNumber('--days', days) });
+      output.result({ ...made });
+      output.line(`Authority ${made.certificatePath}, valid to ${made.validTo}.`);
+      output.line(`Its key, ${made.keyPath}, signs whoever may join: keep it off the hosts.`);
+      return undefined;
+    }),
+  );
+  const issue = certs
+    .command('issue')
+    .argument('<name>', 'host name (--name of the host), or name of a client')
+    .description('make a certificate for a host, or for a client of the API')
+    .option('--dir <dir>', 'folder of the certificates', 'certs')
+    .option('--address <address>', 'DNS name or IP address it is reached at; repeat it', collect)
+    .option('--client', 'for a client of the API: it cannot be used for a host')
+    .option('--days <days>', 'days it is valid', '365')
+    .addHelpText('after', examples('intarsia certs issue host-1 --address 10.0.0.7', 'intarsia certs issue ci --client'));
+  issue.action((name: string, flags: IssueFlags) =>
+    act(context, issue, async (output) => {
+      const { dir, days, address = [], client = false } = flags;
+      const kind = client ? 'client' : 'host';
+      const made = await maker.issue({ folder: dir, name, addresses: address, kind, days: wholeNumber('--days', days) });
+      output.result({ ...made });
+      output.line(`Certificate ${made.certificatePath}, key ${made.keyPath}, valid to ${made.validTo}.`);
+      if (kind === 'host') {
+        output.line(
+          `intarsia serve --name ${name} --grid-certificate ${made.certificatePath} --grid-key ${made.keyPath} --grid-authority ${made.authorityPath}`,
+        );
+      }
+      return undefined;
+    }),
+  );
+}
+
+function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}
+
+function wholeNumber(flag: string, text: string): number {
+  if (/^\d{1,6}$/.test(text)) return Number(text);
+  throw intarsiaError('CONFIG_INVALID', `option ${flag} must be a whole number of days; it is ${JSON.stringify(text)}`);
+}
