@@ -11,7 +11,14 @@ import { newFolder } from '../weights/weights-folder.js';
 async function run(...argv: readonly string[]) {
   const told: string[] = [];
   const write = (text: string): void => void told.push(text);
-  const terminal = { out: write, err: write, outIsTty: false, errIsTty: false, env: {}, progressStream: process.stderr };
+  const terminal = {
+    out: write,
+    err: write,
+    outIsTty: false,
+    errIsTty: false,
+    env: {},
+    progressStream: process.stderr,
+  };
   const context = { program: {} as Program, terminal, exitCode: 0 };
   const root = new Command('intarsia').exitOverride().option('--json').option('--verbose');
   addCertsCommand(root, context, {

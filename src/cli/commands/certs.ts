@@ -65,12 +65,21 @@ export function addCertsCommand(parent: Command, context: CommandContext, maker:
     .option('--address <address>', 'DNS name or IP address it is reached at; repeat it', collect)
     .option('--client', 'for a client of the API: it cannot be used for a host')
     .option('--days <days>', 'days it is valid', '365')
-    .addHelpText('after', examples('intarsia certs issue host-1 --address 10.0.0.7', 'intarsia certs issue ci --client'));
+    .addHelpText(
+      'after',
+      examples('intarsia certs issue host-1 --address 10.0.0.7', 'intarsia certs issue ci --client'),
+    );
   issue.action((name: string, flags: IssueFlags) =>
     act(context, issue, async (output) => {
       const { dir, days, address = [], client = false } = flags;
       const kind = client ? 'client' : 'host';
-      const made = await maker.issue({ folder: dir, name, addresses: address, kind, days: wholeNumber('--days', days) });
+      const made = await maker.issue({
+        folder: dir,
+        name,
+        addresses: address,
+        kind,
+        days: wholeNumber('--days', days),
+      });
       output.result({ ...made });
       output.line(`Certificate ${made.certificatePath}, key ${made.keyPath}, valid to ${made.validTo}.`);
       if (kind === 'host') {
