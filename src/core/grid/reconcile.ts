@@ -169,7 +169,8 @@ function changedAssignments(
     const before = assignments.get(host);
     const own = before?.generation === generation ? before : undefined;
     const replicas = (wanted.get(host) ?? []).sort(byPlace);
-    const withdrawn = withdrawnModels(before, actuals.get(host), complete);
+    const assigned = new Set(replicas.map(({ model }) => model));
+    const withdrawn = withdrawnModels(before, actuals.get(host), { complete, assigned });
     if (own === undefined && replicas.length === 0 && withdrawn.length === 0) {
       // An incarnation that was told nothing keeps what it has; one that had something is told that it has nothing.
       if (before === undefined || before.replicas.length === 0 || record.role !== 'host') continue;
@@ -198,11 +199,16 @@ function addShards(wanted: Map<HostId, AssignedReplica[]>, { deployment, replica
 function withdrawnModels(
   before: HostAssignment | undefined,
   actual: HostActual | undefined,
-  complete: ReadonlyMap<ModelName, boolean>,
+  {
+    complete,
+    assigned,
+  }: { readonly complete: ReadonlyMap<ModelName, boolean>; readonly assigned: ReadonlySet<ModelName> },
 ): readonly ModelName[] {
   const models = new Set<ModelName>();
   for (const model of before?.withdrawn ?? []) if (complete.has(model)) models.add(model);
-  for (const { model } of before?.replicas ?? []) if (complete.has(model)) models.add(model);
+  for (const { model } of before?.replicas ?? []) {
+    if (complete.has(model) && (complete.get(model) === true || !assigned.has(model))) models.add(model);
+  }
   for (const { model, deployment } of actual?.replicas ?? []) {
     if (deployment === '' && complete.get(model) === true) models.add(model);
   }

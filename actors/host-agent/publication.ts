@@ -1,0 +1,192 @@
+/**
+ * What a host says of itself in the store: its replicas under its lease, the facts of what it serves, the manifests of its
+ * own models. Written only when it differs from what was written before; never by an incarnation that is over.
+ */
+import type { Catalog, ServedModel } from '#core/catalog.js';
+import { asIntarsiaError } from '#core/errors.js';
+import { manifestToText } from '#core/grid/manifest.js';
+import type { ActualReplica, HostActual } from '#core/grid/records.js';
+import { publishedFacts } from '#core/grid/served-facts.js';
+import type { StoreOperation } from '#ports/store.js';
+import type { DeviceStatus } from '#actors/device/protocol.js';
+import type { OwnRegistration } from '#actors/membership/protocol.js';
+import type { ActorContext } from '#runtime/actor.js';
+import type { CompleteAgentOptions } from './options.js';
+import type { AgentReplica } from './protocol.js';
+
+export type PublishOutcome =
+  | 'published'
+  /** Another incarnation of this host is registered. */
+  | 'fenced'
+  | 'failed';
+
+export interface PublicationInput {
+  readonly self: OwnRegistration;
+  readonly catalog: Catalog;
+  readonly replicas: readonly AgentReplica[];
+  readonly degraded: ReadonlyMap<string, string>;
+  readonly assignmentRevision: number;
+}
+
+/** A device that does not answer within this time is told of without its memory, ms. */
+const statusMsMax = 2_000;
+/** A model of which the manifest could not be made is not looked at again before it is loaded anew. */
+const describedMax = 4_096;
+const reasonLengthMax = 1_000;
+
+export class Publication {
+  readonly #options: CompleteAgentOptions;
+  readonly #context: ActorContext<never>;
+  /** What is in the store, as far as this host has written it. */
+  #written = '';
+  readonly #factsWritten = new Set<string>();
+  readonly #described = new Set<string>();
+  readonly #fingerprints = new WeakMap<ServedModel, { readonly fingerprint: string; readonly value: string }>();
+
+  constructor(options: CompleteAgentOptions, context: ActorContext<never>) {
+    this.#options = options;
+    this.#context = context;
+  }
+
+  /** A new incarnation, or another store: everything is written again. */
+  forget(): void {
+    this.#written = '';
+    this.#factsWritten.clear();
+    this.#described.clear();
+  }
+
+  /** @throws what the store throws. */
+  async publish(input: PublicationInput): Promise<PublishOutcome> {
+    const { host, keys, store } = this.#options;
+    const actual = await this.#actual(input);
+    await this.#publishFacts(input, actual);
+    await this.#publishManifests(input);
+    const value = JSON.stringify(actual);
+    const written = `${input.self.lease} ${value}`;
+    if (written === this.#written) return 'published';
+    const put: StoreOperation = { type: 'put', key: keys.actual(host), value, lease: input.self.lease };
+    const outcome = await store.transact(
+      {
+        conditions: [{ key: keys.host(host), test: 'createRevision', equals: input.self.generation }],
+        operations: [put],
+      },
+      this.#deadline(),
+    );
+    if (!outcome.ok) return 'fenced';
+    this.#written = written;
+    return 'published';
+  }
+
+  async #actual({ catalog, replicas, degraded, assignmentRevision }: PublicationInput): Promise<HostActual> {
+    const memory = await this.#memory();
+    const shown = replicas.map((replica): ActualReplica => {
+      const { model, version, device, state, reason, deployment } = replica;
+      const served = catalog.models.get(model)?.served.get(version);
+      const isThere = served?.devices.includes(device) === true;
+      return {
+        model,
+        version,
+        device,
+        state,
+        reason: reason.slice(0, reasonLengthMax),
+        digest: isThere ? served.digest : '',
+        memoryBytes: memory.get(`${device} ${model}/${version}`) ?? 0,
+        ...(isThere ? { facts: this.#factsOf(served).fingerprint } : {}),
+        deployment,
+      };
+    });
+    const { host } = this.#options;
+    return { format: 1, host, assignmentRevision, replicas: shown, degraded: Object.fromEntries(degraded) };
+  }
+
+  async #memory(): Promise<ReadonlyMap<string, number>> {
+    const memory = new Map<string, number>();
+    const deadlineMs = this.#context.clock.nowMs() + statusMsMax;
+    await Promise.all(
+      this.#options.devices.map(async ({ id, ref }) => {
+        try {
+          const status = await ref.ask<DeviceStatus>((replyTo) => ({ type: 'status', replyTo }), { deadlineMs });
+          for (const { model, version, memoryBytes } of status.sessions) {
+            memory.set(`${id} ${model}/${version}`, memoryBytes);
+          }
+        } catch (thrown) {
+          this.#context.log.debug(`${id} did not say what it holds: ${asIntarsiaError(thrown).message}`);
+        }
+      }),
+    );
+    return memory;
+  }
+
+  #factsOf(served: ServedModel): { readonly fingerprint: string; readonly value: string } {
+    let facts = this.#fingerprints.get(served);
+    if (facts === undefined) {
+      const { fingerprint, record } = publishedFacts(served);
+      facts = { fingerprint, value: JSON.stringify(record) };
+      this.#fingerprints.set(served, facts);
+    }
+    return facts;
+  }
+
+  /** Before the replicas that name them. */
+  async #publishFacts({ catalog }: PublicationInput, { replicas }: HostActual): Promise<void> {
+    const { keys, store } = this.#options;
+    for (const { model, version, facts } of replicas) {
+      const served = catalog.models.get(model)?.served.get(version);
+      if (facts === undefined || served === undefined || this.#factsWritten.has(facts)) continue;
+      const key = `${keys.served}${facts}`;
+      // Whoever was first has written the same.
+      await store.transact(
+        {
+          conditions: [{ key, test: 'absent' }],
+          operations: [{ type: 'put', key, value: this.#factsOf(served).value }],
+        },
+        this.#deadline(),
+      );
+      this.#factsWritten.add(facts);
+    }
+  }
+
+  /** So that hosts without these models can be given them. */
+  async #publishManifests({ replicas }: PublicationInput): Promise<void> {
+    const { keys, store, artifacts, isOwn } = this.#options;
+    for (const { model, version, deployment } of replicas) {
+      const text = `${model}/${version}`;
+      if (deployment !== '' || this.#described.has(text) || !isOwn(model, version)) continue;
+      if (this.#described.size >= describedMax) return;
+      const manifest = await this.#describe(() => artifacts.describe(model, version), text);
+      if (manifest !== undefined) {
+        const key = keys.model(model, version);
+        const value = manifestToText(manifest);
+        const { ok } = await store.transact(
+          { conditions: [{ key, test: 'absent' }], operations: [{ type: 'put', key, value }] },
+          this.#deadline(),
+        );
+        if (!ok) await this.#compare(key, value, text);
+      }
+      this.#described.add(text);
+    }
+  }
+
+  async #describe<Manifest>(
+    describe: () => Promise<Manifest | undefined>,
+    text: string,
+  ): Promise<Manifest | undefined> {
+    try {
+      return await describe();
+    } catch (thrown) {
+      this.#context.log.warn(`${text} cannot be offered to other hosts: ${asIntarsiaError(thrown).message}`);
+      return undefined;
+    }
+  }
+
+  /** Two hosts may have different files under one version: the first one's are the grid's. */
+  async #compare(key: string, value: string, text: string): Promise<void> {
+    const { entry } = await this.#options.store.get(key, this.#deadline());
+    if (entry === undefined || entry.value === value) return;
+    this.#context.log.warn(`the grid has other files of ${text} than this host's repository`, { key });
+  }
+
+  #deadline(): { readonly deadlineMs: number } {
+    return { deadlineMs: this.#context.clock.nowMs() + this.#options.callMs };
+  }
+}
