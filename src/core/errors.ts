@@ -175,8 +175,8 @@ export const errorCatalogue = {
   },
   ARTIFACT_DAMAGED: {
     retryable: true,
-    grpc: 'DATA_LOSS',
-    http: 502,
+    grpc: 'UNAVAILABLE',
+    http: 503,
     meaning: "A model file's bytes are not those of its SHA-256. It is thrown away and fetched again from elsewhere.",
   },
   STORAGE_FULL: {
