@@ -17,7 +17,7 @@ import type { Clock, Timer } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
 import type { HostConfig } from '#config.js';
 
-/** What a gateway process is told, and tells. The first message is `start`. */
+/** What a gateway process is told, and tells. It speaks first: what it is sent before it listens would be lost. */
 export type GatewayOrder = { readonly type: 'start'; readonly config: HostConfig } | { readonly type: 'stop' };
 export type GatewayNews =
   { readonly type: 'ready'; readonly ports: GatewayPorts } | { readonly type: 'failed'; readonly reason: string };
@@ -95,6 +95,7 @@ class Seat {
   #failuresInRow = 0;
   #restart: Timer | undefined;
   #stopping = false;
+  #isAwake = false;
   restarts = 0;
 
   constructor(index: number, options: GatewaysOptions) {
@@ -111,6 +112,7 @@ class Seat {
     const config = await this.#options.configOf(this.#index);
     const worker = cluster.fork();
     this.#worker = worker;
+    this.#isAwake = false;
     this.#startedMs = clock.nowMs();
     worker.once('exit', (code, signal) => this.#ended(worker, `it ended with ${signal ?? `code ${code}`}`));
     return new Promise((resolve, reject) => {
@@ -123,14 +125,16 @@ class Seat {
         fail(`it was not ready after ${startMsMax} ms`);
       });
       worker.on('message', (news: GatewayNews) => {
-        if (news.type === 'failed') fail(news.reason);
+        if (news.type === 'awake') {
+          this.#isAwake = true;
+          worker.send({ type: 'start', config } satisfies GatewayOrder);
+        } else if (news.type === 'failed') fail(news.reason);
         else {
           timer.cancel();
           resolve(news.ports);
         }
       });
       worker.once('exit', () => fail('it ended before it was ready'));
-      worker.send({ type: 'start', config } satisfies GatewayOrder);
     });
   }
 
@@ -141,7 +145,7 @@ class Seat {
     if (worker === undefined || worker.isDead()) return;
     const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
     const timer = this.#options.clock.schedule(this.#options.stopMsMax, () => worker.process.kill('SIGKILL'));
-    if (worker.isConnected()) worker.send({ type: 'stop' } satisfies GatewayOrder);
+    if (this.#isAwake && worker.isConnected()) worker.send({ type: 'stop' } satisfies GatewayOrder);
     else worker.process.kill('SIGTERM');
     await ended;
     timer.cancel();
@@ -205,6 +209,7 @@ export function serveAsGateway({ serve }: GatewayProgram): void {
   process.on('SIGINT', () => {});
   process.on('SIGTERM', end);
   process.on('disconnect', end);
+  tell({ type: 'awake' });
 }
 
 /** Whether this process was started by `startGateways`. */
