@@ -11,8 +11,8 @@ import type { Log } from '#ports/log.js';
 const [folder, bindAddress = '127.0.0.1', port = '0'] = process.argv.slice(2);
 const log: Log = {
   ...silentLog,
-  warn: (message, fields) => console.error(`store: ${message}`, fields ?? {}),
-  error: (message, fields) => console.error(`store: ${message}`, fields ?? {}),
+  warn: (message, fields) => process.stderr.write(`store: ${message} ${JSON.stringify(fields ?? {})}\n`),
+  error: (message, fields) => process.stderr.write(`store: ${message} ${JSON.stringify(fields ?? {})}\n`),
   with: () => log,
 };
 
@@ -27,17 +27,17 @@ async function main(): Promise<void> {
     log,
     ...(token === undefined ? {} : { token }),
     onFatal: (error) => {
-      console.error(`store: ${messageOf(error)}`);
+      process.stderr.write(`store: ${messageOf(error)}\n`);
       process.exit(1);
     },
   });
   process.once('SIGTERM', () => {
     void store.stop().then(() => process.exit(0));
   });
-  console.log(`listening ${store.address}`);
+  process.stdout.write(`listening ${store.address}\n`);
 }
 
 main().catch((error: unknown) => {
-  console.error(`store: ${messageOf(error)}`);
+  process.stderr.write(`store: ${messageOf(error)}\n`);
   process.exitCode = 1;
 });

@@ -20,24 +20,11 @@ import type {
 } from '#ports/store.js';
 import { PretendLease } from './pretend-store-lease.js';
 import { PretendWatch } from './pretend-store-watch.js';
-
-/** What a client sees of the pretend store around it. */
-export interface PretendStoreWorld {
-  readonly clock: Clock;
-  readonly machine: StoreMachine;
-  readonly progressMs: number;
-  latencyMs(): number;
-  absenceOf(host: string): 'refused' | 'silent' | undefined;
-  noteAbsence(absence: 'refused' | 'silent'): void;
-  takeOutcome(host: string): 'outcome-unknown' | 'request-lost' | undefined;
-  refusesWrites(): boolean;
-  newLeaseId(): string;
-  changed(): void;
-}
+import type { PretendStoreParty, PretendStoreWorld } from './pretend-store-world.js';
 
 const bounds = { keyBytesMax: storeKeyBytesMax, valueBytesMax: storeValueBytesMax };
 
-export class PretendStoreClient implements Store {
+export class PretendStoreClient implements Store, PretendStoreParty {
   readonly host: string;
   readonly clock: Clock;
   readonly world: PretendStoreWorld;
@@ -185,9 +172,9 @@ export class PretendStoreClient implements Store {
     return [...this.leases].map((lease) => lease.id);
   }
 
-  forget(part: PretendWatch | PretendLease): void {
+  forget(part: StoreWatch | StoreLease): void {
     if (part instanceof PretendWatch) this.watches.delete(part);
-    else this.leases.delete(part);
+    else if (part instanceof PretendLease) this.leases.delete(part);
   }
 
   /** Notes which store answers; another one than before ends every watch and every lease. */

@@ -3,7 +3,7 @@ import { IntarsiaError } from '#core/errors.js';
 import type { StoreMachine } from '#core/store/machine.js';
 import type { Timer } from '#ports/clock.js';
 import type { StoreLease } from '#ports/store.js';
-import type { PretendStoreClient } from './pretend-store-client.js';
+import type { PretendStoreParty } from './pretend-store-world.js';
 
 export interface PretendLeaseOptions {
   readonly id: string;
@@ -16,13 +16,13 @@ export interface PretendLeaseOptions {
 export class PretendLease implements StoreLease {
   readonly id: string;
   readonly ttlMs: number;
-  private readonly client: PretendStoreClient;
+  private readonly client: PretendStoreParty;
   private readonly onLost: (reason: string) => void;
   private deadline: Timer;
   private next: Timer;
   private over = false;
 
-  constructor(client: PretendStoreClient, options: PretendLeaseOptions) {
+  constructor(client: PretendStoreParty, options: PretendLeaseOptions) {
     this.client = client;
     this.id = options.id;
     this.ttlMs = options.ttlMs;

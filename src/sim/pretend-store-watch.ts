@@ -3,7 +3,7 @@ import { textOfByteText } from '#core/store/byte-text.js';
 import { textEntry } from '#core/store/port-shapes.js';
 import type { Timer } from '#ports/clock.js';
 import type { StoreChange, StoreWatch, StoreWatchEvent } from '#ports/store.js';
-import type { PretendStoreClient } from './pretend-store-client.js';
+import type { PretendStoreParty } from './pretend-store-world.js';
 
 export interface PretendWatchOptions {
   readonly covers: (key: string) => boolean;
@@ -17,7 +17,7 @@ const retryMs = 250;
 const revisionsMax = 1000;
 
 export class PretendWatch implements StoreWatch {
-  private readonly client: PretendStoreClient;
+  private readonly client: PretendStoreParty;
   private readonly options: PretendWatchOptions;
   private nextRevision: number;
   private connected = true;
@@ -26,7 +26,7 @@ export class PretendWatch implements StoreWatch {
   private pumping: Timer | undefined;
   private progress: Timer | undefined;
 
-  constructor(client: PretendStoreClient, options: PretendWatchOptions) {
+  constructor(client: PretendStoreParty, options: PretendWatchOptions) {
     this.client = client;
     this.options = options;
     this.nextRevision = options.fromRevision;

@@ -11,7 +11,7 @@ import type { Clock } from '#ports/clock.js';
 import type { Random } from '#ports/random.js';
 import type { Store, StoreEntry } from '#ports/store.js';
 import { PretendStoreClient } from './pretend-store-client.js';
-import type { PretendStoreWorld } from './pretend-store-client.js';
+import type { PretendStoreWorld } from './pretend-store-world.js';
 
 export type PretendStoreFault =
   'away' | 'silent' | 'watch-gap' | 'compaction' | 'lease-loss' | 'outcome-unknown' | 'request-lost' | 'wiped' | 'full';

@@ -26,10 +26,22 @@ storeContract('pretend store', () => {
       return promise;
     },
     until: turn,
-    stop: () => Promise.resolve(store.away()),
-    start: () => Promise.resolve(store.back()),
-    wipe: () => Promise.resolve(store.wipe()),
-    compact: () => Promise.resolve(store.compact()),
+    stop: () => {
+      store.away();
+      return Promise.resolve();
+    },
+    start: () => {
+      store.back();
+      return Promise.resolve();
+    },
+    wipe: () => {
+      store.wipe();
+      return Promise.resolve();
+    },
+    compact: () => {
+      store.compact();
+      return Promise.resolve();
+    },
     // Virtual wall time cannot jump; nothing below the adapters reads it.
     stepWall: () => {},
     end: () => Promise.resolve(),

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { once } from 'node:events';
 import { NodeClock } from '#adapters/node/clock.js';
 import { EtcdStore } from '#adapters/etcd/etcd-store.js';
+import type { StoreWorld } from '../contract/store.js';
 
 export const etcdBinary = '/usr/bin/etcd';
 export const etcdctlBinary = '/usr/bin/etcdctl';
@@ -128,7 +129,7 @@ export class SteppedWall {
 }
 
 /** The contract's world over a store's process. */
-export async function realWorld(kind: 'embedded' | 'etcd'): Promise<import('../contract/store.js').StoreWorld> {
+export async function realWorld(kind: 'embedded' | 'etcd'): Promise<StoreWorld> {
   const process = await StoreProcess.make(kind);
   const clock = new NodeClock();
   const wall = new SteppedWall();
@@ -154,7 +155,10 @@ export async function realWorld(kind: 'embedded' | 'etcd'): Promise<import('../c
       }),
     stop: () => process.stop(),
     start: () => process.start(),
-    wipe: () => Promise.resolve(process.wipe()),
+    wipe: () => {
+      process.wipe();
+      return Promise.resolve();
+    },
     compact: async () => {
       const client = open();
       const { revision } = await client.get('any', { deadlineMs: clock.nowMs() + 10_000 });

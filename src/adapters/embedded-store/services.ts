@@ -208,7 +208,8 @@ function service<Request, Response>(
     open,
     request,
     response: response,
-    handle: (message) => handle(message as Request),
+    // Async, so that what is thrown at once is an answer too.
+    handle: async (message) => await handle(message as Request),
   };
 }
 

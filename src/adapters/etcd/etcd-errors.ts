@@ -25,7 +25,10 @@ export function portError(error: unknown, kind: 'read' | 'write'): IntarsiaError
   const message = messageOf(error);
   const is = (classes: readonly (new (...args: never[]) => Error)[]): boolean =>
     classes.some((type) => error instanceof type);
-  if (is(denied) || message.includes('user name is empty')) {
+  if (
+    is(denied) ||
+    /authentication failed|invalid auth token|permission denied|user name is empty|UNAUTHENTICATED/.test(message)
+  ) {
     return intarsiaError('PERMISSION_DENIED', `the coordination store refuses this client: ${message}`, {}, error);
   }
   if (message.includes('space exceeded')) {

@@ -5,21 +5,21 @@
 import type { ILeaseKeepAliveResponse } from 'etcd3';
 import type { Timer } from '#ports/clock.js';
 import type { StoreCallOptions, StoreLease } from '#ports/store.js';
-import type { EtcdStore } from './etcd-store.js';
+import type { EtcdConnection } from './etcd-connection.js';
 
-type KeepAliveStream = Awaited<ReturnType<EtcdStore['etcd']['leaseClient']['leaseKeepAlive']>>;
+type KeepAliveStream = Awaited<ReturnType<EtcdConnection['etcd']['leaseClient']['leaseKeepAlive']>>;
 
 /** A lease whose keep-alives go out three times in its time to live; after one that fails it tries this soon, ms. */
 const retryMs = 250;
 
 export class EtcdLeases {
-  private readonly store: EtcdStore;
+  private readonly store: EtcdConnection;
   private readonly leases = new Map<string, EtcdLease>();
   private stream: KeepAliveStream | undefined;
   private opening = false;
   private closed = false;
 
-  constructor(store: EtcdStore) {
+  constructor(store: EtcdConnection) {
     this.store = store;
   }
 
@@ -108,7 +108,7 @@ class EtcdLease implements StoreLease {
   readonly id: string;
   readonly ttlMs: number;
   private readonly leases: EtcdLeases;
-  private readonly store: EtcdStore;
+  private readonly store: EtcdConnection;
   private readonly onLost: (reason: string) => void;
   /** When the keep-alives that wait for an answer were sent, the oldest first. Answers come in order. */
   private sent: number[] = [];
@@ -116,7 +116,7 @@ class EtcdLease implements StoreLease {
   private next: Timer;
   private over = false;
 
-  constructor(leases: EtcdLeases, store: EtcdStore, options: EtcdLeaseOptions) {
+  constructor(leases: EtcdLeases, store: EtcdConnection, options: EtcdLeaseOptions) {
     this.leases = leases;
     this.store = store;
     this.id = options.id;

@@ -25,6 +25,7 @@ import type {
   StoreWatch,
   StoreWatchEvent,
 } from '#ports/store.js';
+import type { EtcdConnection } from './etcd-connection.js';
 import { portError } from './etcd-errors.js';
 import { bufferOf, compareMessage, entryOf, markKey, operationMessage } from './etcd-messages.js';
 import { EtcdLeases } from './etcd-leases.js';
@@ -46,7 +47,7 @@ const bounds = { keyBytesMax: storeKeyBytesMax, valueBytesMax: storeValueBytesMa
 /** Runs the call, no more: retries and circuits are the callers' business. */
 const plainPolicy = { execute: async <Result>(call: () => Result): Promise<Awaited<Result>> => await call() };
 
-export class EtcdStore implements Store {
+export class EtcdStore implements Store, EtcdConnection {
   readonly clock: Clock;
   readonly etcd: Etcd3;
   private readonly callsMax: number;
@@ -120,12 +121,8 @@ export class EtcdStore implements Store {
     return Promise.resolve();
   }
 
-  get isClosed(): boolean {
-    return this.closed;
-  }
-
-  forget(watch: EtcdWatch): void {
-    this.watches.delete(watch);
+  forget(watch: StoreWatch): void {
+    if (watch instanceof EtcdWatch) this.watches.delete(watch);
   }
 
   /**

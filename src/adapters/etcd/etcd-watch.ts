@@ -11,7 +11,7 @@ import { IntarsiaError } from '#core/errors.js';
 import type { Timer } from '#ports/clock.js';
 import type { StoreChange, StoreWatch, StoreWatchEvent } from '#ports/store.js';
 import { bufferOf, entryOf, markKey } from './etcd-messages.js';
-import type { EtcdStore } from './etcd-store.js';
+import type { EtcdConnection } from './etcd-connection.js';
 
 export interface EtcdWatchOptions {
   /** Byte texts. */
@@ -21,7 +21,7 @@ export interface EtcdWatchOptions {
   readonly onEvent: (event: StoreWatchEvent) => void;
 }
 
-type WatchStream = Awaited<ReturnType<EtcdStore['etcd']['watchClient']['watch']>>;
+type WatchStream = Awaited<ReturnType<EtcdConnection['etcd']['watchClient']['watch']>>;
 
 const progressMs = 3000;
 /** Progress rounds without any word after which the stream is taken for broken. */
@@ -32,7 +32,7 @@ const backoffMsMax = 2000;
 const identifyMs = 5000;
 
 export class EtcdWatch implements StoreWatch {
-  private readonly store: EtcdStore;
+  private readonly store: EtcdConnection;
   private readonly options: EtcdWatchOptions;
   private next: number;
   private stream: WatchStream | undefined;
@@ -45,7 +45,7 @@ export class EtcdWatch implements StoreWatch {
   private silentRounds = 0;
   private provenRevision = 0;
 
-  constructor(store: EtcdStore, options: EtcdWatchOptions) {
+  constructor(store: EtcdConnection, options: EtcdWatchOptions) {
     this.store = store;
     this.options = options;
     this.next = options.fromRevision;
