@@ -16,6 +16,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'an executor process against a thread of the host',
     load: () => import('./isolation.js'),
   },
+  links: {
+    about: 'links between hosts against a bare gRPC stream and bare TCP',
+    load: () => import('./links.js'),
+  },
   memory: {
     about: 'memory of an idle host above Node with ONNX Runtime, and after 100,000 requests',
     load: () => import('./memory-growth.js'),

@@ -19,7 +19,8 @@ async function realPair(): Promise<LinkedHosts & { readonly proxy: TcpProxy }> {
   const proxy = await TcpProxy.start(far.server.port);
   near.links.setPeer(hostId('far'), `127.0.0.1:${proxy.port}`);
   near.links.peer('far').connect();
-  await waitUntil('the first link', () => far.links.peers()[0]?.state === 'up');
+  const ends = [near, far];
+  await waitUntil('the first link', () => ends.every(({ links }) => links.peers()[0]?.state === 'up'));
   return {
     near,
     get far() {

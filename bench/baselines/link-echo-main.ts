@@ -1,0 +1,138 @@
+/**
+ * The other end of the links benchmark, in a process of its own: a host with an actor that echoes and one that counts, a bare
+ * gRPC stream that echoes, or a bare TCP connection that echoes or swallows. Prints its port as JSON.
+ */
+import { randomUUID } from 'node:crypto';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
+import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
+import { startLinkServer } from '#adapters/grpc/link-server.js';
+import { GrpcLinks } from '#adapters/grpc/links.js';
+import { openLinkSecurity } from '#adapters/grpc/link-security.js';
+import { NodeClock } from '#adapters/node/clock.js';
+import { hostId } from '#core/ids.js';
+import { silentLog } from '#ports/log.js';
+import { entranceOf } from '#runtime/entrance.js';
+import { ActorSystem } from '#runtime/system.js';
+import type { ReplyTo } from '#runtime/actor.js';
+import { seededRandom } from '#sim/random.js';
+
+export interface EchoMessage {
+  readonly data: Uint8Array;
+  readonly replyTo: ReplyTo<Uint8Array>;
+}
+/** Counted, not answered; the last one is told to whoever asks. */
+export interface SinkMessage {
+  readonly data: Uint8Array;
+  readonly last?: ReplyTo<number>;
+}
+
+export const echoPath = '/bench.Echo/Exchange';
+const pass = (bytes: Buffer): Buffer => bytes;
+
+/** A host with links and nothing else. */
+export function benchHost(name: string, number: number) {
+  const clock = new NodeClock();
+  const security = openLinkSecurity({
+    grid: 'bench',
+    host: hostId(name),
+    certificatePath: '',
+    keyPath: '',
+    authorityPath: '',
+    joinTokenPath: '',
+    addresses: ['127.0.0.1'],
+    allowPlaintext: false,
+    wallMs: Date.now(),
+  });
+  const links = new GrpcLinks({
+    grid: 'bench',
+    host: hostId(name),
+    process: randomUUID(),
+    softwareVersion: '0.0.0',
+    security,
+    clock,
+    log: silentLog,
+  });
+  const system = new ActorSystem({
+    host: name,
+    clock,
+    random: seededRandom(number),
+    log: silentLog,
+    remote: links,
+    incarnationMin: number * 2 ** 32,
+  });
+  links.attach(entranceOf(system));
+  return { links, system, clock };
+}
+
+async function serveLinks(): Promise<number> {
+  const { links, system } = benchHost('far', 2);
+  system.spawn<EchoMessage>('echo', () => ({ receive: ({ data, replyTo }) => void replyTo.tell(data) }));
+  let count = 0;
+  system.spawn<SinkMessage>('sink', () => ({
+    receive: ({ last }) => {
+      count += 1;
+      if (last === undefined) return;
+      last.tell(count);
+      count = 0;
+    },
+  }));
+  return (await startLinkServer({ links, bindAddress: '127.0.0.1', port: 0 })).port;
+}
+
+function serveGrpc(): Promise<number> {
+  const server = new Server({ 'grpc.max_receive_message_length': -1, 'grpc.enable_channelz': 0 });
+  server.addService(
+    {
+      exchange: {
+        path: echoPath,
+        requestStream: true,
+        responseStream: true,
+        requestSerialize: pass,
+        requestDeserialize: pass,
+        responseSerialize: pass,
+        responseDeserialize: pass,
+      },
+    },
+    { exchange: (call: ServerDuplexStream<Buffer, Buffer>) => call.on('data', (bytes: Buffer) => call.write(bytes)) },
+  );
+  return new Promise((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) => {
+      if (error === null) resolve(port);
+      else reject(error);
+    });
+  });
+}
+
+/** The first byte says what: 1 echoes, 0 swallows and answers one byte for every so many. */
+function serveTcp(): Promise<number> {
+  const server = createServer((socket: Socket) => {
+    socket.setNoDelay(true);
+    let mode: number | undefined;
+    let owed = 0;
+    socket.on('data', (given: Buffer) => {
+      let bytes = given;
+      if (mode === undefined) {
+        mode = bytes[0] ?? 0;
+        bytes = bytes.subarray(1);
+      }
+      if (mode === 1) socket.write(bytes);
+      else {
+        owed += bytes.byteLength;
+        for (; owed >= tcpMessageBytes; owed -= tcpMessageBytes) socket.write('.');
+      }
+    });
+    socket.on('error', () => undefined);
+  });
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port)));
+}
+
+export const tcpMessageBytes = 600_000;
+
+const servers = { links: serveLinks, grpc: serveGrpc, tcp: serveTcp };
+
+async function main(kind: string): Promise<void> {
+  const port = await servers[kind as keyof typeof servers]();
+  process.stdout.write(`${JSON.stringify({ port })}\n`);
+}
+
+if (process.argv[1]?.endsWith('link-echo-main.js') === true) await main(process.argv[2] ?? '');
