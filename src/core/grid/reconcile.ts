@@ -164,6 +164,7 @@ function changedAssignments(
   for (const { deployment, isCalm } of plans) {
     complete.set(deployment.model, isCalm && complete.get(deployment.model) !== false);
   }
+  const calm = new Set(plans.flatMap(({ deployment, isCalm }) => (isCalm ? [deployment.name] : [])));
   const changed = new Map<HostId, HostAssignment | undefined>();
   for (const [host, { generation, record }] of view.hosts) {
     const before = assignments.get(host);
@@ -172,8 +173,9 @@ function changedAssignments(
     const assigned = new Set(replicas.map(({ model }) => model));
     const withdrawn = withdrawnModels(before, actuals.get(host), { complete, assigned });
     if (own === undefined && replicas.length === 0 && withdrawn.length === 0) {
-      // An incarnation that was told nothing keeps what it has; one that had something is told that it has nothing.
-      if (before === undefined || before.replicas.length === 0 || record.role !== 'host') continue;
+      // An incarnation that was told nothing keeps what it has, until whose copies it has can do without them.
+      const hadCopies = before !== undefined && before.replicas.length > 0;
+      if (record.role !== 'host' || !(hadCopies || hasSurplus(actuals.get(host), calm))) continue;
     }
     if (own !== undefined && isSameAssignment(own, replicas, withdrawn)) continue;
     changed.set(host, { format: 1, host, generation, epoch, replicas, withdrawn });
@@ -190,6 +192,11 @@ function addShards(wanted: Map<HostId, AssignedReplica[]>, { deployment, replica
     if (ofHost === undefined) wanted.set(host.host, [assigned]);
     else ofHost.push(assigned);
   }
+}
+
+/** Whether a host has copies of deployments that are complete without them, as one that was away for a while. */
+function hasSurplus(actual: HostActual | undefined, calm: ReadonlySet<string>): boolean {
+  return actual?.replicas.some(({ deployment }) => calm.has(deployment)) === true;
 }
 
 /**
