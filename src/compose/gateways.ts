@@ -114,7 +114,7 @@ class Seat {
     this.#worker = worker;
     this.#isAwake = false;
     this.#startedMs = clock.nowMs();
-    worker.once('exit', (code, signal) => this.#ended(worker, `it ended with ${signal ?? `code ${code}`}`));
+    worker.once('exit', (code, signal) => this.#ended(worker, `it ended with code ${code}, signal ${signal}`));
     return new Promise((resolve, reject) => {
       const fail = (reason: string): void => {
         timer.cancel();

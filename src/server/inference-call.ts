@@ -409,12 +409,8 @@ export class InferenceCall extends Attempt implements InferTicket {
   /** Lets the request's bytes go once no device of this host has them. Links hold copies of their own, within bounds. */
   #releaseWhenBack(): void {
     if (this.#released) return;
-    let here = false;
-    if (this.held || this.#extras !== undefined)
-      this.#eachHeld(({ candidate }) => {
-        if (candidate?.standing?.host.local !== false) here = true;
-      });
-    if (here) return;
+    if (this.held && isHere(this)) return;
+    if (this.#extras !== undefined && this.#extras.some((extra) => extra.held && isHere(extra))) return;
     this.#released = true;
     this.#parts.gateway.end(this.#parts.bytes);
   }
@@ -437,6 +433,11 @@ class ExtraAttempt extends Attempt {
 /** Whether the device has answered already. A function, because the compiler does not see that `tell` may answer. */
 function isBack(attempt: Attempt): boolean {
   return !attempt.held;
+}
+
+/** Whether it is at a device of this host. */
+function isHere({ candidate }: Attempt): boolean {
+  return candidate?.standing?.host.local !== false;
 }
 
 /** The host that answered; empty outside of a grid. */

@@ -64,11 +64,11 @@ function method<Request extends object, Response extends object>(
 export function handleGridUnary(
   context: GrpcContext,
   admin: GridAdmin,
-  { group, answer }: GridUnaryMethod,
+  method: GridUnaryMethod,
 ): (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void {
   const answerTo = async (call: ServerUnaryCall<Buffer, Buffer>): Promise<Uint8Array> => {
-    const caller = context.access.authorize(group, 'grpc', (name) => headerOf(call.metadata, name));
-    return answer(admin, call.request, { caller, deadlineMs: monotonicDeadline(context, call.getDeadline()) });
+    const caller = context.access.authorize(method.group, 'grpc', (name) => headerOf(call.metadata, name));
+    return method.answer(admin, call.request, { caller, deadlineMs: monotonicDeadline(context, call.getDeadline()) });
   };
   return (call, callback) => {
     answerTo(call).then(

@@ -114,7 +114,10 @@ export class GridTable {
     for (const replica of actual?.replicas ?? []) {
       const slot = this.#slot(replica.model);
       let placed = slot.versions.get(replica.version);
-      if (placed === undefined) slot.versions.set(replica.version, (placed = new Map()));
+      if (placed === undefined) {
+        placed = new Map<string, ActualReplica & { readonly host: HostId }>();
+        slot.versions.set(replica.version, placed);
+      }
       placed.set(placeOf(host, replica.device), { ...replica, host });
       this.#changed.add(replica.model);
     }
