@@ -78,7 +78,8 @@ export function comparedNumbers(graph: SplitGraph): ReadonlyMap<string, bigint> 
 function sampleTensor({ name, datatype, shape }: TensorSpec, random: RandomStream, below: number): Tensor {
   const count = elementCount(shape);
   if (datatype === 'BYTES') {
-    const elements = Array.from({ length: count }, () => Uint8Array.of(97 + random.below(26)));
+    // Digits: texts that are also numbers.
+    const elements = Array.from({ length: count }, () => Uint8Array.of(48 + random.below(10)));
     return { name, datatype, shape, data: encodeBytesElements(elements) };
   }
   const width = datatypeBytes(datatype);
