@@ -1,6 +1,7 @@
 /** The command line: one tree of commands, one way to fail. Prints and decides exit codes; what commands do is handed in. */
 import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './commands/bench-serve.js';
+import { addCertsCommand } from './commands/certs.js';
 import type { CommandContext } from './commands/command-context.js';
 import { examples } from './commands/command-context.js';
 import { addCompletionCommand } from './commands/completion.js';
@@ -72,6 +73,7 @@ export function buildCommands(context: CommandContext): Command {
   addModelsCommand(root, context);
   addInferCommand(root, context);
   addGridCommands(root, context);
+  addCertsCommand(root, context, context.program.certificates);
   addBenchCommand(root, context);
   addVerifyCommand(root, context);
   addStatusCommand(root, context);

@@ -7,6 +7,7 @@ import type { DiscoveryReport, UnusableThing } from '#core/device-discovery.js';
 import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
+import type { CertificateMaker } from './commands/certs.js';
 import type { HostConfig, HostOptions } from '#config.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
 
@@ -25,6 +26,8 @@ export interface Program {
   startLocalGrid(options: LocalGridOptions): Promise<LocalGrid>;
   /** Runs the embedded store in this process. @throws STORAGE_FULL, FAILED_PRECONDITION (port taken, folder in use) */
   startStore(options: StoreOptions): Promise<RunningStore>;
+  /** Makes authorities and certificates for grids. */
+  readonly certificates: CertificateMaker;
   /** Looks at the machine without starting anything. */
   discoverDevices(options: DiscoveryOptions): Promise<DiscoveryReport>;
   /**

@@ -27,6 +27,15 @@ export function createProgram(): Program {
     },
     startLocalGrid: async (options) => (await import('./local-grid.js')).startLocalGrid(options, new NodeClock()),
     startStore: async (options) => (await import('./store.js')).startStore(options),
+    certificates: {
+      init: async (request) =>
+        (await import('#adapters/certificates/certificate-files.js')).initAuthority({ ...request, wallMs: Date.now() }),
+      issue: async (request) =>
+        (await import('#adapters/certificates/certificate-files.js')).issueFromFolder({
+          ...request,
+          wallMs: Date.now(),
+        }),
+    },
     discoverDevices: async ({ profilesPath }) => {
       const [{ discoverDevices }, { thisMachine }, { probeDevice }, { readProfiles }] = await Promise.all([
         import('#adapters/hardware/discover.js'),

@@ -104,6 +104,10 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     readYamlFile: () => Promise.resolve(null),
     decodePicture: () => Promise.reject(new Error('no pictures here')),
     startLocalGrid: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no processes here')),
+    certificates: {
+      init: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no certificates here')),
+      issue: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no certificates here')),
+    },
     startStore: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no store here')),
     untilInterrupted: () => interrupted,
     ...rest,
