@@ -12,6 +12,10 @@ interface BenchEntry {
 
 const benches: Readonly<Record<string, BenchEntry>> = {
   actors: { about: 'tell and ask against nact and a bare array', load: () => import('./actors.js') },
+  controller: {
+    about: 'one reconciliation of 10,000 copies on 1,000 hosts',
+    load: () => import('./controller.js'),
+  },
   isolation: {
     about: 'an executor process against a thread of the host',
     load: () => import('./isolation.js'),

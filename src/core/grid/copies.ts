@@ -62,7 +62,7 @@ function placeHost(host: HostId, view: ViewHost, actual: HostActual | undefined)
 
 function placeDevice(host: PlaceHost, device: GridDevice, degraded: string | undefined): PlaceDevice {
   const closed = degraded === undefined ? '' : `is out of service: ${degraded}`;
-  return { host, device, editions: new Map(), takenBytes: 0, closed };
+  return { host, device, editions: new Map(), takenBytes: 0, load: 0, closed };
 }
 
 function closedBecause({ state, cordoned }: ViewHost): string {

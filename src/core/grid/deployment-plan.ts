@@ -1,9 +1,9 @@
 /**
  * One deployment at one look: which of its copies stay, which leave, which are placed anew, and what its rollout does.
  */
-import { avoidKey, type ActualOf, type Copy } from './copies.js';
+import { avoidKey, type Copy } from './copies.js';
 import { isDeviceAllowed, isHostAllowed, refusalsText } from './placement.js';
-import type { Gang, PlaceDevice, PlacementRequest, PlacementSearch, PlacementTable } from './placement.js';
+import type { Gang, PlacementRequest, PlacementSearch, PlacementTable } from './placement.js';
 import type { MemoryDraft, ReconcileOptions } from './reconcile-memory.js';
 import type { Deployment, Edition, RolloutRecord, Tier } from './records.js';
 import { editionText, isSameEdition, rolloutStep, type RolloutStep } from './rollout.js';
@@ -16,7 +16,6 @@ export interface DeploymentPlanInput {
   readonly table: PlacementTable;
   readonly draft: MemoryDraft;
   readonly options: ReconcileOptions;
-  readonly actualOf: ActualOf;
   /** Bytes of a copy; undefined when no host has published the files. */
   readonly bytesOf: (edition: Edition) => number | undefined;
 }
@@ -255,17 +254,15 @@ class Planner {
   }
 
   #request(group: Group, edition: Edition, bytes: number, own: readonly Copy[]): PlacementRequest {
-    const { deployment, draft, actualOf } = this.#input;
-    const text = editionText(edition);
+    const { deployment, draft } = this.#input;
     return {
-      edition: text,
+      edition: editionText(edition),
       shardBytes: [bytes],
       constraints: deployment.constraints,
       tier: group.tier,
       spread: deployment.spread,
       placed: own.flatMap(({ places }) => places.map(({ host }) => host)),
       isAvoided: (device) => draft.hasAvoided && draft.isAvoided(avoidKey(edition, device)),
-      isThere: (device) => isServing(device, text, actualOf),
     };
   }
 
@@ -309,11 +306,6 @@ function isAllowed({ places }: Copy, { constraints }: Deployment, tier: Tier | u
   return places.every(
     ({ host, device }) => isHostAllowed(host.view, constraints, tier) && isDeviceAllowed(device, constraints),
   );
-}
-
-function isServing({ host, device }: PlaceDevice, edition: string, actualOf: ActualOf): boolean {
-  const state = actualOf(host.host, device.id, edition)?.state;
-  return state !== undefined && state !== 'failed';
 }
 
 /** Whether two copies are in one domain. */

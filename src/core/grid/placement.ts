@@ -23,6 +23,8 @@ export interface PlaceDevice {
   /** What is on it, assigned or still there. */
   readonly editions: Map<string, PlacedEdition>;
   takenBytes: number;
+  /** Editions on it for its speed. */
+  load: number;
   /** Why nothing new may be placed on it; empty when it may. */
   closed: string;
 }
@@ -46,8 +48,6 @@ export interface PlacementRequest {
   readonly placed: readonly PlaceHost[];
   /** A device that should be used only when nothing else fits. */
   isAvoided(device: PlaceDevice): boolean;
-  /** A device that has the edition already, or is getting it. */
-  isThere(device: PlaceDevice): boolean;
 }
 
 /** Why one host does not take a copy. */
@@ -64,68 +64,111 @@ export type Gang = readonly PlaceDevice[];
 
 export class PlacementTable {
   readonly hosts: ReadonlyMap<HostId, PlaceHost>;
+  readonly #devices = new Map<HostId, ReadonlyMap<string, PlaceDevice>>();
+  readonly #withEdition = new Map<string, Set<PlaceDevice>>();
+  readonly #eligible = new Map<string, Eligible>();
 
   constructor(hosts: readonly PlaceHost[]) {
     this.hosts = new Map(hosts.map((host) => [host.host, host]));
+    for (const host of hosts) this.#devices.set(host.host, new Map(host.devices.map((one) => [one.device.id, one])));
   }
 
   device(host: HostId, device: DeviceId): PlaceDevice | undefined {
-    return this.hosts.get(host)?.devices.find((one) => one.device.id === device);
+    return this.#devices.get(host)?.get(device);
+  }
+
+  /** Devices that have an edition, assigned or not. */
+  devicesWith(edition: string): ReadonlySet<PlaceDevice> {
+    return this.#withEdition.get(edition) ?? noDevices;
   }
 
   /** Writes down that an edition is on a device; the larger size counts when it is said twice. */
   take(device: PlaceDevice, edition: string, { bytes, assigned }: PlacedEdition): void {
     const before = device.editions.get(edition);
     const now = Math.max(before?.bytes ?? 0, bytes);
-    device.editions.set(edition, { bytes: now, assigned: assigned || before?.assigned === true });
-    device.takenBytes += now - (before?.bytes ?? 0);
+    this.#set(device, edition, { bytes: now, assigned: assigned || before?.assigned === true });
   }
 
-  /** A search for places of one deployment; its candidates are gathered once. */
+  /** Writes down what was on a device before. */
+  restore(device: PlaceDevice, edition: string, before: PlacedEdition | undefined): void {
+    this.#set(device, edition, before);
+  }
+
+  /** A search for places of one deployment. */
   search(request: PlacementRequest): PlacementSearch {
-    return new PlacementSearch(this, request);
+    const { constraints, tier, spread } = request;
+    const key = JSON.stringify([constraints, tier, spread]);
+    let eligible = this.#eligible.get(key);
+    if (eligible === undefined) this.#eligible.set(key, (eligible = this.#gather(request)));
+    return new PlacementSearch(this, request, eligible);
   }
 
   /** Why no host takes another copy, by host. */
   refusals(request: PlacementRequest): readonly Refusal[] {
     return [...this.hosts.values()].map((host) => refusalOf(host, request));
   }
+
+  #set(device: PlaceDevice, edition: string, now: PlacedEdition | undefined): void {
+    device.takenBytes += (now?.bytes ?? 0) - (device.editions.get(edition)?.bytes ?? 0);
+    const having = this.#withEdition.get(edition);
+    if (now === undefined) {
+      device.editions.delete(edition);
+      having?.delete(device);
+    } else {
+      device.editions.set(edition, now);
+      if (having === undefined) this.#withEdition.set(edition, new Set([device]));
+      else having.add(device);
+    }
+    device.load = device.editions.size / (device.device.speed > 0 ? device.device.speed : 1);
+  }
+
+  #gather({ constraints, tier, spread }: PlacementRequest): Eligible {
+    const devices: PlaceDevice[] = [];
+    const domains: number[] = [];
+    const hosts: number[] = [];
+    const domainNumbers = new Map<string, number>();
+    const hostNumbers = new Map<HostId, number>();
+    for (const host of this.hosts.values()) {
+      // Copies on hosts that take no more are counted too.
+      const domain = numberOf(domainNumbers, domainName(host, spread));
+      const number = numberOf(hostNumbers, host.host);
+      if (host.closed !== '' || !isHostAllowed(host.view, constraints, tier)) continue;
+      for (const device of host.devices) {
+        if (device.closed !== '' || !isDeviceAllowed(device.device, constraints)) continue;
+        devices.push(device);
+        domains.push(domain);
+        hosts.push(number);
+      }
+    }
+    return { devices, domains: Int32Array.from(domains), hosts: Int32Array.from(hosts), domainNumbers, hostNumbers };
+  }
 }
 
-/** Of a device that has not the edition: 1. Of one where it failed: 2 more. */
-const avoidedCost = 2;
-
-interface Candidate {
-  readonly device: PlaceDevice;
-  readonly domain: number;
-  readonly hostIndex: number;
-  readonly cost: number;
+/** Devices that constraints allow, with numbers for their domains and hosts: shared by all deployments with the same ones. */
+interface Eligible {
+  readonly devices: readonly PlaceDevice[];
+  /** Of each device: number of its domain, and of its host. */
+  readonly domains: Int32Array;
+  readonly hosts: Int32Array;
+  readonly domainNumbers: ReadonlyMap<string, number>;
+  readonly hostNumbers: ReadonlyMap<HostId, number>;
 }
+
+const noDevices: ReadonlySet<PlaceDevice> = new Set();
 
 export class PlacementSearch {
   readonly #table: PlacementTable;
   readonly #request: PlacementRequest;
-  readonly #candidates: Candidate[] = [];
-  readonly #domains = new Map<string, number>();
-  readonly #hostIndexes = new Map<HostId, number>();
-  readonly #perDomain: number[] = [];
-  readonly #perHost: number[] = [];
+  readonly #eligible: Eligible;
+  readonly #perDomain: Int32Array;
+  readonly #perHost: Int32Array;
 
-  constructor(table: PlacementTable, request: PlacementRequest) {
+  constructor(table: PlacementTable, request: PlacementRequest, eligible: Eligible) {
     this.#table = table;
     this.#request = request;
-    for (const host of table.hosts.values()) {
-      if (host.closed !== '' || !isHostAllowed(host.view, request.constraints, request.tier)) continue;
-      for (const device of host.devices) {
-        if (device.closed !== '' || !isDeviceAllowed(device.device, request.constraints)) continue;
-        this.#candidates.push({
-          device,
-          domain: this.#domainOf(host),
-          hostIndex: this.#hostOf(host),
-          cost: (request.isAvoided(device) ? avoidedCost : 0) + (request.isThere(device) ? 0 : 1),
-        });
-      }
-    }
+    this.#eligible = eligible;
+    this.#perDomain = new Int32Array(eligible.domainNumbers.size);
+    this.#perHost = new Int32Array(eligible.hostNumbers.size);
     for (const host of request.placed) this.#count(host, 1);
   }
 
@@ -139,13 +182,13 @@ export class PlacementSearch {
       const best = this.#best({ edition: name, bytes, gang, mayBeAvoided });
       if (best === undefined) {
         for (const [index, device] of gang.entries()) {
-          restore(device, shardEdition(edition, index, shardBytes.length), before[index]);
+          this.#table.restore(device, shardEdition(edition, index, shardBytes.length), before[index]);
         }
         return undefined;
       }
-      before.push(best.device.editions.get(name));
-      this.#table.take(best.device, name, { bytes, assigned: true });
-      gang.push(best.device);
+      before.push(best.editions.get(name));
+      this.#table.take(best, name, { bytes, assigned: true });
+      gang.push(best);
     }
     for (const host of new Set(gang.map((device) => device.host))) this.#count(host, 1);
     return gang;
@@ -158,66 +201,73 @@ export class PlacementSearch {
 
   /** Copies in the emptiest domain in which another one fits; Infinity when it fits in none. */
   leastCrowded(): number {
-    const { edition, shardBytes } = this.#request;
+    const { edition, shardBytes, isAvoided } = this.#request;
+    const { devices, domains } = this.#eligible;
     let least = Infinity;
-    for (const { device, domain, cost } of this.#candidates) {
-      if (cost >= avoidedCost || !fits(device, edition, shardBytes[0] ?? 0)) continue;
-      least = Math.min(least, this.#perDomain[domain] ?? 0);
+    for (const [index, device] of devices.entries()) {
+      const copies = this.#perDomain[domains[index] ?? 0] ?? 0;
+      if (copies >= least || !fits(device, edition, shardBytes[0] ?? 0) || isAvoided(device)) continue;
+      least = copies;
     }
     return least;
   }
 
   /** Copies of the deployment in the host's domain, and on the host. */
   copiesBeside(host: PlaceHost): readonly [domain: number, host: number] {
-    return [this.#perDomain[this.#domainOf(host)] ?? 0, this.#perHost[this.#hostOf(host)] ?? 0];
+    const { domainNumbers, hostNumbers } = this.#eligible;
+    const domain = domainNumbers.get(domainName(host, this.#request.spread));
+    const number = hostNumbers.get(host.host);
+    return [this.#perDomain[domain ?? -1] ?? 0, this.#perHost[number ?? -1] ?? 0];
   }
 
+  /** What is compared first is what costs least to know; whether a device has room is asked only of one that would win. */
   #best(wanted: {
     readonly edition: string;
     readonly bytes: number;
     readonly gang: readonly PlaceDevice[];
     readonly mayBeAvoided: boolean;
-  }): Candidate | undefined {
+  }): PlaceDevice | undefined {
     const { edition, bytes, gang, mayBeAvoided } = wanted;
-    let best: Candidate | undefined;
-    for (const candidate of this.#candidates) {
-      if (!mayBeAvoided && candidate.cost >= avoidedCost) continue;
-      if (!fits(candidate.device, edition, bytes) || gang.includes(candidate.device)) continue;
-      if (best === undefined || this.#isBetter(candidate, best)) best = candidate;
+    const { isAvoided, spread } = this.#request;
+    const { devices, domains, hosts } = this.#eligible;
+    const there = this.#table.devicesWith(edition);
+    let best: PlaceDevice | undefined;
+    let bestRank: readonly [avoided: number, domain: number, host: number, there: number] = [0, 0, 0, 0];
+    for (let index = 0; index < devices.length; index += 1) {
+      const device = devices[index] as PlaceDevice;
+      const avoided = isAvoided(device) ? 1 : 0;
+      if (avoided === 1 && !mayBeAvoided) continue;
+      const domain = spread === 'none' ? 0 : (this.#perDomain[domains[index] as number] as number);
+      const host = spread === 'none' ? 0 : (this.#perHost[hosts[index] as number] as number);
+      const absent = there.size > 0 && there.has(device) ? 0 : 1;
+      if (best !== undefined) {
+        const order =
+          avoided - bestRank[0] ||
+          domain - bestRank[1] ||
+          host - bestRank[2] ||
+          absent - bestRank[3] ||
+          device.load - best.load;
+        // Equal ones stay in the order of the table.
+        if (order > 0 || (order === 0 && freeBytes(device) <= freeBytes(best))) continue;
+      }
+      if (!fits(device, edition, bytes) || gang.includes(device)) continue;
+      best = device;
+      bestRank = [avoided, domain, host, absent];
     }
     return best;
   }
 
-  /** Equal ones stay in the order of the table. */
-  #isBetter(one: Candidate, other: Candidate): boolean {
-    const isOneAvoided = one.cost >= avoidedCost;
-    if (isOneAvoided !== other.cost >= avoidedCost) return !isOneAvoided;
-    if (this.#request.spread !== 'none') {
-      const domains = (this.#perDomain[one.domain] ?? 0) - (this.#perDomain[other.domain] ?? 0);
-      if (domains !== 0) return domains < 0;
-      const hosts = (this.#perHost[one.hostIndex] ?? 0) - (this.#perHost[other.hostIndex] ?? 0);
-      if (hosts !== 0) return hosts < 0;
-    }
-    if (one.cost !== other.cost) return one.cost < other.cost;
-    const load = loadOf(one.device) - loadOf(other.device);
-    if (load !== 0) return load < 0;
-    return freeBytes(one.device) > freeBytes(other.device);
-  }
-
   #count(host: PlaceHost, change: number): void {
-    const domain = this.#domainOf(host);
-    const index = this.#hostOf(host);
-    this.#perDomain[domain] = (this.#perDomain[domain] ?? 0) + change;
-    this.#perHost[index] = (this.#perHost[index] ?? 0) + change;
+    const { domainNumbers, hostNumbers } = this.#eligible;
+    const domain = domainNumbers.get(domainName(host, this.#request.spread));
+    const number = hostNumbers.get(host.host);
+    if (domain !== undefined) this.#perDomain[domain] = (this.#perDomain[domain] ?? 0) + change;
+    if (number !== undefined) this.#perHost[number] = (this.#perHost[number] ?? 0) + change;
   }
+}
 
-  #domainOf(host: PlaceHost): number {
-    return indexOf(this.#domains, this.#request.spread === 'zone' ? host.view.record.zone : host.host);
-  }
-
-  #hostOf(host: PlaceHost): number {
-    return indexOf(this.#hostIndexes, host.host);
-  }
+function domainName(host: PlaceHost, spread: PlacementRequest['spread']): string {
+  return spread === 'zone' ? host.view.record.zone : host.host;
 }
 
 /** The name under which a shard is on a device: a whole model's is the edition itself. */
@@ -225,14 +275,10 @@ export function shardEdition(edition: string, shard: number, shards: number): st
   return shards === 1 ? edition : `${edition}#${shard}`;
 }
 
-function indexOf<Key>(indexes: Map<Key, number>, key: Key): number {
-  let index = indexes.get(key);
-  if (index === undefined) indexes.set(key, (index = indexes.size));
-  return index;
-}
-
-function loadOf({ editions, device }: PlaceDevice): number {
-  return editions.size / (device.speed > 0 ? device.speed : 1);
+function numberOf<Key>(numbers: Map<Key, number>, key: Key): number {
+  let number = numbers.get(key);
+  if (number === undefined) numbers.set(key, (number = numbers.size));
+  return number;
 }
 
 function freeBytes({ device, takenBytes }: PlaceDevice): number {
@@ -244,12 +290,6 @@ function fits(device: PlaceDevice, edition: string, bytes: number): boolean {
   const there = device.editions.get(edition);
   if (there === undefined) return freeBytes(device) >= bytes;
   return !there.assigned && freeBytes(device) + there.bytes >= bytes;
-}
-
-function restore(device: PlaceDevice, edition: string, before: PlacedEdition | undefined): void {
-  device.takenBytes -= (device.editions.get(edition)?.bytes ?? 0) - (before?.bytes ?? 0);
-  if (before === undefined) device.editions.delete(edition);
-  else device.editions.set(edition, before);
 }
 
 export function isHostAllowed({ record }: ViewHost, constraints: PlacementConstraints, tier?: Tier): boolean {

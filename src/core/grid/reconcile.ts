@@ -80,7 +80,6 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
       table,
       draft,
       options: input.options,
-      actualOf,
       bytesOf: (edition) => bytesOf(edition, deployment),
     });
     for (const event of plan.events) events.push({ ...event, subject: `deployment ${name}` });
