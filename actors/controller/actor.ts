@@ -73,7 +73,7 @@ class Controller implements Actor<ControllerInbox> {
     const follower = (folder: Folder): StoreFollower<Folder> =>
       new StoreFollower(
         { folder, store, prefix: prefixOf(keys, folder), callMs, retryMsMin, retryMsMax },
-        context as ActorContext<FollowerMessage<Folder>>,
+        context,
       );
     this.#followers = Object.fromEntries(folders.map((folder) => [folder, follower(folder)])) as Record<
       Folder,

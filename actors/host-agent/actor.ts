@@ -80,7 +80,7 @@ class HostAgent implements Actor<HostAgentInbox> {
         retryMsMin: 250,
         retryMsMax: 5_000,
       },
-      context as ActorContext<FollowerMessage<'assignment'>>,
+      context,
     );
     this.#follower.start();
     const { self } = context;

@@ -81,10 +81,15 @@ export interface CopiesInput {
   readonly shardsOf: (edition: Edition) => number;
 }
 
+interface Shard {
+  readonly replica: AssignedReplica;
+  readonly place: PlaceDevice;
+}
+
 /** All copies of which every shard is where it was assigned, by deployment and in the order of their numbers. */
 export function readCopies(input: CopiesInput): ReadonlyMap<string, readonly Copy[]> {
   const { table, assignments } = input;
-  const found = new Map<string, Map<number, { replica: AssignedReplica; place: PlaceDevice }[]>>();
+  const found = new Map<string, Map<number, Shard[]>>();
   for (const [host, assignment] of assignments) {
     const place = table.hosts.get(host);
     // Another incarnation of the host is another owner.
@@ -93,7 +98,7 @@ export function readCopies(input: CopiesInput): ReadonlyMap<string, readonly Cop
       const device = table.device(host, replica.device);
       if (device === undefined) continue;
       let ofDeployment = found.get(replica.deployment);
-      if (ofDeployment === undefined) found.set(replica.deployment, (ofDeployment = new Map()));
+      if (ofDeployment === undefined) found.set(replica.deployment, (ofDeployment = new Map<number, Shard[]>()));
       const shards = ofDeployment.get(replica.replica);
       if (shards === undefined) ofDeployment.set(replica.replica, [{ replica, place: device }]);
       else shards.push({ replica, place: device });

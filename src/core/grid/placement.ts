@@ -47,7 +47,7 @@ export interface PlacementRequest {
   /** Where the deployment's copies are already: hosts, once a copy. */
   readonly placed: readonly PlaceHost[];
   /** A device that should be used only when nothing else fits. */
-  isAvoided(device: PlaceDevice): boolean;
+  readonly isAvoided: (device: PlaceDevice) => boolean;
 }
 
 /** Why one host does not take a copy. */
