@@ -4,6 +4,7 @@
  * was read and a view is there, it waits; while the store is away, placement stands still.
  */
 import { asIntarsiaError, type IntarsiaError } from '#core/errors.js';
+import { DesiredState, folders, prefixOf, type Folder } from '#core/grid/desired-state.js';
 import { reconcile } from '#core/grid/reconcile.js';
 import { emptyMemory, type ReconcileMemory } from '#core/grid/reconcile-memory.js';
 import type { StoreTransaction } from '#ports/store.js';
@@ -11,7 +12,6 @@ import type { Leadership } from '#actors/election/protocol.js';
 import type { ViewNews } from '#actors/membership/protocol.js';
 import type { Actor, ActorContext, ActorFactory, ReplyTo, Signal } from '#runtime/actor.js';
 import { StoreFollower, type FollowerMessage } from '#runtime/store-follower.js';
-import { DesiredState, folders, prefixOf, type Folder } from './desired-state.js';
 import { completeController, type CompleteControllerOptions, type ControllerOptions } from './options.js';
 import { planWrites } from './plan-writes.js';
 import type { ControllerMessage } from './protocol.js';
@@ -71,10 +71,7 @@ class Controller implements Actor<ControllerInbox> {
     this.#context = context;
     const { store, keys, callMs, retryMsMin, retryMsMax } = options;
     const follower = (folder: Folder): StoreFollower<Folder> =>
-      new StoreFollower(
-        { folder, store, prefix: prefixOf(keys, folder), callMs, retryMsMin, retryMsMax },
-        context,
-      );
+      new StoreFollower({ folder, store, prefix: prefixOf(keys, folder), callMs, retryMsMin, retryMsMax }, context);
     this.#followers = Object.fromEntries(folders.map((folder) => [folder, follower(folder)])) as Record<
       Folder,
       StoreFollower<Folder>

@@ -20,7 +20,10 @@ import type { HostConfig } from '#config.js';
 /** What a gateway process is told, and tells. It speaks first: what it is sent before it listens would be lost. */
 export type GatewayOrder = { readonly type: 'start'; readonly config: HostConfig } | { readonly type: 'stop' };
 export type GatewayNews =
-  { readonly type: 'ready'; readonly ports: GatewayPorts } | { readonly type: 'failed'; readonly reason: string };
+  /** It listens for orders now. */
+  | { readonly type: 'awake' }
+  | { readonly type: 'ready'; readonly ports: GatewayPorts }
+  | { readonly type: 'failed'; readonly reason: string };
 
 export interface GatewayPorts {
   readonly grpc: number;

@@ -32,7 +32,7 @@ export async function startLocalGrid(options: LocalGridOptions, clock: Clock): P
   ): SupervisedProcess => {
     const supervised = new SupervisedProcess({
       name,
-      args: [main, ...args, '--json'],
+      args: () => [main, ...args, '--json'],
       env: process.env,
       clock,
       restarts: options.restarts,

@@ -22,7 +22,7 @@ async function supervise(script: string, restarts = true) {
   const ends: { how: string; again: number | undefined }[] = [];
   const supervised = new SupervisedProcess({
     name: 'script',
-    args: [path],
+    args: () => [path],
     env: process.env,
     clock: new NodeClock(),
     restarts,

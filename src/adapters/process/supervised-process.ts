@@ -11,8 +11,8 @@ import type { Clock, Timer } from '#ports/clock.js';
 export interface SupervisedProcessOptions {
   /** For messages, such as `host-1`. */
   readonly name: string;
-  /** Script and arguments, run by this process's own Node. */
-  readonly args: readonly string[];
+  /** Script and arguments, run by this process's own Node; asked for at each start. */
+  readonly args: () => readonly string[];
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
   /** Whether it is started again when it ends by itself. */
@@ -68,7 +68,7 @@ export class SupervisedProcess {
   #launch(onFirst?: (document: unknown) => void, onFailure?: (error: Error) => void): void {
     const { args, env, clock, name } = this.#options;
     const startedMs = clock.nowMs();
-    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    const child = spawn(process.execPath, args(), { env, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
     this.#child = child;
     let lastLine = '';
     createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (line) => {

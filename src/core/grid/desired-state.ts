@@ -1,16 +1,21 @@
 /**
- * What the controller knows: the folders of the store it decides by, read into records. Records that cannot be read are
+ * What placement is decided by: the folders of the store, read into records. Records that cannot be read are
  * left out and told once; a deployment that cannot be read counts as it was when it last could.
  */
-import { messageOf } from '#core/errors.js';
-import { deploymentFromText } from '#core/grid/deployment-file.js';
-import type { GridKeys } from '#core/grid/keys.js';
-import { manifestFromText } from '#core/grid/manifest.js';
-import { readActual } from '#core/grid/record-text.js';
-import type { DesiredDeployment } from '#core/grid/reconcile.js';
-import type { GridEvent, HostActual, HostAssignment, ModelManifest, RolloutRecord } from '#core/grid/records.js';
-import type { HostId, ModelName, ModelVersion } from '#core/ids.js';
-import type { StoreEntry } from '#ports/store.js';
+import { messageOf } from '../errors.js';
+import { deploymentFromText } from './deployment-file.js';
+import type { GridKeys } from './keys.js';
+import { manifestFromText } from './manifest.js';
+import { readActual } from './record-text.js';
+import type { DesiredDeployment } from './reconcile.js';
+import type { GridEvent, HostActual, HostAssignment, ModelManifest, RolloutRecord } from './records.js';
+import type { HostId, ModelName, ModelVersion } from '../ids.js';
+
+/** What is read of an entry of the store; those of the store port fit. */
+export interface RecordEntry {
+  readonly value: string;
+  readonly modRevision: number;
+}
 
 export type Folder = 'deployments' | 'rollouts' | 'assignments' | 'actual' | 'models' | 'events';
 
@@ -40,7 +45,7 @@ export class DesiredState {
     this.#manifests.get(this.#keys.model(model, version));
 
   /** The content of a key changed, or it is gone. */
-  set(folder: Folder, key: string, entry: StoreEntry | undefined): void {
+  set(folder: Folder, key: string, entry: RecordEntry | undefined): void {
     try {
       this.#set(folder, key, entry);
     } catch (thrown) {
@@ -48,7 +53,7 @@ export class DesiredState {
     }
   }
 
-  #set(folder: Folder, key: string, entry: StoreEntry | undefined): void {
+  #set(folder: Folder, key: string, entry: RecordEntry | undefined): void {
     const name = key.slice(prefixOf(this.#keys, folder).length).replaceAll('%2F', '/');
     const host = name as HostId;
     switch (folder) {
