@@ -1,0 +1,406 @@
+/**
+ * What operators and clients ask of the grid, answered by any gateway: from the view it has, and from the store where the
+ * view does not tell. Orders and deployments are written to the store; whoever leads carries them out.
+ */
+import { asIntarsiaError, intarsiaError } from '#core/errors.js';
+import { deploymentsOfFile, deploymentToText } from '#core/grid/deployment-file.js';
+import { DesiredState, prefixOf, type Folder } from '#core/grid/desired-state.js';
+import { deploymentDifferences, differenceText } from '#core/grid/difference.js';
+import { readLeader } from '#core/grid/election.js';
+import type { GridKeys } from '#core/grid/keys.js';
+import { readHostOrder, writeMember } from '#core/grid/member-text.js';
+import { reconcile } from '#core/grid/reconcile.js';
+import { defaultReconcileOptions, emptyMemory } from '#core/grid/reconcile-memory.js';
+import type { Deployment, GridEvent, HostOrder, ViewHost } from '#core/grid/records.js';
+import { hostId, type HostId } from '#core/ids.js';
+import type { Clock } from '#ports/clock.js';
+import type {
+  DeployOutcome,
+  GridAdmin,
+  GridCall,
+  GridDeploymentStatus,
+  GridEventLine,
+  GridEventListener,
+  GridHosts,
+  GridHostStatus,
+  GridReplicaStatus,
+  GridStatus,
+} from '#ports/grid-admin.js';
+import type { Store, StoreSnapshot } from '#ports/store.js';
+import type { ViewNews } from '#actors/membership/protocol.js';
+
+export interface GridDeskOptions {
+  readonly grid: string;
+  readonly host: HostId;
+  readonly store: Store;
+  /** What the store is, in words: `etcd` or `embedded`. */
+  readonly storeKind: string;
+  readonly keys: GridKeys;
+  readonly clock: Clock;
+}
+
+/** Longest wait for the store where the caller gave no deadline, ms. */
+const callMsMax = 10_000;
+/** Attempts at a write that others write at the same time. */
+const writeAttemptsMax = 5;
+const listenersMax = 10_000;
+
+export class GridDesk implements GridAdmin {
+  readonly #options: GridDeskOptions;
+  readonly #listeners = new Set<(hosts: GridHosts) => void>();
+  #news: ViewNews | undefined;
+
+  constructor(options: GridDeskOptions) {
+    this.#options = options;
+  }
+
+  /** The newest view: subscribe it at the membership actor. */
+  tell(news: ViewNews): void {
+    const before = this.#news?.view;
+    this.#news = news;
+    if (before === news.view) return;
+    const hosts = this.discover();
+    for (const listener of this.#listeners) listener(hosts);
+  }
+
+  discover(): GridHosts {
+    const { grid } = this.#options;
+    const view = this.#news?.view;
+    const gateways = [...(view?.hosts.values() ?? [])].filter(({ record }) => record.grpcEndpoint !== '');
+    return { grid, revision: view?.revision ?? 0, gateways: gateways.map(gatewayOf).sort(byHost) };
+  }
+
+  watchHosts(listener: (hosts: GridHosts) => void): () => void {
+    if (this.#listeners.size >= listenersMax) {
+      throw intarsiaError('RESOURCE_EXHAUSTED', `${listenersMax} watchers of hosts are here already`, { listenersMax });
+    }
+    let isOver = false;
+    const told = (hosts: GridHosts): void => {
+      if (!isOver) listener(hosts);
+    };
+    this.#listeners.add(told);
+    this.#options.clock.defer(() => told(this.discover()));
+    return () => {
+      isOver = true;
+      this.#listeners.delete(told);
+    };
+  }
+
+  async status(call: GridCall): Promise<GridStatus> {
+    const { grid, host, storeKind } = this.#options;
+    const news = this.#news;
+    const common = {
+      grid,
+      revision: news?.view.revision ?? 0,
+      host,
+      store: storeKind,
+      hosts: this.#hosts(),
+    };
+    try {
+      const [state, leader] = await Promise.all([this.#desired(call), this.#leader(call)]);
+      return { ...common, leader, storeConnected: news?.stale === false, ...reportOf(state) };
+    } catch (error) {
+      // Without the store the view is still worth telling: an operator looks because the store is away.
+      if (!asIntarsiaError(error).retryable && asIntarsiaError(error).code !== 'DEADLINE_EXCEEDED') throw error;
+      return { ...common, leader: '', storeConnected: false, replicas: [], deployments: [] };
+    }
+  }
+
+  watchEvents(
+    { after, follow }: { readonly after: number; readonly follow: boolean },
+    listener: GridEventListener,
+  ): () => void {
+    const { store, keys, clock } = this.#options;
+    let isOver = false;
+    let last = after;
+    let stopWatch = (): void => {};
+    const end = (error?: unknown): void => {
+      if (isOver) return;
+      isOver = true;
+      stopWatch();
+      listener.end(error);
+    };
+    const tell = (events: readonly GridEventLine[]): void => {
+      for (const event of [...events].sort((a, b) => a.number - b.number)) {
+        if (isOver || event.number <= last) continue;
+        last = event.number;
+        listener.event(event);
+      }
+    };
+    const begin = async (): Promise<void> => {
+      const snapshot = await store.range(keys.events, { deadlineMs: clock.nowMs() + callMsMax });
+      if (isOver) return;
+      tell(snapshot.entries.flatMap(({ value }) => eventOf(value)));
+      if (!follow) {
+        end();
+        return;
+      }
+      const watch = store.watch(keys.events, snapshot.revision + 1, (event) => {
+        if (event.type === 'lost') {
+          watch.cancel();
+          begin().catch(end);
+        } else if (event.type === 'changes') {
+          tell(event.changes.flatMap((change) => (change.type === 'put' ? eventOf(change.entry.value) : [])));
+        }
+      });
+      stopWatch = () => watch.cancel();
+    };
+    begin().catch(end);
+    return () => {
+      isOver = true;
+      stopWatch();
+    };
+  }
+
+  async deploy(
+    request: { readonly deploymentJson: string; readonly dryRun: boolean },
+    call: GridCall,
+  ): Promise<DeployOutcome> {
+    const deployment = parseDeployment(request.deploymentJson);
+    const { store, keys } = this.#options;
+    const key = keys.deployment(deployment.name);
+    for (let attempt = 1; attempt <= writeAttemptsMax; attempt += 1) {
+      const state = await this.#desired(call);
+      const known = new Map([...state.deployments].map(([name, desired]) => [name, desired.deployment]));
+      const differences = deploymentDifferences(known, [deployment]);
+      const refusal = this.#refusal(state, deployment);
+      const outcome = {
+        name: deployment.name,
+        differences: differenceText(differences).split('\n'),
+        refusals: refusal === '' ? [] : [refusal],
+      };
+      if (request.dryRun || refusal !== '') return { ...outcome, applied: false };
+      const before = state.deployments.get(deployment.name);
+      const { ok } = await store.transact(
+        {
+          conditions: [
+            before === undefined ? { key, test: 'absent' } : { key, test: 'modRevision', equals: before.revision },
+          ],
+          operations: [{ type: 'put', key, value: deploymentToText(deployment) }],
+        },
+        this.#until(call),
+      );
+      if (ok) return { ...outcome, applied: true };
+    }
+    throw busy(`deployment ${deployment.name}`);
+  }
+
+  async undeploy({ name }: { readonly name: string }, call: GridCall): Promise<{ readonly replicas: number }> {
+    const { store, keys } = this.#options;
+    const state = await this.#desired(call);
+    const desired = state.deployments.get(name);
+    if (desired === undefined) {
+      throw intarsiaError('NOT_FOUND', `there is no deployment ${JSON.stringify(name.slice(0, 80))}`, {});
+    }
+    const key = keys.deployment(name);
+    const { ok } = await store.transact(
+      {
+        conditions: [{ key, test: 'modRevision', equals: desired.revision }],
+        operations: [{ type: 'delete', key }],
+      },
+      this.#until(call),
+    );
+    if (!ok) throw busy(`deployment ${name}`);
+    const replicas = [...state.assignments.values()].flatMap((assignment) => assignment.replicas);
+    return { replicas: replicas.filter(({ deployment }) => deployment === name).length };
+  }
+
+  async order(
+    request: {
+      readonly host: string;
+      readonly order: 'cordon' | 'uncordon' | 'drain';
+      readonly reason: string;
+      readonly withinMs: number;
+    },
+    call: GridCall,
+  ): Promise<{ readonly cordoned: boolean; readonly draining: boolean }> {
+    const { store, keys, clock } = this.#options;
+    const host = hostId(request.host);
+    const key = keys.order(host);
+    if (this.#news?.view.hosts.has(host) !== true) {
+      const known = [...(this.#news?.view.hosts.keys() ?? [])].sort().join(', ');
+      throw intarsiaError('NOT_FOUND', `there is no host ${host} in the grid; there are ${known}`, { host });
+    }
+    if (!(request.withinMs >= 0 && request.withinMs <= 86_400_000)) {
+      throw intarsiaError('INVALID_ARGUMENT', `within_ms must be from 0 to 86,400,000; it is ${request.withinMs}`);
+    }
+    const until = this.#until(call);
+    for (let attempt = 1; attempt <= writeAttemptsMax; attempt += 1) {
+      const { entry } = await store.get(key, until);
+      const read = entry === undefined ? undefined : readHostOrder(entry.value);
+      const before = read?.ok === true ? read.value : undefined;
+      const draining = request.order === 'drain' || (request.order === 'cordon' && before?.draining === true);
+      const order: HostOrder = {
+        format: 1,
+        cordoned: request.order !== 'uncordon',
+        draining,
+        deadlineWallMs: request.order === 'drain' && request.withinMs > 0 ? clock.wallMs() + request.withinMs : 0,
+        reason: request.reason.slice(0, 255),
+      };
+      const { ok } = await store.transact(
+        {
+          conditions: [
+            entry === undefined ? { key, test: 'absent' } : { key, test: 'modRevision', equals: entry.modRevision },
+          ],
+          operations: [
+            request.order === 'uncordon' ? { type: 'delete', key } : { type: 'put', key, value: writeMember(order) },
+          ],
+        },
+        until,
+      );
+      if (ok) return { cordoned: order.cordoned, draining: order.draining };
+    }
+    throw busy(`the orders of host ${host}`);
+  }
+
+  #hosts(): readonly GridHostStatus[] {
+    const peers = this.#news?.peers;
+    return [...(this.#news?.view.hosts.values() ?? [])]
+      .map((host): GridHostStatus => {
+        const { record, generation, cordoned } = host;
+        const peer = peers?.get(record.host);
+        return {
+          ...gatewayOf(host),
+          cordoned,
+          generation,
+          spot: record.spot,
+          labels: record.labels,
+          softwareVersion: record.softwareVersion,
+          linkAddress: record.linkAddress,
+          roundTripMs: peer?.roundTripMs ?? 0,
+          degraded: peer?.reachable === false ? 'it does not answer this host' : (peer?.degraded ?? ''),
+          devices: record.devices.map((device) => {
+            const load = peer?.load?.devices.find(({ device: id }) => id === device.id);
+            return {
+              id: device.id,
+              provider: device.provider,
+              profile: device.profile,
+              emulated: device.emulated,
+              memoryBytes: device.memoryBytes,
+              memoryUsedBytes: 0,
+              pricePerHour: device.pricePerHour,
+              queued: load?.queued ?? 0,
+              inFlight: load?.inFlight ?? 0,
+              degraded: load?.degraded ?? '',
+            };
+          }),
+        };
+      })
+      .sort(byHost);
+  }
+
+  /** Why the deployment as a whole can find no place now; empty when it can, or when it takes the place of an older one. */
+  #refusal(state: DesiredState, deployment: Deployment): string {
+    const { clock } = this.#options;
+    const view = this.#news?.view;
+    if (view === undefined) return 'this host has no view of the grid yet';
+    if (state.manifestOf(deployment.model, deployment.version) === undefined) {
+      return `no host of the grid has model ${deployment.model} version ${deployment.version} in its repository`;
+    }
+    const revision = (state.deployments.get(deployment.name)?.revision ?? 0) + 1;
+    const output = reconcile({
+      nowMs: clock.nowMs(),
+      epoch: 0,
+      view,
+      deployments: new Map([...state.deployments, [deployment.name, { deployment, revision }]]),
+      rollouts: state.rollouts,
+      assignments: state.assignments,
+      actuals: state.actuals,
+      manifestOf: state.manifestOf,
+      memory: emptyMemory,
+      options: defaultReconcileOptions,
+    });
+    return output.memory.refusals.get(deployment.name) ?? '';
+  }
+
+  async #desired(call: GridCall): Promise<DesiredState> {
+    const { store, keys } = this.#options;
+    const state = new DesiredState(keys, () => {});
+    const folders: readonly Folder[] = ['deployments', 'rollouts', 'assignments', 'actual', 'models'];
+    const snapshots = await Promise.all(
+      folders.map((folder) => store.range(prefixOf(keys, folder), this.#until(call))),
+    );
+    for (const [index, folder] of folders.entries()) {
+      for (const entry of (snapshots[index] as StoreSnapshot).entries) state.set(folder, entry.key, entry);
+    }
+    return state;
+  }
+
+  async #leader(call: GridCall): Promise<string> {
+    const { store, keys } = this.#options;
+    const { entry } = await store.get(keys.leader, this.#until(call));
+    return entry === undefined ? '' : (readLeader(entry.value)?.host ?? '');
+  }
+
+  #until({ deadlineMs }: GridCall): { readonly deadlineMs: number } {
+    return { deadlineMs: Math.min(deadlineMs, this.#options.clock.nowMs() + callMsMax) };
+  }
+}
+
+function gatewayOf({ record, state }: ViewHost): GridHosts['gateways'][number] {
+  const { host, grpcEndpoint, httpEndpoint, role, zone, tier } = record;
+  return { host, grpcEndpoint, httpEndpoint, role, zone, tier, state };
+}
+
+function byHost(left: { readonly host: string }, right: { readonly host: string }): number {
+  return left.host < right.host ? -1 : Number(left.host > right.host);
+}
+
+function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deployments'> {
+  const replicas: GridReplicaStatus[] = [...state.actuals.values()].flatMap(({ host, replicas: own }) =>
+    own.map(({ model, version, device, state: word, reason, memoryBytes, deployment }) => {
+      return { model, version, host, device, state: word, reason, memoryBytes, deployment };
+    }),
+  );
+  const deployments = [...state.deployments.values()].map(({ deployment }): GridDeploymentStatus => {
+    const { name, model, version } = deployment;
+    const rollout = state.rollouts.get(name);
+    const wanted =
+      deployment.replicas ?? Object.values(deployment.replicasPerTier ?? {}).reduce((sum, count) => sum + count, 0);
+    const ready = replicas.filter((replica) => replica.deployment === name && replica.state === 'ready').length;
+    return {
+      name,
+      model,
+      version,
+      wanted,
+      ready,
+      state: rollout?.phase ?? 'progressing',
+      reason: rollout?.reason ?? 'nobody has looked at it yet',
+    };
+  });
+  const order = (left: GridReplicaStatus, right: GridReplicaStatus): number =>
+    `${left.model}/${left.version}/${left.host}/${left.device}` <
+    `${right.model}/${right.version}/${right.host}/${right.device}`
+      ? -1
+      : 1;
+  return { replicas: replicas.sort(order), deployments: deployments.sort((a, b) => (a.name < b.name ? -1 : 1)) };
+}
+
+function parseDeployment(text: string): Deployment {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch (error) {
+    throw intarsiaError('INVALID_ARGUMENT', 'the deployment is not JSON', { length: text.length }, error);
+  }
+  const deployments = deploymentsOfFile(data, 'deployment');
+  const [deployment] = deployments;
+  if (deployment === undefined || deployments.length !== 1) {
+    throw intarsiaError('INVALID_ARGUMENT', `one deployment is taken at a time; there are ${deployments.length}`, {});
+  }
+  return deployment;
+}
+
+/** What somebody wrote under `events/`: nothing when it is no event. */
+function eventOf(text: string): readonly GridEventLine[] {
+  try {
+    const { sequence, wallMs, level, subject, text: said } = JSON.parse(text) as GridEvent;
+    return [{ number: sequence, wallMs, level, subject, text: said }];
+  } catch {
+    return [];
+  }
+}
+
+function busy(what: string): Error {
+  return intarsiaError('UNAVAILABLE', `${what} is being changed by somebody else; try again`, {});
+}
