@@ -80,14 +80,20 @@ module.exports = {
     layer(
       'sim-pretends',
       '^src/sim/',
-      `${core}|${ports}|${runtime}|^actors/|${decidingPolicies}|^src/sim/`,
-      'The simulator runs the production code over pretended ports.',
+      `${core}|${ports}|${runtime}|^actors/|${decidingPolicies}|^src/server/|^src/sim/`,
+      'The simulator runs the production code, gateways included, over pretended ports.',
     ),
     layer(
       'server',
-      '^src/server/',
+      '^src/server/(?!grid-actors\\.ts$)',
       `${core}|${ports}|${runtime}|${protocols}|${gen}|^src/server/|^node_modules/@protobuf-ts/`,
       'Handlers know core, ports and protocols; adapters bind them to a transport.',
+    ),
+    layer(
+      'grid-actors',
+      '^src/server/grid-actors\\.ts$',
+      `${core}|${ports}|${runtime}|^actors/|^src/server/`,
+      'Spawns the actors of a grid, for real hosts and simulated ones alike: no adapters.',
     ),
     layer(
       'client',
