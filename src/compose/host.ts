@@ -2,7 +2,7 @@
  * A host: its ports, devices, models and servers, started in the order in which they need each other and stopped in the
  * reverse one. Everything that exists once per host is made here and handed to whoever needs it.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { SeededRandom } from '#adapters/node/random.js';
 import { NodeClock } from '#adapters/node/clock.js';
 import { nodeDiagnostics } from '#adapters/node/diagnostics.js';
@@ -19,20 +19,22 @@ import { exportHostMetrics } from '#adapters/hardware/host-metrics.js';
 import { HostVitalsSampler } from '#adapters/hardware/host-vitals.js';
 import { thisMachine } from '#adapters/hardware/system-reader.js';
 import { deviceActor } from '#actors/device/actor.js';
-import type { DeviceMessage, DeviceStatus } from '#actors/device/protocol.js';
+import type { DeviceHealth, DeviceMessage, DeviceStatus } from '#actors/device/protocol.js';
 import { modelRegistryActor } from '#actors/model-registry/actor.js';
 import type { RegistryOutcome } from '#actors/model-registry/protocol.js';
 import { apiGroups } from '#core/api-group.js';
 import type { Catalog } from '#core/catalog.js';
 import type { DiscoveryReport } from '#core/device-discovery.js';
 import type { DeviceDescriptor } from '#core/device.js';
-import { hostId } from '#core/ids.js';
+import { messageOf } from '#core/errors.js';
+import { hostId, type DeviceId } from '#core/ids.js';
 import { makeRequestRecord } from '#core/request-record.js';
 import { RequestRecordRing } from '#core/request-record-ring.js';
 import { deviceKey, ReplicaLoads } from '#core/routing-table.js';
 import { leastWorkPicker } from '#policies/placement/placement-least-work.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
 import { ActorSystem } from '#runtime/system.js';
+import { exportAttemptMetrics } from '#server/attempt-metrics.js';
 import { createAccess } from '#server/access.js';
 import { createGateway } from '#server/gateway.js';
 import { createHealth } from '#server/health.js';
@@ -41,6 +43,8 @@ import { createServices } from '#server/services.js';
 import type { HostConfig } from '#config.js';
 import { hostDevices } from './devices.js';
 import { executorsOf } from './executors.js';
+import { GridHost, reachedAt } from './grid.js';
+import { openGridPorts, type GridPorts } from './grid-ports.js';
 import { probeDevice } from './probe.js';
 import { readProfiles } from './profiles.js';
 import { hostStatistics, type StartedDevice } from './statistics.js';
@@ -67,6 +71,9 @@ const startLoadMsMax = 30 * 60_000;
 const serverDrainShare = 0.7;
 /** Longest time, ms, that an executor with work in its hands gets to finish it once its device is given up. */
 const executorCloseMsMax = 10_000;
+/** Incarnations that one process may use, and how many such ranges there are: together below 2^53. */
+const incarnationRange = 2 ** 32;
+const incarnationRangesMax = 2 ** 20;
 /** Least time, ms, that devices get to close their executors, however long the servers took. */
 const closeMsMin = 5_000;
 
@@ -105,7 +112,8 @@ export async function startHost(config: HostConfig): Promise<Host> {
     const reader = thisMachine();
     const { memoryShare, cpuThreads } = config;
     const report = await discoverDevices({ reader, profiles, memoryShare, cpuThreads, probe: probeDevice });
-    const descriptors = hostDevices(config, report, profiles);
+    // A gateway only routes: the machine's devices are other processes' business.
+    const descriptors = config.grid?.role === 'gateway' ? [] : hostDevices(config, report, profiles);
     const readings = new DeviceReadingsLoop({ reader, report, clock });
     undo.push(() => readings.close());
     await readings.start();
@@ -121,6 +129,21 @@ export async function startHost(config: HostConfig): Promise<Host> {
       recordedRows: () => records.recorded,
     });
 
+    const ports: GridPorts | undefined =
+      config.grid === undefined
+        ? undefined
+        : await openGridPorts({
+            config,
+            grid: config.grid,
+            host,
+            clock,
+            random: random.stream('grid'),
+            log,
+            peers: (manifest) => grid?.holders(manifest) ?? [],
+            generation: () => grid?.generation ?? 0,
+          });
+    undo.push(() => ports?.close());
+
     const system = new ActorSystem({
       host,
       clock,
@@ -128,11 +151,16 @@ export async function startHost(config: HostConfig): Promise<Host> {
       log,
       metrics,
       diagnostics: nodeDiagnostics,
+      // No two processes of a host share incarnations: what was meant for the one before finds nobody.
+      ...(ports === undefined
+        ? {}
+        : { remote: ports.links, incarnationMin: (1 + randomInt(incarnationRangesMax)) * incarnationRange }),
     });
     undo.push(() => system.terminate());
     const router = new PublishedRouter();
     const loads = new ReplicaLoads();
     const picker = leastWorkPicker();
+    const healths = new Map<DeviceId, { readonly health: DeviceHealth; readonly reason: string }>();
     const started: StartedDevice[] = descriptors.map((descriptor) => {
       const key = deviceKey(host, descriptor.id);
       const { startExecutor, fallbacks } = executorsOf(descriptor, { config, clock, profiles });
@@ -146,7 +174,11 @@ export async function startHost(config: HostConfig): Promise<Host> {
           limits,
           closeMsMax: Math.min(executorCloseMsMax, config.drainMsMax),
           hooks: {
-            onHealth: (health) => loads.setReady(key, health === 'ready' || health === 'degraded'),
+            onHealth: (health, reason) => {
+              loads.setReady(key, health === 'ready' || health === 'degraded');
+              healths.set(descriptor.id, { health, reason });
+              grid?.actors?.onHealth(descriptor.id, health, reason);
+            },
             onVersionOut: (out) => registry.tell({ type: 'version-out', device: descriptor.id, ...out }),
           },
           readSilicon: () => readings.latest(descriptor.id) ?? {},
@@ -164,7 +196,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
       );
     };
 
-    const files = await openRepository({ roots: config.repositories });
+    const files = ports?.files ?? (await openRepository({ roots: config.repositories }));
     undo.push(() => files.close());
     const registry = system.spawn(
       'model-registry',
@@ -175,9 +207,29 @@ export async function startHost(config: HostConfig): Promise<Host> {
         startupModels: config.startupModels,
         devices: started,
         residency: residencyOf(config),
-        publish: (catalog) => router.publish(loads.table({ catalog, host, picker })),
+        publish: (catalog) => {
+          // In a grid the table is made of what all hosts serve; until it has joined, of what this one does.
+          if (grid?.actors === undefined) router.publish(loads.table({ catalog, host, picker }));
+          else grid.actors.onCatalog(catalog);
+        },
       }),
     );
+    const grid: GridHost | undefined =
+      ports === undefined
+        ? undefined
+        : new GridHost({
+            ports,
+            config,
+            host,
+            system,
+            router,
+            clock,
+            random: random.stream('grid-host'),
+            log,
+            profiles,
+            devices: started,
+            registry,
+          });
 
     const gateway = createGateway({
       router,
@@ -186,6 +238,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
       receipts: telemetry.receipts,
       sequencesMax: limits.sequencesMax,
       tracing,
+      ...(config.grid === undefined ? {} : { attempts: { hedgeShare: config.grid.hedgeShare } }),
       onFinished: (finished) => {
         records.record(makeRequestRecord({ ...finished, finishedWallMs: clock.wallMs() }));
       },
@@ -235,7 +288,12 @@ export async function startHost(config: HostConfig): Promise<Host> {
       headerBytesMax: limits.headerBytesMax,
       receiveMsMax: limits.receiveMsMax,
     };
-    const grpc = await startGrpcServer({ ...listener, port: config.grpcPort });
+    exportAttemptMetrics(metrics, gateway.attemptCounts);
+    const grpc = await startGrpcServer({
+      ...listener,
+      port: config.grpcPort,
+      ...(grid === undefined ? {} : { grid: grid.desk }),
+    });
     undo.push(() => grpc.stop(0));
     const http = await startHttpServer({ ...listener, port: config.httpPort });
     undo.push(() => http.stop(0));
@@ -246,6 +304,12 @@ export async function startHost(config: HostConfig): Promise<Host> {
     });
     undo.push(() => scrape.stop(0));
 
+    if (grid !== undefined) {
+      const address = reachedAt(config);
+      const scheme = config.tls === undefined ? 'http' : 'https';
+      await grid.join({ grpc: `${address}:${grpc.port}`, http: `${scheme}://${address}:${http.port}` });
+      for (const [device, { health: known, reason }] of healths) grid.actors?.onHealth(device, known, reason);
+    }
     const scanned = await registry.ask<RegistryOutcome>((replyTo) => ({ type: 'scan', replyTo }), {
       deadlineMs: clock.nowMs() + startLoadMsMax,
     });
@@ -253,19 +317,30 @@ export async function startHost(config: HostConfig): Promise<Host> {
     phase = 'serving';
     log.info('serving', { grpc: grpc.port, http: http.port, metrics: scrape.port });
 
+    /** A step that the rest of the stop must not depend on. */
+    const attempt = async (what: string, step: () => Promise<void> | undefined): Promise<void> => {
+      try {
+        await step();
+      } catch (error) {
+        log.warn(`${what} failed`, { error: messageOf(error) });
+      }
+    };
     let stopping: Promise<void> | undefined;
     const stop = async (): Promise<void> => {
       phase = 'stopping';
       const deadlineMs = clock.nowMs() + config.drainMsMax;
       log.info('stopping', { inFlight: gateway.requestsInFlight });
       const graceMs = config.drainMsMax * serverDrainShare;
+      await attempt('announcing the departure', () => grid?.announceDeparture());
       await Promise.all([grpc.stop(graceMs), http.stop(graceMs)]);
       gateway.stopAccepting();
+      await attempt('leaving the grid', () => grid?.leave());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });
       readings.close();
       vitals.close();
       await Promise.all([files.close(), tracing.close(), scrape.stop(0)]);
+      await ports?.close();
       log.info('stopped');
       logHandle.flush();
     };
@@ -276,7 +351,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
       get catalog() {
         return router.current.catalog;
       },
-      warnings: warningsOf(config, descriptors),
+      warnings: [...warningsOf(config, descriptors), ...(ports?.warnings ?? [])],
       ownToken,
       deviceStatus,
       stop: () => (stopping ??= stop()),
