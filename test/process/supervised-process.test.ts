@@ -75,7 +75,9 @@ describe('a supervised process', () => {
   });
 
   it('says with its last words why it never became ready', async () => {
-    const { supervised } = await supervise(`process.stderr.write('port 1 is taken\\n'); process.exitCode = 3;`);
+    const { supervised } = await supervise(
+      `console.log('{"error": {}}'); process.stderr.write('port 1 is taken\\n'); process.exitCode = 3;`,
+    );
     await expect(supervised.start()).rejects.toThrow('script ended before it was ready (exit code 3): port 1 is taken');
   });
 

@@ -81,7 +81,8 @@ export class SupervisedProcess {
       if (isReady) return;
       printed = (printed + text).slice(-documentLengthMax);
       const document = parsed(printed);
-      if (document === undefined) return;
+      // A program that fails says so in the same way, and ends.
+      if (document === undefined || Object.hasOwn(document, 'error')) return;
       isReady = true;
       printed = '';
       this.#options.onReady(document);
@@ -118,11 +119,11 @@ export class SupervisedProcess {
 }
 
 /** The document, once it is whole. */
-function parsed(text: string): unknown {
+function parsed(text: string): object | undefined {
   const trimmed = text.trim();
-  if (!trimmed.endsWith('}')) return undefined;
+  if (!trimmed.startsWith('{') || !trimmed.endsWith('}')) return undefined;
   try {
-    return JSON.parse(trimmed) as unknown;
+    return JSON.parse(trimmed) as object;
   } catch {
     // Not whole yet: more is to come.
     return undefined;
