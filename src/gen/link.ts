@@ -73,6 +73,12 @@ export interface LinkHello {
      * @generated from protobuf field: string software_version = 11
      */
     softwareVersion: string;
+    /**
+     * Who writes on this call after the welcome: false, the side that dialled; true, the other one.
+     *
+     * @generated from protobuf field: bool is_answering = 12
+     */
+    isAnswering: boolean;
 }
 /**
  * @generated from protobuf message intarsia.link.v1.LinkWelcome
@@ -123,7 +129,8 @@ class LinkHello$Type extends MessageType<LinkHello> {
             { no: 8, name: "link", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
             { no: 9, name: "channel", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 10, name: "bulk_channels", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
-            { no: 11, name: "software_version", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+            { no: 11, name: "software_version", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 12, name: "is_answering", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
         ]);
     }
 }

@@ -76,7 +76,8 @@ describe('real links', { timeout: 60_000 }, () => {
     const ref = hosts.near.system.ref<Numbered>(far.ref.address);
     const events: LinkEvent[] = [];
     hosts.near.links.subscribe((event) => events.push(event));
-    expect(hosts.proxy.connections).toBe(2);
+    // Control and bulk, each with a connection for either direction.
+    expect(hosts.proxy.connections).toBe(4);
     hosts.proxy.break();
     await waitUntil('the loss', () => events.some(({ type }) => type === 'lost'));
     await waitUntil('a message over the next link', () => {

@@ -1,6 +1,6 @@
 /**
- * Opens a link to another host: the control channel first, then the bulk channels, each a gRPC call on a connection of
- * its own, with windows that suit tensors and without compression.
+ * Opens a link to another host: the own half of the control channel first, then the other calls, each a gRPC call on a
+ * connection of its own, with windows that suit tensors and without compression.
  */
 import { randomUUID } from 'node:crypto';
 import { Client, type ServiceError } from '@grpc/grpc-js';
@@ -8,15 +8,14 @@ import { asIntarsiaError, errorCatalogue, intarsiaError, type ErrorCode, type In
 import { MiB } from '#core/units.js';
 import type { HostId } from '#core/ids.js';
 import type { LinkWelcome } from '#gen/link.js';
-import { readWelcome, sendHello, type LinkIdentity } from './link-handshake.js';
-import { LinkPipe, passBytes, passPiece, type Piece } from './link-pipe.js';
+import { firstFrame, readWelcome, sendHello, type LinkIdentity } from './link-handshake.js';
+import { LinkPipe, type LinkChannel } from './link-pipe.js';
 import { certificateFailure, type LinkSecurity } from './link-security.js';
+import { ClientWire, linkPieceBytesMax, passBytes, passPiece, type Piece } from './link-wire.js';
 
 export const linkPath = '/intarsia.link.v1.Link/Exchange';
 /** HTTP/2 receive window of each connection and stream, bytes. */
 export const linkWindowBytes = 16 * MiB;
-/** Longest gRPC message: a piece of a frame and its padding. */
-export const linkPieceBytesMax = 4 * MiB;
 
 export interface DialOptions {
   readonly identity: LinkIdentity;
@@ -29,8 +28,8 @@ export interface DialOptions {
 
 export interface DialledLink {
   readonly welcome: LinkWelcome;
-  readonly control: LinkPipe;
-  readonly bulk: readonly LinkPipe[];
+  /** The control channel first. */
+  readonly channels: readonly LinkChannel[];
 }
 
 export interface Dialling {
@@ -44,7 +43,7 @@ export function dialLink(
 ): Dialling {
   const { identity, peer, bulkChannels } = options;
   const link = randomUUID();
-  const pipes: LinkPipe[] = [];
+  const pipes: (LinkPipe | undefined)[] = [];
   let isOver = false;
   const end = (): void => {
     isOver = true;
@@ -52,7 +51,7 @@ export function dialLink(
   };
   const giveUp = (): void => {
     end();
-    for (const pipe of pipes) pipe.close(false);
+    for (const pipe of pipes) pipe?.close(false);
   };
   const fail = (error: unknown): void => {
     if (isOver) return;
@@ -64,21 +63,21 @@ export function dialLink(
       intarsiaError('UNAVAILABLE', `host ${peer} at ${options.address} did not answer in ${options.connectMsMax} ms`),
     );
   }, options.connectMsMax);
-  const open = (channel: number, welcomed: (welcome: LinkWelcome) => void): void => {
+  const open = (channel: number, isAnswering: boolean, welcomed: (welcome: LinkWelcome) => void): void => {
     const pipe = openPipe(options);
-    pipes.push(pipe);
+    pipes[position(channel, isAnswering)] = pipe;
+    const read = firstFrame((frame) => {
+      pipe.unlisten();
+      const welcome = readWelcome(frame);
+      if (welcome.host !== peer) {
+        throw intarsiaError('FAILED_PRECONDITION', `at ${options.address} host ${welcome.host} answers, not ${peer}`);
+      }
+      welcomed(welcome);
+    });
     pipe.listen({
       piece: (piece) => {
-        pipe.unlisten();
         try {
-          const welcome = readWelcome(piece);
-          if (welcome.host !== peer) {
-            throw intarsiaError(
-              'FAILED_PRECONDITION',
-              `at ${options.address} host ${welcome.host} answers, not ${peer}`,
-            );
-          }
-          welcomed(welcome);
+          read(piece);
         } catch (error) {
           fail(error);
         }
@@ -100,18 +99,25 @@ export function dialLink(
       channel,
       bulkChannels,
       softwareVersion: identity.softwareVersion,
+      isAnswering,
     });
   };
-  open(0, (welcome) => {
-    let missing = bulkChannels;
-    for (let channel = 1; channel <= bulkChannels; channel += 1) {
-      open(channel, () => {
-        missing -= 1;
-        if (missing > 0 || isOver) return;
-        end();
-        const [control, ...bulk] = pipes as [LinkPipe, ...LinkPipe[]];
-        on.open({ welcome, control, bulk });
-      });
+  open(0, false, (welcome) => {
+    let missing = 1 + 2 * bulkChannels;
+    const opened = (): void => {
+      missing -= 1;
+      if (missing > 0 || isOver) return;
+      end();
+      const channels: LinkChannel[] = [];
+      for (let channel = 0; channel <= bulkChannels; channel += 1) {
+        const [out, into] = [pipes[position(channel, false)], pipes[position(channel, true)]];
+        if (out !== undefined && into !== undefined) channels.push({ out, in: into });
+      }
+      on.open({ welcome, channels });
+    };
+    for (let channel = 0; channel <= bulkChannels; channel += 1) {
+      if (channel > 0) open(channel, false, opened);
+      open(channel, true, opened);
     }
   });
   return { cancel: giveUp };
@@ -119,6 +125,7 @@ export function dialLink(
 
 function openPipe({ security, peer, address, connectMsMax }: DialOptions): LinkPipe {
   const client = new Client(address, security.channelCredentials(peer), {
+    ...security.channelOptions(peer),
     'grpc.max_send_message_length': linkPieceBytesMax,
     'grpc.max_receive_message_length': linkPieceBytesMax,
     'grpc-node.flow_control_window': linkWindowBytes,
@@ -131,13 +138,12 @@ function openPipe({ security, peer, address, connectMsMax }: DialOptions): LinkP
   const call = client.makeBidiStreamRequest<Piece, Buffer>(linkPath, passPiece, passBytes, security.callMetadata(), {
     deadline: Infinity,
   });
-  call.once('close', () => {
-    client.close();
-  });
-  return new LinkPipe(call, () => {
-    call.cancel();
-    client.close();
-  });
+  return new LinkPipe(new ClientWire(client, call));
+}
+
+/** Where a call of a link stands among all of them. */
+function position(channel: number, isAnswering: boolean): number {
+  return channel * 2 + (isAnswering ? 1 : 0);
 }
 
 function failureOf(peer: string, error: unknown): IntarsiaError {

@@ -1,7 +1,8 @@
-/** The first frames of each channel: who dials whom, in which version, for which link. */
+/** The first frames of each call: who dials whom, in which version, for which link. */
 import { intarsiaError } from '#core/errors.js';
-import { decodeWholeFrame, encodeFrame, joinRanges } from '#core/frame.js';
+import { encodeFrame, FrameDecoder, joinRanges, type Frame } from '#core/frame.js';
 import { agreedVersion, linkFrameKind } from '#core/grid/link-frames.js';
+import { KiB } from '#core/units.js';
 import { LinkHello, LinkWelcome } from '#gen/link.js';
 import type { LinkPipe } from './link-pipe.js';
 
@@ -19,6 +20,7 @@ export interface LinkIdentity {
 }
 
 const textMax = 255;
+const firstFrameBytesMax = 4 * KiB;
 
 export function sendHello(pipe: LinkPipe, hello: LinkHello): void {
   write(pipe, linkFrameKind.hello, LinkHello.toBinary(hello));
@@ -40,22 +42,29 @@ function write(pipe: LinkPipe, kind: number, header: Uint8Array): void {
   pipe.write([frame], frame.byteLength);
 }
 
-/** @throws INVALID_ARGUMENT when the piece is no hello. */
-export function readHello(piece: Uint8Array): LinkHello {
-  const hello = LinkHello.fromBinary(headerOf(piece, linkFrameKind.hello));
+/** @throws INVALID_ARGUMENT when the frame is no hello. */
+export function readHello(frame: Frame): LinkHello {
+  const hello = LinkHello.fromBinary(headerOf(frame, linkFrameKind.hello));
   for (const text of [hello.grid, hello.host, hello.toHost, hello.process, hello.link, hello.softwareVersion]) {
     if (text.length > textMax) throw intarsiaError('INVALID_ARGUMENT', 'a text of the link hello is too long');
   }
   return hello;
 }
 
-/** @throws INVALID_ARGUMENT when the piece is no welcome. */
-export function readWelcome(piece: Uint8Array): LinkWelcome {
-  return LinkWelcome.fromBinary(headerOf(piece, linkFrameKind.welcome));
+/** @throws INVALID_ARGUMENT when the frame is no welcome. */
+export function readWelcome(frame: Frame): LinkWelcome {
+  return LinkWelcome.fromBinary(headerOf(frame, linkFrameKind.welcome));
 }
 
-function headerOf(piece: Uint8Array, kind: number): Uint8Array {
-  const frame = decodeWholeFrame(piece);
+/** Reads the first frame of a call, in whatever pieces it comes. Call `unlisten` before anything else follows. */
+export function firstFrame(onFrame: (frame: Frame) => void): (piece: Uint8Array) => void {
+  const decoder = new FrameDecoder({ frameBytesMax: firstFrameBytesMax });
+  return (piece) => {
+    decoder.push(piece, onFrame);
+  };
+}
+
+function headerOf(frame: Frame, kind: number): Uint8Array {
   if (frame.kind === kind) return frame.header;
   throw intarsiaError('INVALID_ARGUMENT', `a link begins with a frame of kind ${frame.kind} instead of ${kind}`);
 }

@@ -9,7 +9,7 @@ import type { HostId } from '#core/ids.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { PeerLink } from '#ports/links.js';
 import { dialLink, type Dialling, type DialOptions } from './link-dial.js';
-import type { LinkPipe } from './link-pipe.js';
+import type { LinkChannel } from './link-pipe.js';
 import { LinkSession, type SessionOwner } from './link-session.js';
 
 export interface PeerOwner {
@@ -121,12 +121,7 @@ export class LinkPeer {
   }
 
   /** A whole link is there, dialled by either side. */
-  open(link: {
-    readonly process: string;
-    readonly version: number;
-    readonly control: LinkPipe;
-    readonly bulk: readonly LinkPipe[];
-  }): void {
+  open(link: { readonly process: string; readonly version: number; readonly channels: readonly LinkChannel[] }): void {
     this.#dialling?.cancel();
     this.#dialling = undefined;
     this.#retry?.cancel();
@@ -139,8 +134,7 @@ export class LinkPeer {
       this.#owner.session(this.host, (reason) => {
         if (this.#session === session) this.#lost(reason);
       }),
-      link.control,
-      link.bulk,
+      link.channels,
     );
     this.#session = session;
     this.#owner.up(this.host, link.process);
@@ -171,9 +165,9 @@ export class LinkPeer {
     this.#dialling = dialLink(
       { ...dial, peer: this.host, address: this.address },
       {
-        open: ({ welcome, control, bulk }) => {
+        open: ({ welcome, channels }) => {
           this.#dialling = undefined;
-          this.open({ process: welcome.process, version: welcome.version, control, bulk });
+          this.open({ process: welcome.process, version: welcome.version, channels });
         },
         failed: (error) => {
           this.#dialling = undefined;

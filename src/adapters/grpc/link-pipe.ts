@@ -1,40 +1,8 @@
 /**
- * One channel of a link: a gRPC call with both directions, as a byte stream in pieces. Pieces are written without being
- * joined first: the gRPC library asks what a serializer gives it for its length and to `copy` itself behind the five bytes
- * of its own frame head, and does nothing else with it, so that bytes are copied once on their way out.
+ * One call of a link as its users see it: it can be listened to by one after the other (the handshake, then the session),
+ * keeps what comes in between, and tells its end once.
  */
-import type { ClientDuplexStream, ServerDuplexStream } from '@grpc/grpc-js';
-
-/** Zeros before each piece: with the head of five bytes what follows lies at a multiple of eight. */
-export const piecePadding = 3;
-
-/** Bytes that look to the gRPC library like a Buffer. */
-export class Piece {
-  readonly length: number;
-  readonly byteLength: number;
-  readonly #ranges: readonly Uint8Array[];
-
-  constructor(ranges: readonly Uint8Array[], bytes: number) {
-    this.#ranges = ranges;
-    this.byteLength = bytes + piecePadding;
-    this.length = this.byteLength;
-  }
-
-  copy(target: Buffer, start = 0): number {
-    let offset = start;
-    for (; offset < start + piecePadding; offset += 1) target[offset] = 0;
-    for (const range of this.#ranges) {
-      target.set(range, offset);
-      offset += range.byteLength;
-    }
-    return this.byteLength;
-  }
-}
-
-export const passPiece = (piece: Piece): Buffer => piece as unknown as Buffer;
-export const passBytes = (bytes: Buffer): Buffer => bytes;
-
-export type LinkCall = ClientDuplexStream<Piece, Buffer> | ServerDuplexStream<Buffer, Piece>;
+import type { Wire } from './link-wire.js';
 
 export interface PipeListener {
   readonly piece: (piece: Uint8Array) => void;
@@ -44,39 +12,41 @@ export interface PipeListener {
   readonly end: (reason: unknown) => void;
 }
 
+/** Both halves of a channel: who writes on one of them does not write on the other. */
+export interface LinkChannel {
+  readonly out: LinkPipe;
+  readonly in: LinkPipe;
+}
+
 /** Pieces kept while nobody listens; then the other side has to wait. */
 const earlyPiecesMax = 16;
+/** A gentle end becomes a rough one after this long, ms. */
+const gentleMsMax = 1_000;
 
-/** Both directions of one channel. */
 export class LinkPipe {
-  readonly #call: LinkCall;
-  readonly #cancel: () => void;
+  readonly #wire: Wire;
   #isFull = false;
   #isOver = false;
   #listener: PipeListener | undefined;
   /** What came before anybody listened, and whether it has ended since. */
   #early: Uint8Array[] = [];
   #earlyEnd: { readonly reason: unknown } | undefined;
+  #ending: NodeJS.Timeout | undefined;
 
-  /** `cancel` ends it at once, with whatever is under way. */
-  constructor(call: LinkCall, cancel: () => void) {
-    this.#call = call;
-    this.#cancel = cancel;
-    call.on('data', (message: Buffer) => {
-      if (this.#isOver) return;
-      const piece = message.subarray(piecePadding);
-      if (this.#listener === undefined) this.#keep(piece);
-      else this.#listener.piece(piece);
+  constructor(wire: Wire) {
+    this.#wire = wire;
+    wire.listen({
+      piece: (piece) => {
+        if (this.#isOver) return;
+        if (this.#listener === undefined) this.#keep(piece);
+        else this.#listener.piece(piece);
+      },
+      room: () => {
+        this.#isFull = false;
+        if (!this.#isOver) this.#listener?.room();
+      },
+      end: (reason) => this.#end(reason),
     });
-    call.on('drain', () => {
-      this.#isFull = false;
-      if (!this.#isOver) this.#listener?.room();
-    });
-    call.on('error', (error: Error) => this.#end(error));
-    call.on('end', () => this.#end(undefined));
-    call.on('close', () => this.#end(undefined));
-    // A server's call whose connection breaks says nothing else.
-    call.on('cancelled', () => this.#end(undefined));
   }
 
   /** Whether it takes more now. */
@@ -91,7 +61,7 @@ export class LinkPipe {
     this.#early = [];
     for (const piece of early) if (!this.#isOver) listener.piece(piece);
     if (this.#earlyEnd !== undefined) listener.end(this.#earlyEnd.reason);
-    else if (early.length >= earlyPiecesMax) this.#call.resume();
+    else if (early.length >= earlyPiecesMax) this.#wire.resume();
   }
 
   /** Listens no more; what comes waits for the next listener. */
@@ -101,15 +71,21 @@ export class LinkPipe {
 
   write(ranges: readonly Uint8Array[], bytes: number): void {
     if (this.#isOver) return;
-    this.#isFull = !(this.#call as ClientDuplexStream<Piece, Buffer>).write(new Piece(ranges, bytes));
+    this.#isFull = !this.#wire.write(ranges, bytes);
   }
 
   /** Ends it without telling the listener. What was written may still get through when it is ended gently. */
   close(gently: boolean): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    if (gently) this.#call.end();
-    else this.#cancel();
+    if (!gently) {
+      this.#wire.cancel();
+      return;
+    }
+    this.#wire.end();
+    this.#ending = setTimeout(() => {
+      this.#wire.cancel();
+    }, gentleMsMax).unref();
   }
 
   /** Lets go of the call: from here on it is somebody else's. */
@@ -119,10 +95,11 @@ export class LinkPipe {
 
   #keep(piece: Uint8Array): void {
     this.#early.push(piece);
-    if (this.#early.length === earlyPiecesMax) this.#call.pause();
+    if (this.#early.length === earlyPiecesMax) this.#wire.pause();
   }
 
   #end(reason: unknown): void {
+    clearTimeout(this.#ending);
     if (this.#isOver) return;
     this.#isOver = true;
     if (this.#listener === undefined) this.#earlyEnd = { reason };

@@ -2,17 +2,21 @@
  * The port on which other hosts reach this one: links, and whatever else hosts ask of each other (`services`), under the
  * same security. It lets in, checks hellos and puts the channels of a link together; then the link is the session's.
  */
-import { Server, type ServerDuplexStream, type ServiceDefinition } from '@grpc/grpc-js';
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { TLSSocket } from 'node:tls';
+import { Metadata, Server } from '@grpc/grpc-js';
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
+import type { Frame } from '#core/frame.js';
 import { KiB, MiB } from '#core/units.js';
 import type { LinkHello } from '#gen/link.js';
 import type { AddableService } from './artifact-server.js';
 import { tuneHttp2 } from './flow-control.js';
-import { linkPath, linkPieceBytesMax, linkWindowBytes } from './link-dial.js';
-import { checkHello, readHello, sendWelcome } from './link-handshake.js';
-import { LinkPipe, passBytes, passPiece, type Piece } from './link-pipe.js';
+import { linkPath, linkWindowBytes } from './link-dial.js';
+import { checkHello, firstFrame, readHello, sendWelcome } from './link-handshake.js';
+import { LinkPipe, type LinkChannel } from './link-pipe.js';
+import type { IncomingCall } from './link-security.js';
+import { linkPieceBytesMax, ServerWire } from './link-wire.js';
 import type { GrpcLinks } from './links.js';
-import { streamErrorOf } from './status.js';
 
 export interface LinkServerOptions {
   readonly links: GrpcLinks;
@@ -44,11 +48,6 @@ export async function startLinkServer(options: LinkServerOptions): Promise<Runni
     'grpc.enable_channelz': 0,
   });
   const door = new LinkDoor(links);
-  server.addService(definition, {
-    [linkPath]: (call: ServerDuplexStream<Buffer, Piece>) => {
-      door.enter(call);
-    },
-  });
   for (const service of options.services ?? []) server.addService(service.definition, service.implementation);
   const port = await listen(server, options);
   const http2 = tuneHttp2(
@@ -60,7 +59,11 @@ export async function startLinkServer(options: LinkServerOptions): Promise<Runni
       connectionsMax: options.connectionsMax ?? 4_096,
       receiveMsMax: links.connectMsMax,
       onStream: () => undefined,
-      serve: {},
+      serve: {
+        [linkPath]: (stream, headers) => {
+          door.enter(stream, headers);
+        },
+      },
     },
     links.log,
   );
@@ -86,8 +89,7 @@ export async function startLinkServer(options: LinkServerOptions): Promise<Runni
 interface Incomplete {
   readonly hello: LinkHello;
   readonly version: number;
-  readonly control: LinkPipe;
-  readonly bulk: (LinkPipe | undefined)[];
+  readonly channels: { out: LinkPipe | undefined; in: LinkPipe | undefined }[];
   readonly timer: NodeJS.Timeout;
 }
 
@@ -99,35 +101,44 @@ class LinkDoor {
     this.#links = links;
   }
 
-  enter(call: ServerDuplexStream<Buffer, Piece>): void {
+  enter(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    const wire = new ServerWire(stream);
     const refuse = (error: unknown): void => {
       const refusal = asIntarsiaError(error);
       this.#log(refusal);
-      call.emit('error', streamErrorOf(refusal));
+      wire.refuse(refusal);
     };
     let admitted: string;
     try {
       if (this.#links.isClosed) throw intarsiaError('UNAVAILABLE', 'this host closes its links');
-      admitted = this.#links.security.admit(call);
+      admitted = this.#links.security.admit(incomingCall(stream, headers));
     } catch (error) {
-      call.on('data', () => undefined);
+      // Told by nothing: the call is over.
+      stream.on('error', () => undefined);
       refuse(error);
       return;
     }
-    const pipe = new LinkPipe(call, () => {
-      call.emit('error', streamErrorOf(intarsiaError('UNAVAILABLE', 'the link is closed')));
-    });
+    const pipe = new LinkPipe(wire);
     const timer = setTimeout(() => {
       pipe.close(false);
     }, this.#links.connectMsMax);
+    const giveUp = (error: unknown): void => {
+      clearTimeout(timer);
+      pipe.release();
+      refuse(error);
+    };
+    const read = firstFrame((frame) => {
+      pipe.unlisten();
+      clearTimeout(timer);
+      this.#greet(pipe, frame, admitted).catch(giveUp);
+    });
     pipe.listen({
       piece: (piece) => {
-        pipe.unlisten();
-        clearTimeout(timer);
-        this.#greet(pipe, piece, admitted).catch((error: unknown) => {
-          pipe.release();
-          refuse(error);
-        });
+        try {
+          read(piece);
+        } catch (error) {
+          giveUp(error);
+        }
       },
       room: () => undefined,
       end: () => {
@@ -140,11 +151,11 @@ class LinkDoor {
     for (const link of [...this.#incomplete.keys()]) this.#giveUp(link);
   }
 
-  async #greet(pipe: LinkPipe, piece: Uint8Array, admitted: string): Promise<void> {
+  async #greet(pipe: LinkPipe, frame: Frame, admitted: string): Promise<void> {
     const { identity } = this.#links;
-    const hello = readHello(piece);
+    const hello = readHello(frame);
     const version = checkHello(hello, identity, admitted);
-    if (hello.channel > 0) {
+    if (hello.channel > 0 || hello.isAnswering) {
       this.#join(hello, pipe);
       return;
     }
@@ -161,28 +172,31 @@ class LinkDoor {
     const timer = setTimeout(() => {
       this.#giveUp(hello.link);
     }, this.#links.connectMsMax);
-    const bulk = new Array<undefined>(hello.bulkChannels).fill(undefined);
-    this.#incomplete.set(hello.link, { hello, version, control: pipe, bulk, timer });
+    const channels = Array.from({ length: 1 + hello.bulkChannels }, () => ({ out: undefined, in: undefined }));
+    const link: Incomplete = { hello, version, channels, timer };
+    this.#incomplete.set(hello.link, link);
+    (link.channels[0] as (typeof link.channels)[number]).in = pipe;
     sendWelcome(pipe, identity, version);
   }
 
   #join(hello: LinkHello, pipe: LinkPipe): void {
     const link = this.#incomplete.get(hello.link);
-    const index = hello.channel - 1;
-    if (link?.hello.process !== hello.process || index >= link.bulk.length || link.bulk[index] !== undefined) {
+    const channel = link?.channels[hello.channel];
+    const half = hello.isAnswering ? 'out' : 'in';
+    if (link?.hello.process !== hello.process || channel === undefined || channel[half] !== undefined) {
       throw intarsiaError('FAILED_PRECONDITION', `channel ${hello.channel} belongs to no link that is being opened`);
     }
-    link.bulk[index] = pipe;
+    channel[half] = pipe;
     sendWelcome(pipe, this.#links.identity, link.version);
-    const bulk = link.bulk.filter((each) => each !== undefined);
-    if (bulk.length < link.bulk.length) return;
+    const channels: LinkChannel[] = [];
+    for (const each of link.channels) {
+      if (each.out === undefined || each.in === undefined) return;
+      channels.push({ out: each.out, in: each.in });
+    }
     clearTimeout(link.timer);
     this.#incomplete.delete(hello.link);
-    if (this.#links.isClosed) {
-      for (const each of [link.control, ...bulk]) each.close(false);
-      return;
-    }
-    this.#links.peer(hello.host).open({ process: hello.process, version: link.version, control: link.control, bulk });
+    if (this.#links.isClosed) closeAll(link);
+    else this.#links.peer(hello.host).open({ process: hello.process, version: link.version, channels });
   }
 
   #giveUp(name: string): void {
@@ -190,7 +204,7 @@ class LinkDoor {
     if (link === undefined) return;
     clearTimeout(link.timer);
     this.#incomplete.delete(name);
-    for (const pipe of [link.control, ...link.bulk]) pipe?.close(false);
+    closeAll(link);
   }
 
   #log(refusal: IntarsiaError): void {
@@ -199,17 +213,24 @@ class LinkDoor {
   }
 }
 
-const definition: ServiceDefinition = {
-  [linkPath]: {
-    path: linkPath,
-    requestStream: true,
-    responseStream: true,
-    requestSerialize: passPiece,
-    requestDeserialize: passBytes,
-    responseSerialize: passPiece,
-    responseDeserialize: passBytes,
-  },
-};
+function closeAll({ channels }: Incomplete): void {
+  for (const channel of channels) {
+    channel.out?.close(false);
+    channel.in?.close(false);
+  }
+}
+
+/** What a call shows of itself, as the gRPC library would tell it. */
+function incomingCall(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): IncomingCall {
+  return {
+    metadata: Metadata.fromHttp2Headers(headers),
+    getAuthContext: () => {
+      const socket = stream.session?.socket;
+      if (!(socket instanceof TLSSocket) || !socket.authorized) return {};
+      return { sslPeerCertificate: socket.getPeerCertificate() };
+    },
+  };
+}
 
 async function listen(server: Server, { bindAddress, port, links }: LinkServerOptions): Promise<number> {
   const host = bindAddress.includes(':') ? `[${bindAddress}]` : bindAddress;

@@ -1,5 +1,5 @@
 /**
- * One link while it lasts: frames over a control pipe and bulk pipes, in both directions, the same at both ends.
+ * One link while it lasts: frames over a control channel and bulk channels, in both directions, the same at both ends.
  *
  * What may be under way is bounded by credits: the receiver tells what it has taken from each channel, and a sender has at
  * most a window of messages and bytes out that are not taken yet. Beyond that, and beyond what the pipes take, messages
@@ -8,7 +8,7 @@
 import type { ActorAddress, Delivery } from '#core/actor-address.js';
 import { Deque } from '#core/deque.js';
 import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
-import { encodeFrame, FrameDecoder, type Allocate, type Frame } from '#core/frame.js';
+import { encodeFrame, FrameDecoder, type Allocate, type Frame, type OutgoingFrame } from '#core/frame.js';
 import { linkFrameKind as kind } from '#core/grid/link-frames.js';
 import { IncomingOrder, OutgoingOrder, waitsForNone } from '#core/grid/link-order.js';
 import { decodeValue, encodeValue, type EncodedValue } from '#core/grid/value-codec.js';
@@ -16,7 +16,7 @@ import { WatchedHere } from '#core/grid/watch-book.js';
 import { KiB, MiB } from '#core/units.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { Entrance } from '#ports/links.js';
-import type { LinkPipe } from './link-pipe.js';
+import type { LinkChannel, LinkPipe } from './link-pipe.js';
 
 export interface SessionLimits {
   /** Messages of at least so many bytes go over bulk channels. */
@@ -58,7 +58,12 @@ const creditShare = 1 / 4;
 const creditDelayMs = 5;
 const frameOverheadBytes = 64;
 
+const none = new Uint8Array();
+/** Frames shorter than this share memory with others. */
+const pooledBytesMax = 2 * KiB;
+
 const allocate: Allocate = (bytes) => {
+  if (bytes <= pooledBytesMax) return allocatePooled(bytes);
   // A range of its own, so that views keep alive nothing else, and without the zeros.
   const buffer = Buffer.allocUnsafeSlow(bytes);
   return new Uint8Array(buffer.buffer, buffer.byteOffset, bytes);
@@ -72,9 +77,12 @@ interface Waiting {
 }
 
 class Channel {
-  readonly pipe: LinkPipe;
+  readonly out: LinkPipe;
+  readonly in: LinkPipe;
   readonly decoder: FrameDecoder;
   readonly queue = new Deque<Waiting>();
+  /** Credits, pings and pongs: they pass messages that wait for credit, or two full ends would wait for each other. */
+  readonly urgent = new Deque<Waiting>();
   /** The message whose pieces are being written, and how far that has come. */
   current: { readonly waiting: Waiting; range: number; offset: number } | undefined;
   outMessages = 0;
@@ -82,8 +90,9 @@ class Channel {
   takenMessages = 0;
   takenBytes = 0;
 
-  constructor(pipe: LinkPipe, frameBytesMax: number) {
-    this.pipe = pipe;
+  constructor(pipes: LinkChannel, frameBytesMax: number) {
+    this.out = pipes.out;
+    this.in = pipes.in;
     this.decoder = new FrameDecoder({ frameBytesMax, allocate });
   }
 }
@@ -110,22 +119,31 @@ export class LinkSession {
   #busySinceMs = 0;
   #busyBytes = 0;
 
-  constructor(owner: SessionOwner, control: LinkPipe, bulk: readonly LinkPipe[]) {
+  /** The control channel first, then at least one bulk channel. */
+  constructor(owner: SessionOwner, channels: readonly LinkChannel[]) {
     this.#owner = owner;
     const frameBytesMax = owner.limits.messageBytesMax + 4 * KiB;
-    this.#channels = [control, ...bulk].map((pipe) => new Channel(pipe, frameBytesMax));
-    this.#outgoing = new OutgoingOrder(bulk.length);
-    this.#incoming = new IncomingOrder(bulk.length, (frame, channel) => this.#take(frame, channel + 1));
+    const bulkChannels = channels.length - 1;
+    this.#channels = channels.map((pipes) => new Channel(pipes, frameBytesMax));
+    this.#outgoing = new OutgoingOrder(bulkChannels);
+    this.#incoming = new IncomingOrder(bulkChannels, (frame, channel) => this.#take(frame, channel + 1));
     this.#watched = new WatchedHere(
       (actor) => owner.entrance()?.whenEnded(actor) ?? Promise.resolve('stopped'),
       (actor, reason) => this.tellEnded(actor, reason),
     );
     this.#channels.forEach((channel, index) => {
-      channel.pipe.listen({
-        piece: (piece) => this.#received(channel, index, piece),
+      const end = (reason: unknown): void => {
+        this.#lose(reason === undefined ? 'the connection has ended' : `the connection broke: ${messageOf(reason)}`);
+      };
+      channel.out.listen({
+        piece: () => this.#lose('the other side broke the protocol: it writes where it should read'),
         room: () => this.#pump(channel),
-        end: (reason) =>
-          this.#lose(reason === undefined ? 'the connection has ended' : `the connection broke: ${messageOf(reason)}`),
+        end,
+      });
+      channel.in.listen({
+        piece: (piece) => this.#received(channel, index, piece),
+        room: () => undefined,
+        end,
       });
     });
     this.#tick = owner.clock.schedule(owner.limits.keepaliveMs, () => this.#lookAfter());
@@ -203,11 +221,14 @@ export class LinkSession {
     this.#creditTimer?.cancel();
     this.#watched.close();
     const control = this.#channels[0];
-    if (gently && control?.pipe.hasRoom === true) {
-      const ranges = encodeFrame({ kind: kind.bye, number: 0, header: new Uint8Array(), payload: [] });
-      control.pipe.write(ranges, byteSum(ranges));
+    if (gently && control?.out.hasRoom === true) {
+      const ranges = encodeFrame({ kind: kind.bye, number: 0, header: none, payload: [] });
+      control.out.write(ranges, byteSum(ranges));
     }
-    for (const channel of this.#channels) channel.pipe.close(gently);
+    for (const channel of this.#channels) {
+      channel.out.close(gently);
+      channel.in.close(gently);
+    }
     for (const listener of this.#pongListeners.splice(0)) listener();
   }
 
@@ -232,7 +253,7 @@ export class LinkSession {
   #ping(): void {
     this.#pingNumber = (this.#pingNumber + 1) >>> 0;
     this.#pingSentMs = this.#owner.clock.nowMs();
-    this.#enqueue(0, { kind: kind.ping, number: this.#pingNumber, header: new Uint8Array(), payload: [] }, false);
+    this.#hurry({ kind: kind.ping, number: this.#pingNumber, header: none, payload: [] });
   }
 
   // Out
@@ -241,17 +262,14 @@ export class LinkSession {
     this.#enqueue(0, { kind: kind.watch, number: 0, ...encodeValue(content) }, false);
   }
 
-  #enqueue(
-    index: number,
-    frame: {
-      readonly kind: number;
-      readonly tag?: number;
-      readonly number: number;
-      readonly header: Uint8Array;
-      readonly payload: readonly Uint8Array[];
-    },
-    isMessage: boolean,
-  ): void {
+  #hurry(frame: OutgoingFrame): void {
+    if (this.#isOver) return;
+    const ranges = encodeFrame(frame, allocatePooled);
+    this.#channels[0]?.urgent.push({ ranges, bytes: byteSum(ranges), isMessage: false });
+    this.#pumpSoon();
+  }
+
+  #enqueue(index: number, frame: OutgoingFrame, isMessage: boolean): void {
     const channel = this.#channels[index];
     if (channel === undefined || this.#isOver) return;
     const ranges = encodeFrame(frame, allocatePooled);
@@ -261,6 +279,11 @@ export class LinkSession {
       this.#waitingMessages += 1;
       this.#waitingBytes += bytes;
     }
+    this.#pumpSoon();
+  }
+
+  /** What is sent in one turn goes out together. */
+  #pumpSoon(): void {
     if (this.#isPumpPending) return;
     this.#isPumpPending = true;
     this.#owner.clock.defer(this.#pumpAll);
@@ -272,11 +295,11 @@ export class LinkSession {
   };
 
   #pump(channel: Channel): void {
-    while (!this.#isOver && channel.pipe.hasRoom) {
+    while (!this.#isOver && channel.out.hasRoom) {
       const ranges: Uint8Array[] = [];
       const bytes = this.#nextPiece(channel, ranges);
       if (bytes === 0) return;
-      channel.pipe.write(ranges, bytes);
+      channel.out.write(ranges, bytes);
     }
   }
 
@@ -306,6 +329,7 @@ export class LinkSession {
 
   /** The next frame, when the credit is there. What is no message needs none. */
   #begin(channel: Channel): Channel['current'] {
+    if (channel.urgent.length > 0) return { waiting: channel.urgent.shift(), range: 0, offset: 0 };
     const head = channel.queue.peek();
     if (head === undefined) return undefined;
     if (head.isMessage) {
@@ -351,7 +375,7 @@ export class LinkSession {
         this.#credited(decodeValue(frame.header, frame.payload) as readonly [number, number, number]);
         return;
       case kind.ping:
-        this.#enqueue(0, { kind: kind.pong, number: frame.number, header: new Uint8Array(), payload: [] }, false);
+        this.#hurry({ kind: kind.pong, number: frame.number, header: none, payload: [] });
         return;
       case kind.pong:
         this.#ponged(frame.number);
@@ -412,7 +436,7 @@ export class LinkSession {
     const { takenMessages, takenBytes } = channel;
     channel.takenMessages = 0;
     channel.takenBytes = 0;
-    this.#enqueue(0, { kind: kind.credit, number: 0, ...encodeValue([index, takenMessages, takenBytes]) }, false);
+    this.#hurry({ kind: kind.credit, number: 0, ...encodeValue([index, takenMessages, takenBytes]) });
   }
 
   #credited([index, messages, bytes]: readonly [number, number, number]): void {
@@ -441,10 +465,10 @@ export class LinkSession {
   }
 }
 
-const allocatePooled: Allocate = (bytes) => {
+function allocatePooled(bytes: number): Uint8Array<ArrayBuffer> {
   const buffer = Buffer.allocUnsafe(bytes);
   return new Uint8Array(buffer.buffer, buffer.byteOffset, bytes);
-};
+}
 
 function smooth(average: number | undefined, value: number): number {
   return average === undefined ? value : average * 0.8 + value * 0.2;

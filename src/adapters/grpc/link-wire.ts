@@ -1,0 +1,288 @@
+/**
+ * The bytes of one call of a link, at either end of it. A gRPC message is a piece of a byte stream: where one ends means
+ * nothing.
+ *
+ * The side that dialled speaks through the gRPC library. The other one speaks straight on the HTTP/2 stream, as the calls
+ * that carry inference do (infer-call.ts): what arrives is handed on as it comes instead of being joined to messages, and
+ * what is sent is not copied.
+ */
+import { constants, type ServerHttp2Stream } from 'node:http2';
+import type { Client, ClientDuplexStream } from '@grpc/grpc-js';
+import { intarsiaError, type IntarsiaError } from '#core/errors.js';
+import { formatBytes, KiB, MiB } from '#core/units.js';
+import { trailersOf } from './status.js';
+
+/** Longest gRPC message: a piece of a frame and its padding. */
+export const linkPieceBytesMax = 4 * MiB;
+/** Head of a gRPC message: whether it is compressed, and its length. */
+const headBytes = 5;
+/** Zeros before each piece: with the head of five bytes what follows lies at a multiple of eight. */
+const paddingBytes = 3;
+/** Shorter pieces are copied into one range: several cost more than the copy. */
+const joinBytesMax = 16 * KiB;
+/** What may wait in a stream for the kernel before it takes no more. */
+const unsentBytesMax = 2 * MiB;
+
+export interface WireListener {
+  readonly piece: (piece: Uint8Array) => void;
+  /** It takes more again. */
+  readonly room: () => void;
+  /** When it is over, perhaps several times: the error, or undefined. */
+  readonly end: (reason: unknown) => void;
+}
+
+export interface Wire {
+  /** Call it once, first. */
+  listen(listener: WireListener): void;
+  /** False when it takes no more until there is room. The ranges must not change afterwards. */
+  write(ranges: readonly Uint8Array[], bytes: number): boolean;
+  pause(): void;
+  resume(): void;
+  /** Ends it once what was written has got through. */
+  end(): void;
+  /** Ends it at once. */
+  cancel(): void;
+}
+
+/** Bytes that look to the gRPC library like a Buffer: it asks for their length, and has them copied behind its own head. */
+export class Piece {
+  readonly length: number;
+  readonly byteLength: number;
+  readonly #ranges: readonly Uint8Array[];
+
+  constructor(ranges: readonly Uint8Array[], bytes: number) {
+    this.#ranges = ranges;
+    this.byteLength = bytes + paddingBytes;
+    this.length = this.byteLength;
+  }
+
+  copy(target: Buffer, start = 0): number {
+    target.fill(0, start, start + paddingBytes);
+    copyInto(target, start + paddingBytes, this.#ranges);
+    return this.byteLength;
+  }
+}
+
+export const passPiece = (piece: Piece): Buffer => piece as unknown as Buffer;
+export const passBytes = (bytes: Buffer): Buffer => bytes;
+
+export class ClientWire implements Wire {
+  readonly #client: Client;
+  readonly #call: ClientDuplexStream<Piece, Buffer>;
+
+  /** The client is this call's alone. */
+  constructor(client: Client, call: ClientDuplexStream<Piece, Buffer>) {
+    this.#client = client;
+    this.#call = call;
+  }
+
+  listen({ piece, room, end }: WireListener): void {
+    const call = this.#call;
+    call.on('data', (message: Buffer) => {
+      piece(message.subarray(paddingBytes));
+    });
+    call.on('drain', room);
+    call.on('error', end);
+    call.on('end', () => {
+      end(undefined);
+    });
+    call.on('close', () => {
+      this.#client.close();
+      end(undefined);
+    });
+  }
+
+  write(ranges: readonly Uint8Array[], bytes: number): boolean {
+    return this.#call.write(new Piece(ranges, bytes));
+  }
+
+  pause(): void {
+    this.#call.pause();
+  }
+
+  resume(): void {
+    this.#call.resume();
+  }
+
+  end(): void {
+    this.#call.end();
+  }
+
+  cancel(): void {
+    this.#call.cancel();
+    this.#client.close();
+  }
+}
+
+const responseHeaders = {
+  ':status': 200,
+  'content-type': 'application/grpc+proto',
+  'grpc-encoding': 'identity',
+  'grpc-accept-encoding': 'identity',
+};
+
+export class ServerWire implements Wire {
+  readonly #stream: ServerHttp2Stream;
+  readonly #heads = new HeadReader();
+  #unsentBytes = 0;
+  #isFull = false;
+  #onRoom: () => void = () => undefined;
+
+  constructor(stream: ServerHttp2Stream) {
+    this.#stream = stream;
+  }
+
+  listen({ piece, room, end }: WireListener): void {
+    const stream = this.#stream;
+    this.#onRoom = room;
+    stream.on('data', (chunk: Buffer) => {
+      try {
+        this.#heads.read(chunk, piece);
+      } catch (error) {
+        end(error);
+        this.cancel();
+      }
+    });
+    stream.on('error', end);
+    stream.on('end', () => {
+      end(undefined);
+    });
+    stream.on('close', () => {
+      end(undefined);
+    });
+  }
+
+  write(ranges: readonly Uint8Array[], bytes: number): boolean {
+    const stream = this.#stream;
+    if (stream.destroyed || stream.closed) return false;
+    this.#respond();
+    const isJoined = bytes <= joinBytesMax;
+    const head = Buffer.allocUnsafe(headBytes + paddingBytes + (isJoined ? bytes : 0));
+    head[0] = 0;
+    head.writeUInt32BE(bytes + paddingBytes, 1);
+    head.fill(0, headBytes, headBytes + paddingBytes);
+    this.#unsentBytes += bytes;
+    const sent = (): void => {
+      this.#unsentBytes -= bytes;
+      if (!this.#isFull || this.#unsentBytes >= unsentBytesMax) return;
+      this.#isFull = false;
+      this.#onRoom();
+    };
+    if (isJoined) {
+      copyInto(head, headBytes + paddingBytes, ranges);
+      stream.write(head, sent);
+    } else {
+      stream.cork();
+      stream.write(head);
+      ranges.forEach((range, index) => {
+        stream.write(range, index === ranges.length - 1 ? sent : undefined);
+      });
+      stream.uncork();
+    }
+    this.#isFull = this.#unsentBytes >= unsentBytesMax;
+    return !this.#isFull;
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  end(): void {
+    const stream = this.#stream;
+    if (stream.destroyed || stream.closed) return;
+    this.#respond();
+    stream.once('wantTrailers', () => {
+      stream.sendTrailers({ 'grpc-status': '0' });
+    });
+    stream.end();
+  }
+
+  cancel(): void {
+    if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#closeConnection();
+  }
+
+  /** Ends it with a status, instead of anything else. */
+  refuse(error: IntarsiaError): void {
+    const stream = this.#stream;
+    if (stream.destroyed || stream.closed) return;
+    const trailers = trailersOf(error);
+    if (stream.headersSent) {
+      stream.once('wantTrailers', () => {
+        stream.sendTrailers(trailers);
+      });
+      stream.end();
+    } else stream.respond({ ...responseHeaders, ...trailers }, { endStream: true });
+    stream.resume();
+    this.#closeConnection();
+  }
+
+  /** It was opened for this call. */
+  #closeConnection(): void {
+    const { session } = this.#stream;
+    if (session === undefined || session.destroyed) return;
+    session.close();
+    setTimeout(() => {
+      session.destroy();
+    }, 1_000).unref();
+  }
+
+  #respond(): void {
+    if (!this.#stream.headersSent) this.#stream.respond(responseHeaders, { waitForTrailers: true });
+  }
+}
+
+/** Takes the heads of gRPC messages out of their bytes. */
+class HeadReader {
+  readonly #head = new Uint8Array(headBytes + paddingBytes);
+  readonly #view = new DataView(this.#head.buffer);
+  #filled = 0;
+  /** Bytes of the message that are still to come. */
+  #left = 0;
+
+  /** @throws INVALID_ARGUMENT, REQUEST_TOO_LARGE. */
+  read(chunk: Uint8Array, onPiece: (piece: Uint8Array) => void): void {
+    for (let at = 0; at < chunk.byteLength;) {
+      if (this.#left > 0) {
+        const piece = chunk.subarray(at, at + this.#left);
+        at += piece.byteLength;
+        this.#left -= piece.byteLength;
+        onPiece(piece);
+        continue;
+      }
+      for (; at < chunk.byteLength && this.#filled < this.#head.byteLength; at += 1) {
+        this.#head[this.#filled] = chunk[at] as number;
+        this.#filled += 1;
+      }
+      if (this.#filled < this.#head.byteLength) return;
+      this.#filled = 0;
+      this.#left = this.#pieceBytes();
+    }
+  }
+
+  #pieceBytes(): number {
+    const bytes = this.#view.getUint32(1);
+    if (this.#head[0] !== 0 || bytes < paddingBytes) {
+      throw intarsiaError('INVALID_ARGUMENT', 'a piece of a link is compressed or has no padding');
+    }
+    if (bytes > linkPieceBytesMax) {
+      throw intarsiaError(
+        'REQUEST_TOO_LARGE',
+        `a piece of a link has ${formatBytes(bytes)}, of at most ${formatBytes(linkPieceBytesMax)}`,
+      );
+    }
+    return bytes - paddingBytes;
+  }
+}
+
+function copyInto(target: Uint8Array, start: number, ranges: readonly Uint8Array[]): void {
+  let offset = start;
+  for (const range of ranges) {
+    target.set(range, offset);
+    offset += range.byteLength;
+  }
+}
