@@ -71,7 +71,10 @@ function untilInterrupted(): Promise<string> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
     // Started by `intarsia up`, which has gone.
-    if (process.connected) process.once('disconnect', () => resolve('disconnect'));
+    if (!process.connected) return;
+    process.once('disconnect', () => resolve('disconnect'));
+    // Listening for its end must not keep the process up.
+    process.channel?.unref();
   });
 }
 
