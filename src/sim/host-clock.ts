@@ -34,6 +34,11 @@ export class HostClock implements Clock {
     return this.#held !== undefined;
   }
 
+  /** What came due while it stands still. */
+  get heldTasks(): number {
+    return this.#held?.length ?? 0;
+  }
+
   nowMs(): number {
     return this.#ownStartMs + (this.#world.nowMs() - this.#startMs) * this.#rate;
   }

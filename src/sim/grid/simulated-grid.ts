@@ -1,0 +1,378 @@
+/**
+ * One run of a simulated grid: hosts of the production code start, deployments become ready, clients ask, faults strike,
+ * operators change things; then all is calm, and the grid must find together again. Everything follows from the scenario.
+ *
+ *     const report = await runScenario(drawScenario({ seed: 7, hosts: 20 }));
+ */
+import { gridKeys } from '#core/grid/keys.js';
+import type { Deployment, HostOrder } from '#core/grid/records.js';
+import { hostId, modelName, modelVersion } from '#core/ids.js';
+import type { ErrorCode } from '#core/errors.js';
+import { silentLog, type Log } from '#ports/log.js';
+import type { Store, StoreOperation } from '#ports/store.js';
+import { HostClock } from '../host-clock.js';
+import { PretendNetwork } from '../pretend-network.js';
+import { PretendStore } from '../pretend-store.js';
+import { Simulation } from '../simulation.js';
+import { CalmChecks } from './calm-checks.js';
+import { FaultInjector, type FiredFault } from './fault-injector.js';
+import { strayNumber, type PlantedBug } from './planted-bugs.js';
+import { hostNames, type GridScenario, type OperatorEvent } from './scenario.js';
+import { SimulatedClients } from './simulated-clients.js';
+import { SimulatedHost, type HostWorld, type Machine } from './simulated-host.js';
+import { manifestOf, SimulatedDisk, versionsPerModel } from './simulated-models.js';
+import { StoreObserver } from './store-observer.js';
+import { Violations, type Violation } from './violations.js';
+
+export interface RunOptions {
+  readonly bug?: PlantedBug;
+  /** Gets everything that the hosts log; silent when left out. */
+  readonly log?: Log;
+}
+
+/** What came of a run. Plain data. */
+export interface ScenarioReport {
+  readonly seed: number;
+  readonly hosts: number;
+  readonly violations: readonly Violation[];
+  /** With those whose texts were not kept. */
+  readonly violationCount: number;
+  readonly traceHash: string;
+  readonly virtualMs: number;
+  /** Tasks that ran on the virtual clock. */
+  readonly steps: number;
+  readonly requests: {
+    readonly sent: number;
+    readonly answered: number;
+    readonly failed: Readonly<Partial<Record<ErrorCode, number>>>;
+    /** Tries at gateways, and what gateways tried at devices. */
+    readonly gatewayAttempts: number;
+  };
+  readonly faults: readonly FiredFault[];
+  readonly leaders: number;
+  /** Virtual ms of calm until views, and what is served, were as they should be. */
+  readonly viewsConvergedMs: number;
+  readonly servedConvergedMs: number;
+}
+
+const settleMsMax = 60_000;
+/** Least length of a run, and of the quiet end in which every request must succeed, virtual ms. */
+const runMsMin = 120_000;
+const quietMs = 5_000;
+const quietRequests = 40;
+const checkMs = 250;
+const faultsFiredMin = 5;
+const forEver = { deadlineMs: Infinity };
+const stepsMax = 100_000_000;
+
+export async function runScenario(scenario: GridScenario, options: RunOptions = {}): Promise<ScenarioReport> {
+  const grid = new SimulatedGrid(scenario, options);
+  try {
+    return await grid.run();
+  } finally {
+    grid.end();
+  }
+}
+
+class SimulatedGrid {
+  readonly #scenario: GridScenario;
+  readonly #bug: PlantedBug | undefined;
+  readonly #simulation: Simulation;
+  readonly #world: HostWorld;
+  readonly #machines = new Map<string, Machine & { readonly rate: number }>();
+  readonly #hosts = new Map<string, SimulatedHost>();
+  readonly #operator: Store;
+  readonly #observer: StoreObserver;
+  readonly #clients: SimulatedClients;
+  readonly #injector: FaultInjector;
+  readonly #calm: CalmChecks;
+  readonly #deployed = new Map<string, Deployment>();
+  #isOver = false;
+
+  constructor(scenario: GridScenario, { bug, log = silentLog }: RunOptions) {
+    this.#scenario = scenario;
+    this.#bug = bug;
+    const simulation = new Simulation({ seed: scenario.seed, stepsMax });
+    this.#simulation = simulation;
+    const { clock, random, trace } = simulation;
+    const names = hostNames(scenario.hosts);
+    const models = scenario.deployments.map(({ name }) => modelOf(name));
+    const violations = new Violations(clock);
+    const store = new PretendStore({ clock, random: random.stream('store'), latencyMs: [1, 5] });
+    const network = new PretendNetwork({ clock, random: random.stream('network') });
+    const keys = gridKeys('simulated');
+    this.#world = { simulation, network, store, keys, violations, models, names, log, bug };
+    this.#operator = store.client('$operator');
+    this.#observer = new StoreObserver(store.client('$observer'), keys, violations);
+    const hostOf = (name: string): SimulatedHost | undefined => this.#hosts.get(name);
+    this.#clients = new SimulatedClients({
+      ...{ clock, trace, violations, models, names, bug, hostOf },
+      random: random.stream('clients'),
+    });
+    this.#makeMachines();
+    const disks = new Map([...this.#machines].map(([name, { disk }]) => [name, disk]));
+    this.#injector = new FaultInjector({
+      ...{ clock, network, store, names, disks, hostOf },
+      crash: (name, how) => this.#crash(name, how),
+      start: (name) => this.#start(name),
+    });
+    this.#calm = new CalmChecks({
+      hosts: () => [...this.#hosts.values()],
+      observer: this.#observer,
+      deployed: this.#deployed,
+    });
+  }
+
+  async run(): Promise<ScenarioReport> {
+    const { clock } = this.#simulation;
+    const { faults, operators, requests, stormMs } = this.#scenario;
+    const [stormStartMs, stormEndMs] = stormMs;
+    await this.#publish();
+    for (const name of this.#world.names) this.#start(name);
+    for (const { name, replicas } of this.#scenario.deployments) await this.#deploy(name, 1, replicas);
+    // Drift strikes at the start, and everything else when the grid stands.
+    this.#injector.schedule(faults);
+    this.#watchMemory();
+    await clock.settleUntil(stormStartMs);
+    for (const event of operators) clock.scheduleAt(event.atMs, () => void this.#operate(event));
+    const everyMs = (stormEndMs - stormStartMs) / Math.max(1, requests);
+    for (let index = 0; index < requests; index += 1) {
+      const stray = this.#bug === 'stray-chance' ? strayNumber() / 1e6 : 0;
+      clock.scheduleAt(stormStartMs + index * everyMs + stray, () => this.#clients.send());
+    }
+    await clock.settleUntil(stormEndMs);
+    if (this.#bug === 'two-owners') await this.#robTheLeader();
+    const { viewsMs, servedMs } = await this.#calmDown();
+    await this.#quietEnd();
+    this.#injector.finish(faults);
+    return this.#report(viewsMs, servedMs);
+  }
+
+  end(): void {
+    this.#isOver = true;
+    for (const host of this.#hosts.values()) host.end('killed');
+  }
+
+  #makeMachines(): void {
+    const { clock, random } = this.#simulation;
+    const draw = random.stream('machines');
+    const tiers = ['core', 'regional', 'edge'] as const;
+    const exchange = {
+      isHeldBy: (sha256: string) => [...this.#hosts.values()].some(({ machine }) => machine.disk.holds(sha256)),
+    };
+    const drifts = new Map(
+      this.#scenario.faults.filter(({ kind }) => kind === 'clock-drift').map(({ hosts, amount }) => [hosts[0], amount]),
+    );
+    this.#world.names.forEach((name, index) => {
+      const disk = new SimulatedDisk(clock, exchange);
+      // The first two hosts have all models in a repository.
+      if (index < 2) for (const manifest of this.#manifests()) disk.put(manifest);
+      this.#machines.set(name, {
+        name,
+        zone: `zone-${index % 3}`,
+        tier: tiers[index % 3] ?? 'core',
+        devices: draw.next() < 0.3 ? 2 : 1,
+        copiesMax: 3 + Math.floor(draw.next() * 3),
+        disk,
+        rate: drifts.get(name) ?? 1,
+      });
+    });
+  }
+
+  #manifests(): readonly ReturnType<typeof manifestOf>[] {
+    return this.#world.models.flatMap((model) =>
+      Array.from({ length: versionsPerModel }, (_, index) => manifestOf(model, index + 1)),
+    );
+  }
+
+  #start(name: string): void {
+    const machine = this.#machines.get(name);
+    if (machine === undefined || this.#hosts.has(name) || this.#isOver) return;
+    const clock = new HostClock(this.#simulation.clock, { rate: machine.rate });
+    this.#hosts.set(name, new SimulatedHost(this.#world, machine, clock));
+  }
+
+  #crash(name: string, how: 'killed' | 'unplugged'): void {
+    const host = this.#hosts.get(name);
+    if (host === undefined) return;
+    this.#hosts.delete(name);
+    this.#world.store.crash(name);
+    this.#world.network.crash(name, how);
+    host.end(how);
+  }
+
+  #watchMemory(): void {
+    const { clock } = this.#simulation;
+    const look = (): void => {
+      if (this.#isOver) return;
+      for (const host of this.#hosts.values()) host.checkMemory();
+      clock.schedule(checkMs, look);
+    };
+    look();
+  }
+
+  // --- operators
+
+  async #publish(): Promise<void> {
+    for (const manifest of this.#manifests()) {
+      await this.#write([put(this.#world.keys.model(manifest.model, manifest.version), manifest)]);
+    }
+  }
+
+  #deploy(name: string, version: number, replicas: number): Promise<void> {
+    const deployment: Deployment = {
+      format: 1,
+      name,
+      model: modelName(modelOf(name)),
+      version: modelVersion(String(version)),
+      replicas,
+      constraints: {},
+      spread: 'host',
+      memoryBytes: 0,
+      rollout: { surge: 1, progressMsMax: 60_000 },
+    };
+    this.#deployed.set(name, deployment);
+    return this.#write([put(this.#world.keys.deployment(name), deployment)]);
+  }
+
+  async #operate({ kind, subject, amount }: OperatorEvent): Promise<void> {
+    const deployment = this.#deployed.get(subject);
+    switch (kind) {
+      case 'update':
+        if (deployment !== undefined) await this.#deploy(subject, amount, deployment.replicas ?? 1);
+        return;
+      case 'scale':
+        if (deployment !== undefined) await this.#deploy(subject, Number(deployment.version), amount);
+        return;
+      case 'cordon':
+        return this.#order(subject, { cordoned: true, draining: false });
+      case 'drain':
+        return this.#order(subject, { cordoned: true, draining: true });
+      case 'uncordon':
+      case 'undrain':
+        return this.#write([{ type: 'delete', key: this.#world.keys.order(hostId(subject)) }]);
+    }
+  }
+
+  #order(host: string, order: Pick<HostOrder, 'cordoned' | 'draining'>): Promise<void> {
+    const record: HostOrder = { format: 1, ...order, deadlineWallMs: 0, reason: 'simulated' };
+    return this.#write([put(this.#world.keys.order(hostId(host)), record)]);
+  }
+
+  /** An operator tries again until the store has it. */
+  async #write(operations: readonly StoreOperation[]): Promise<void> {
+    const { clock } = this.#simulation;
+    let isDone = false;
+    const attempt = (): void => {
+      this.#operator.transact({ conditions: [], operations }, { deadlineMs: clock.nowMs() + 2_000 }).then(
+        () => (isDone = true),
+        () => clock.schedule(500, attempt),
+      );
+    };
+    attempt();
+    // While the grid runs its clock is turned by `run`; before, it is turned here.
+    if (clock.nowMs() >= this.#scenario.stormMs[0]) return;
+    while (!isDone) await clock.settleUntil(clock.nowMs() + 10);
+  }
+
+  /** The planted thief: gives a host copies that are another's. */
+  async #robTheLeader(): Promise<void> {
+    const [victim, other] = [...this.#observer.assignments].filter(([, { record }]) => record.replicas.length > 0);
+    if (victim === undefined) return;
+    const [host, { record }] = victim;
+    const thief = other?.[0] ?? this.#world.names.find((name) => name !== host) ?? '';
+    const stolen = { ...record, host: hostId(thief), epoch: record.epoch - 1 };
+    void this.#operator.transact(
+      { conditions: [], operations: [put(this.#world.keys.assignment(hostId(thief)), stolen)] },
+      forEver,
+    );
+    const { clock } = this.#simulation;
+    await clock.settleUntil(clock.nowMs() + 100);
+  }
+
+  // --- the end
+
+  async #calmDown(): Promise<{ readonly viewsMs: number; readonly servedMs: number }> {
+    const { clock } = this.#simulation;
+    const { violations } = this.#world;
+    const startMs = clock.nowMs();
+    let viewsMs: number | undefined;
+    let servedMs: number | undefined;
+    while (viewsMs === undefined || servedMs === undefined) {
+      const waitedMs = clock.nowMs() - startMs;
+      viewsMs ??= this.#calm.viewsProblem() === '' ? waitedMs : undefined;
+      servedMs ??= this.#calm.servedProblem() === '' ? waitedMs : undefined;
+      if (waitedMs >= calmMsMax) break;
+      await clock.settleUntil(clock.nowMs() + checkMs);
+    }
+    const views = this.#calm.viewsProblem();
+    if (viewsMs === undefined || views !== '')
+      violations.report('views-converge', `after ${calmMsMax} ms of calm ${views}`);
+    const served = this.#calm.servedProblem();
+    if (servedMs === undefined || served !== '')
+      violations.report('desired-is-actual', `after ${clock.nowMs() - startMs} ms of calm ${served}`);
+    return { viewsMs: viewsMs ?? Infinity, servedMs: servedMs ?? Infinity };
+  }
+
+  /** Nothing may fail any more, and nothing may be left without an outcome. */
+  async #quietEnd(): Promise<void> {
+    const { clock } = this.#simulation;
+    await clock.settleUntil(Math.max(clock.nowMs() + quietMs, runMsMin - quietMs));
+    this.#clients.isCalm = true;
+    for (let index = 0; index < quietRequests; index += 1) {
+      clock.schedule((index * quietMs) / quietRequests, () => this.#clients.send());
+    }
+    await clock.settleUntil(clock.nowMs() + quietMs + settleMsMax / 4);
+    this.#clients.checkUnanswered();
+    for (const host of this.#hosts.values()) {
+      const { requestsInFlight } = host.gateway;
+      if (requestsInFlight > 0) {
+        this.#world.violations.report(
+          'answered-once',
+          `${requestsInFlight} requests hang in the gateway of ${host.name}`,
+        );
+      }
+    }
+  }
+
+  #report(viewsConvergedMs: number, servedConvergedMs: number): ScenarioReport {
+    const { violations } = this.#world;
+    const { fired } = this.#injector;
+    const { faults, seed, hosts } = this.#scenario;
+    const firedCount = fired.filter((fault) => fault.fired > 0).length;
+    if (faults.length >= faultsFiredMin && firedCount < faultsFiredMin) {
+      violations.report('enough-faults', `only ${firedCount} of ${faults.length} faults have fired`);
+    }
+    const { counts } = this.#clients;
+    return {
+      seed,
+      hosts,
+      violations: violations.kept,
+      violationCount: violations.total,
+      traceHash: this.#simulation.traceHash(),
+      virtualMs: this.#simulation.clock.nowMs(),
+      steps: this.#simulation.clock.steps,
+      requests: {
+        sent: counts.sent,
+        answered: counts.answered,
+        failed: Object.fromEntries(counts.failed),
+        gatewayAttempts: counts.attempts,
+      },
+      faults: fired,
+      leaders: this.#observer.leaders,
+      viewsConvergedMs,
+      servedConvergedMs,
+    };
+  }
+}
+
+/** Longest time that views, and what is served, may take to be right once all is calm, virtual ms. */
+const calmMsMax = 180_000;
+
+function modelOf(deployment: string): string {
+  return `model-of-${deployment}`;
+}
+
+function put(key: string, value: unknown): StoreOperation {
+  return { type: 'put', key, value: JSON.stringify(value) };
+}
