@@ -4,6 +4,6 @@
  */
 import type { ProbeMessage } from '#core/grid/host-load.js';
 
-export type { DeviceLoad, ProbeMessage } from '#core/grid/host-load.js';
+export type { ProbeMessage } from '#core/grid/host-load.js';
 
 export type DetectorMessage = ProbeMessage;

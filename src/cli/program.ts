@@ -7,7 +7,6 @@ import type { DiscoveryReport, UnusableThing } from '#core/device-discovery.js';
 import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
-import type { CertificateMaker } from './commands/certs.js';
 import type { HostConfig, HostOptions } from '#config.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
 
@@ -195,4 +194,26 @@ export interface Picture {
   readonly channels: number;
   /** Row by row, channels side by side, 0 to 255. */
   readonly pixels: Uint8Array;
+}
+
+/** What makes certificates; handed in. */
+export interface CertificateMaker {
+  /** @throws ALREADY_EXISTS, INVALID_ARGUMENT, STORAGE_FULL. */
+  init(request: { readonly folder: string; readonly name: string; readonly days: number }): Promise<MadeCertificate>;
+  /** @throws NOT_FOUND (no authority), ALREADY_EXISTS, INVALID_ARGUMENT, FAILED_PRECONDITION, STORAGE_FULL. */
+  issue(request: {
+    readonly folder: string;
+    readonly name: string;
+    readonly addresses: readonly string[];
+    readonly kind: 'host' | 'client';
+    readonly days: number;
+  }): Promise<MadeCertificate>;
+}
+
+export interface MadeCertificate {
+  readonly certificatePath: string;
+  readonly keyPath: string;
+  readonly authorityPath: string;
+  /** When it ends, ISO 8601. */
+  readonly validTo: string;
 }

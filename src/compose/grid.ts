@@ -106,7 +106,7 @@ export class GridHost {
       devices,
       isCandidate: isHost,
       leaseMs: ports.config.leaseMs,
-      ...(isHost ? { serving: { registry, artifacts: ports.artifacts, onRuled: ports.rule } } : {}),
+      ...(isHost ? { serving: { registry, artifacts: ports.artifacts, onRuled: (models) => ports.rule(models) } } : {}),
     });
     this.#actors = actors;
     system.spawn('manifests', manifestsActor(ports));

@@ -322,4 +322,4 @@ export class GridWorld {
 }
 
 const forEver = { deadlineMs: Infinity };
-export const m: ModelName = modelName('m');
+const m: ModelName = modelName('m');

@@ -1,29 +1,8 @@
 /** `intarsia certs init|issue`: an authority for a grid, and certificates for its hosts and clients. */
 import type { Command } from 'commander';
 import { intarsiaError } from '#core/errors.js';
+import type { CertificateMaker } from '../program.js';
 import { act, examples, type CommandContext } from './command-context.js';
-
-/** What makes certificates; handed in. */
-export interface CertificateMaker {
-  /** @throws ALREADY_EXISTS, INVALID_ARGUMENT, STORAGE_FULL. */
-  init(request: { readonly folder: string; readonly name: string; readonly days: number }): Promise<MadeCertificate>;
-  /** @throws NOT_FOUND (no authority), ALREADY_EXISTS, INVALID_ARGUMENT, FAILED_PRECONDITION, STORAGE_FULL. */
-  issue(request: {
-    readonly folder: string;
-    readonly name: string;
-    readonly addresses: readonly string[];
-    readonly kind: 'host' | 'client';
-    readonly days: number;
-  }): Promise<MadeCertificate>;
-}
-
-export interface MadeCertificate {
-  readonly certificatePath: string;
-  readonly keyPath: string;
-  readonly authorityPath: string;
-  /** When it ends, ISO 8601. */
-  readonly validTo: string;
-}
 
 interface InitFlags {
   readonly dir: string;
