@@ -9,12 +9,14 @@ import { openRestLoad } from '#adapters/http/load-rest.js';
 import { NodeClock } from '#adapters/node/clock.js';
 import { readLoadJob } from '#cli/load/load-job-file.js';
 import { runLoadJob } from '#cli/load/load-job.js';
+import { openClientLoad } from '#cli/load/client-load.js';
 import { connect } from '#client/index.js';
 import { messageOf } from '#core/errors.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 
 /** The transport of a target's protocol. */
 export function openLoadTransport(target: LoadTarget): LoadTransport {
+  if (target.protocol === 'client') return openClientLoad(target, connect);
   return target.protocol === 'grpc' || target.protocol === 'grpc-stream' ? openGrpcLoad(target) : openRestLoad(target);
 }
 

@@ -16,19 +16,20 @@ export interface LoadTransport {
 /** `code` is empty when the server answered well; otherwise an error code or the name of a status. */
 export type LoadDone = (code: string, answer: Uint8Array | undefined) => void;
 
-export const loadProtocols = ['grpc', 'grpc-stream', 'rest-json', 'rest-binary'] as const;
+/** `client` is `intarsia/client` as programs use it, with retries; the others are bare roads without any. */
+export const loadProtocols = ['grpc', 'grpc-stream', 'rest-json', 'rest-binary', 'client'] as const;
 export type LoadProtocol = (typeof loadProtocols)[number];
 
 /** Where and what a transport sends. */
 export interface LoadTarget {
   readonly protocol: LoadProtocol;
-  /** `host:port`. */
+  /** `host:port`; of `client` any number of them, with commas between. */
   readonly address: string;
   readonly tls: boolean;
   /** gRPC method or path of the URL. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
-  /** Whole bodies, without gRPC's frame. Used by their index. */
+  /** Whole bodies, without gRPC's frame; of `client` those of gRPC. Used by their index. */
   readonly bodies: readonly Uint8Array[];
   readonly connections: number;
   /** Time limit told to the server with each request, ms; 0 for none. */

@@ -3,11 +3,14 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openGrpcLoad } from '#adapters/grpc/load-channel.js';
 import { openRestLoad } from '#adapters/http/load-rest.js';
+import { connect } from '#client/index.js';
+import { ServerLiveResponse } from '#gen/inference.js';
 import { decodeInferRequest, encodeInferResponse, encodeStreamInferResponse } from '#core/inference-wire.js';
 import type { InferParameter } from '#core/inference-message.js';
 import type { Tensor } from '#core/tensor.js';
 import type { LoadProtocol, LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import { receiptReader } from '#cli/load/answer-receipt.js';
+import { openClientLoad, type ClientLoad } from '#cli/load/client-load.js';
 import { randomInputs } from '#cli/load/random-inputs.js';
 import { requestBody } from '#cli/load/request-bodies.js';
 import { echoOf, startPretendServer, StatusError, streamError } from '../client/pretend-server.js';
@@ -47,6 +50,7 @@ function send(transport: LoadTransport, body = 0): Promise<{ code: string; answe
 async function grpcServer(): Promise<PretendServer> {
   const server = await startPretendServer({
     unary: {
+      ServerLive: () => ServerLiveResponse.toBinary({ live: true }),
       ModelInfer: ({ bytes, metadata }) => {
         if (metadata.get('x-fail').length > 0)
           throw new StatusError('UNAVAILABLE', 'full', { 'intarsia-code': 'QUEUE_FULL' });
@@ -153,6 +157,41 @@ describe('load over gRPC', () => {
     expect((await send(transport, 0)).code).toBe('STREAM_ERROR');
     expect((await send(transport, 1)).code).toBe('');
     expect(server.seen.get('ModelStreamInfer')).toBe(1);
+  });
+});
+
+describe('load over the client', () => {
+  const openClient = (target: LoadTarget): ClientLoad => {
+    const transport = openClientLoad(target, connect);
+    opened.push(() => transport.close());
+    return transport;
+  };
+
+  it('asks another endpoint when one is gone, fails nothing, and counts what that took', async () => {
+    const [first, second] = [await grpcServer(), await grpcServer()];
+    const transport = openClient(targetOf('client', `${first.endpoint},${second.endpoint}`));
+    await transport.open();
+    expect((await send(transport)).code).toBe('');
+    first.stop();
+    const answers = await Promise.all(Array.from({ length: 20 }, () => send(transport)));
+    expect(answers.map(({ code }) => code)).toEqual(Array.from({ length: 20 }, () => ''));
+    expect(receiptReader('client')(answers[0]?.answer ?? new Uint8Array(0))).toMatchObject({ device: 'cpu:0' });
+    expect(transport.statistics).toMatchObject({ inFlight: 0 });
+    expect(transport.statistics.retries).toBeGreaterThan(0);
+  });
+
+  it('names a failure by our code, and says UNANSWERED for what is open when it closes', async () => {
+    const server = await grpcServer();
+    const failing = openClient(targetOf('client', server.endpoint, { headers: { 'x-odd': '1' } }));
+    expect((await send(failing)).code).not.toBe('');
+    const silent = await startPretendServer({
+      unary: { ModelInfer: ({ cancelled }) => cancelled.then(() => new Uint8Array(0)) },
+    });
+    opened.push(() => silent.stop());
+    const transport = openClient(targetOf('client', silent.endpoint));
+    const waiting = send(transport);
+    transport.close();
+    expect((await waiting).code).toBe('UNANSWERED');
   });
 });
 

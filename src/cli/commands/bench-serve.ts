@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { Option, type Command } from 'commander';
 import { intarsiaError, messageOf } from '#core/errors.js';
 import type { Shape, Tensor } from '#core/tensor.js';
-import type { InferenceClient, ModelMetadata } from '#client/index.js';
+import type { CallStatistics, InferenceClient, ModelMetadata } from '#client/index.js';
 import { loadProtocols, type LoadProtocol, type LoadTarget } from '#ports/load-transport.js';
 import {
   addConnectionFlags,
@@ -20,6 +20,7 @@ import {
 import { exitCodes } from '../failure-line.js';
 import { readInputTensor } from '../infer-values.js';
 import { parseTrace } from '../load/arrivals.js';
+import { openClientLoad, type ClientLoad } from '../load/client-load.js';
 import { runLoadJob, type LoadJob } from '../load/load-job.js';
 import type { Arrivals } from '../load/load-plan.js';
 import { printLoadReport } from '../load/load-table.js';
@@ -61,7 +62,14 @@ export function addBenchCommand(parent: Command, context: CommandContext): void 
       .description('put load on a host and report throughput, latency, goodput, and the time in queue and computation')
       .requiredOption('--model <name>', 'model to ask')
       .option('--model-version <version>', 'version of the model (default: the one that answers)')
-      .addOption(new Option('--protocol <protocol>', 'road to the host').choices([...loadProtocols]).default('grpc'))
+      .addOption(
+        new Option(
+          '--protocol <protocol>',
+          'road to the host; client: as programs ask, with retries and every --endpoint',
+        )
+          .choices([...loadProtocols])
+          .default('grpc'),
+      )
       .option('--url <url>', 'REST endpoint, for the rest-… protocols', 'http://127.0.0.1:8000')
       .option('--concurrency <n>', 'closed loop: requests in flight', wholeNumber, 16)
       .option(
@@ -95,6 +103,7 @@ export function addBenchCommand(parent: Command, context: CommandContext): void 
           'intarsia bench serve --model digits --rate 500 --deadline-ms 20 --seconds 30',
           'intarsia bench serve --model digits --trace arrivals.csv --trace-unit s --json',
           'intarsia bench serve --model digits --protocol rest-binary --url http://127.0.0.1:8000',
+          'intarsia bench serve --model digits --protocol client --endpoint 127.0.0.1:8001,127.0.0.1:8011',
         ),
       ),
   );
@@ -108,10 +117,15 @@ async function benchServe(flags: BenchFlags, program: Program, output: Output): 
     const progress = startProgress(output, `load on ${flags.model}`);
     const stop = new AbortController();
     void program.untilInterrupted().then(() => stop.abort());
+    let clientLoad: ClientLoad | undefined;
     try {
       const report = await runLoadJob(job, {
         clock: program.clock,
-        openTransport: (target) => program.openLoadTransport(target),
+        openTransport: (target) => {
+          if (target.protocol !== 'client') return program.openLoadTransport(target);
+          clientLoad = openClientLoad(target, (options) => program.connect(options), clientOptionsOf(flags));
+          return clientLoad;
+        },
         client,
         cpuUs: () => program.cpuUs(),
         onProgress: (share, requests) => progress.update(share, `${requests} requests`),
@@ -124,8 +138,10 @@ async function benchServe(flags: BenchFlags, program: Program, output: Output): 
         endpoint: job.target.address,
         seed: flags.seed,
         ...report,
+        ...(clientLoad === undefined ? {} : { client: clientLoad.statistics }),
       });
       printLoadReport(report, output);
+      if (clientLoad !== undefined) printAttempts(clientLoad.statistics, output);
       return report.succeeded > 0 && report.failed === 0 ? exitCodes.ok : exitCodes.failed;
     } finally {
       progress.stop();
@@ -133,6 +149,13 @@ async function benchServe(flags: BenchFlags, program: Program, output: Output): 
   } finally {
     client.close();
   }
+}
+
+function printAttempts({ calls, attempts, retries, overdue, retriesRefused }: CallStatistics, output: Output): void {
+  output.line();
+  output.line(
+    `the client made ${attempts} attempts for ${calls} calls, warm-up included: ${retries} more, ${overdue} of them beside one that took too long; ${retriesRefused} were not allowed by its budget`,
+  );
 }
 
 async function jobOf(flags: BenchFlags, client: InferenceClient, program: Program): Promise<LoadJob> {
@@ -159,7 +182,11 @@ async function jobOf(flags: BenchFlags, client: InferenceClient, program: Progra
       ...addressOf(flags),
       protocol: flags.protocol,
       path: first.path,
-      headers: { ...first.headers, ...(flags.token === undefined ? {} : { authorization: `Bearer ${flags.token}` }) },
+      headers: {
+        ...first.headers,
+        // The client has it from its options, and looks where it may go.
+        ...(flags.token === undefined || flags.protocol === 'client' ? {} : { authorization: `Bearer ${flags.token}` }),
+      },
       bodies: bodies.map(({ body }) => body),
       connections: flags.connections ?? connectionsFor(flags),
       timeoutMs: flags.deadlineMs ?? 0,
@@ -223,9 +250,14 @@ function addressOf(flags: BenchFlags): Pick<LoadTarget, 'address' | 'tls'> {
     const tls = url.protocol === 'https:';
     return { address: url.host.includes(':') ? url.host : `${url.host}:${tls ? 443 : 80}`, tls };
   }
+  if (flags.protocol === 'client')
+    return { address: endpointsOf(flags).join(','), tls: clientOptionsOf(flags).tls !== undefined };
   const [endpoint, ...others] = endpointsOf(flags);
   if (endpoint === undefined || others.length > 0) {
-    throw intarsiaError('CONFIG_INVALID', 'load goes to one endpoint: give --endpoint once');
+    throw intarsiaError(
+      'CONFIG_INVALID',
+      'load goes to one endpoint: give --endpoint once, or --protocol client, which takes several',
+    );
   }
   const tls = clientOptionsOf(flags).tls !== undefined || /^(grpcs|https):/.test(endpoint);
   return { address: endpoint.replace(/^[a-z]+:\/\//, '').replace(/\/$/, ''), tls };
@@ -233,7 +265,7 @@ function addressOf(flags: BenchFlags): Pick<LoadTarget, 'address' | 'tls'> {
 
 /** HTTP/1.1 carries one request a connection at a time; HTTP/2 carries them all. */
 function connectionsFor({ protocol, rate, trace, concurrency }: BenchFlags): number {
-  if (protocol === 'grpc' || protocol === 'grpc-stream') return 1;
+  if (protocol === 'grpc' || protocol === 'grpc-stream' || protocol === 'client') return 1;
   return rate === undefined && trace === undefined ? Math.min(concurrency, 1024) : 64;
 }
 

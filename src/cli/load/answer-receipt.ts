@@ -15,7 +15,7 @@ export function receiptReader(protocol: LoadProtocol): (answer: Uint8Array) => C
 }
 
 function parametersOf(protocol: LoadProtocol, answer: Uint8Array): InferParameters {
-  if (protocol === 'grpc') return decodeInferResponse(answer).parameters;
+  if (protocol === 'grpc' || protocol === 'client') return decodeInferResponse(answer).parameters;
   if (protocol === 'grpc-stream') return decodeStreamInferResponse(answer).response?.parameters ?? new Map();
   return restParameters(answer);
 }

@@ -25,6 +25,7 @@ const utf8 = new TextEncoder();
 export function requestBody(protocol: LoadProtocol, model: LoadModel, tensors: readonly Tensor[]): LoadBody {
   switch (protocol) {
     case 'grpc':
+    case 'client':
       return { path: '/inference.GRPCInferenceService/ModelInfer', headers: {}, body: grpcBody(model, tensors) };
     case 'grpc-stream':
       return { path: '/inference.GRPCInferenceService/ModelStreamInfer', headers: {}, body: grpcBody(model, tensors) };
