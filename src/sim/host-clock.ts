@@ -13,6 +13,9 @@ export interface HostClockOptions {
   readonly offsetMs?: number;
 }
 
+/** More than moments are rounded by, ms. */
+const roundingMs = 1e-6;
+
 export class HostClock implements Clock {
   readonly #world: Clock;
   readonly #rate: number;
@@ -40,7 +43,7 @@ export class HostClock implements Clock {
   }
 
   nowMs(): number {
-    return this.#ownStartMs + (this.#world.nowMs() - this.#startMs) * this.#rate;
+    return this.#at(this.#world.nowMs());
   }
 
   wallMs(): number {
@@ -48,11 +51,13 @@ export class HostClock implements Clock {
   }
 
   schedule(delayMs: number, task: () => void): Timer {
-    return this.#guard((run) => this.#world.schedule(delayMs / this.#rate, run), task);
+    return this.scheduleAt(this.nowMs() + Math.max(0, delayMs), task);
   }
 
   scheduleAt(momentMs: number, task: () => void): Timer {
-    const worldMs = this.#startMs + (momentMs - this.#ownStartMs) / this.#rate;
+    let worldMs = this.#startMs + (momentMs - this.#ownStartMs) / this.#rate;
+    // Rounded down, it would come before its moment, and whoever then waits for the rest would wait for ever.
+    if (this.#at(worldMs) < momentMs) worldMs += roundingMs;
     return this.#guard((run) => this.#world.scheduleAt(worldMs, run), task);
   }
 
@@ -77,6 +82,10 @@ export class HostClock implements Clock {
   /** Somebody sets the wall clock. Nothing may depend on it. */
   stepWall(byMs: number): void {
     this.#wallStepMs += byMs;
+  }
+
+  #at(worldMs: number): number {
+    return this.#ownStartMs + (worldMs - this.#startMs) * this.#rate;
   }
 
   #guard(plan: (run: () => void) => Timer, task: () => void): Timer {

@@ -63,7 +63,7 @@ const quietRequests = 40;
 const checkMs = 250;
 const faultsFiredMin = 5;
 const forEver = { deadlineMs: Infinity };
-const stepsMax = 100_000_000;
+const stepsMax = 2_000_000;
 
 export async function runScenario(scenario: GridScenario, options: RunOptions = {}): Promise<ScenarioReport> {
   const grid = new SimulatedGrid(scenario, options);
@@ -87,6 +87,8 @@ class SimulatedGrid {
   readonly #injector: FaultInjector;
   readonly #calm: CalmChecks;
   readonly #deployed = new Map<string, Deployment>();
+  /** Ends when everything that operators did is in the store. */
+  #written: Promise<unknown> = Promise.resolve();
   #isOver = false;
 
   constructor(scenario: GridScenario, { bug, log = silentLog }: RunOptions) {
@@ -127,14 +129,14 @@ class SimulatedGrid {
     const { clock } = this.#simulation;
     const { faults, operators, requests, stormMs } = this.#scenario;
     const [stormStartMs, stormEndMs] = stormMs;
-    await this.#publish();
+    this.#publish();
     for (const name of this.#world.names) this.#start(name);
-    for (const { name, replicas } of this.#scenario.deployments) await this.#deploy(name, 1, replicas);
+    for (const { name, replicas } of this.#scenario.deployments) this.#deploy(name, 1, replicas);
     // Drift strikes at the start, and everything else when the grid stands.
     this.#injector.schedule(faults);
     this.#watchMemory();
     await clock.settleUntil(stormStartMs);
-    for (const event of operators) clock.scheduleAt(event.atMs, () => void this.#operate(event));
+    for (const event of operators) clock.scheduleAt(event.atMs, () => this.#operate(event));
     const everyMs = (stormEndMs - stormStartMs) / Math.max(1, requests);
     for (let index = 0; index < requests; index += 1) {
       const stray = this.#bug === 'stray-chance' ? strayNumber() / 1e6 : 0;
@@ -213,13 +215,13 @@ class SimulatedGrid {
 
   // --- operators
 
-  async #publish(): Promise<void> {
+  #publish(): void {
     for (const manifest of this.#manifests()) {
-      await this.#write([put(this.#world.keys.model(manifest.model, manifest.version), manifest)]);
+      this.#write([put(this.#world.keys.model(manifest.model, manifest.version), manifest)]);
     }
   }
 
-  #deploy(name: string, version: number, replicas: number): Promise<void> {
+  #deploy(name: string, version: number, replicas: number): void {
     const deployment: Deployment = {
       format: 1,
       name,
@@ -232,47 +234,43 @@ class SimulatedGrid {
       rollout: { surge: 1, progressMsMax: 60_000 },
     };
     this.#deployed.set(name, deployment);
-    return this.#write([put(this.#world.keys.deployment(name), deployment)]);
+    this.#write([put(this.#world.keys.deployment(name), deployment)]);
   }
 
-  async #operate({ kind, subject, amount }: OperatorEvent): Promise<void> {
+  #operate({ kind, subject, amount }: OperatorEvent): void {
     const deployment = this.#deployed.get(subject);
     switch (kind) {
       case 'update':
-        if (deployment !== undefined) await this.#deploy(subject, amount, deployment.replicas ?? 1);
+        if (deployment !== undefined) this.#deploy(subject, amount, deployment.replicas ?? 1);
         return;
       case 'scale':
-        if (deployment !== undefined) await this.#deploy(subject, Number(deployment.version), amount);
+        if (deployment !== undefined) this.#deploy(subject, Number(deployment.version), amount);
         return;
       case 'cordon':
-        return this.#order(subject, { cordoned: true, draining: false });
+        this.#order(subject, { cordoned: true, draining: false });
+        return;
       case 'drain':
-        return this.#order(subject, { cordoned: true, draining: true });
+        this.#order(subject, { cordoned: true, draining: true });
+        return;
       case 'uncordon':
       case 'undrain':
-        return this.#write([{ type: 'delete', key: this.#world.keys.order(hostId(subject)) }]);
+        this.#write([{ type: 'delete', key: this.#world.keys.order(hostId(subject)) }]);
     }
   }
 
-  #order(host: string, order: Pick<HostOrder, 'cordoned' | 'draining'>): Promise<void> {
+  #order(host: string, order: Pick<HostOrder, 'cordoned' | 'draining'>): void {
     const record: HostOrder = { format: 1, ...order, deadlineWallMs: 0, reason: 'simulated' };
-    return this.#write([put(this.#world.keys.order(hostId(host)), record)]);
+    this.#write([put(this.#world.keys.order(hostId(host)), record)]);
   }
 
-  /** An operator tries again until the store has it. */
-  async #write(operations: readonly StoreOperation[]): Promise<void> {
+  /** An operator tries again until the store has it, and does one thing after the other. */
+  #write(operations: readonly StoreOperation[]): void {
     const { clock } = this.#simulation;
-    let isDone = false;
-    const attempt = (): void => {
-      this.#operator.transact({ conditions: [], operations }, { deadlineMs: clock.nowMs() + 2_000 }).then(
-        () => (isDone = true),
-        () => clock.schedule(500, attempt),
-      );
-    };
-    attempt();
-    // While the grid runs its clock is turned by `run`; before, it is turned here.
-    if (clock.nowMs() >= this.#scenario.stormMs[0]) return;
-    while (!isDone) await clock.settleUntil(clock.nowMs() + 10);
+    const attempt = (): Promise<unknown> =>
+      this.#operator
+        .transact({ conditions: [], operations }, { deadlineMs: clock.nowMs() + 2_000 })
+        .catch(() => new Promise((resolve) => clock.schedule(500, () => resolve(undefined))).then(attempt));
+    this.#written = this.#written.then(attempt);
   }
 
   /** The planted thief: gives a host copies that are another's. */

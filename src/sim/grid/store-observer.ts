@@ -36,8 +36,16 @@ export class StoreObserver {
   constructor(store: Store, keys: GridKeys, violations: Violations) {
     this.#keys = keys;
     this.#violations = violations;
-    store.watch(keys.prefix, 1, (event) => {
+    this.#watch(store, 1);
+  }
+
+  /** A watch that was broken goes on where it was: the store of a simulation keeps its history. */
+  #watch(store: Store, fromRevision: number): void {
+    let nextRevision = fromRevision;
+    store.watch(this.#keys.prefix, fromRevision, (event) => {
+      if (event.type === 'lost') this.#watch(store, nextRevision);
       if (event.type !== 'changes') return;
+      nextRevision = event.revision + 1;
       this.changes += 1;
       for (const change of event.changes) this.#take(change);
     });
