@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { findServedModel } from '#server/find-model.js';
 import type { Catalog, ServedModel } from '#core/catalog.js';
 import { GridTable } from '#core/grid/grid-table.js';
 import type { PeerStatus } from '#core/grid/host-load.js';
@@ -182,6 +183,20 @@ describe('the table of a grid', () => {
     expect(standard()).toBe('1');
     table.setActual(hostId('a'), actual('a', [replica('m', '2', 'cpu:0')]));
     expect(standard()).toBe('2');
+  });
+
+  it('knows a model that a deployment wants also while nobody serves it: asking again may help', () => {
+    const table = tableWith(facts('m', '1'));
+    table.setView(view(1, member('a')));
+    table.setDefault(modelName('m'), modelVersion('1'));
+    expect(table.table().catalog.models.get(modelName('m'))?.versions[0]).toMatchObject({ state: 'UNAVAILABLE' });
+    table.setActual(hostId('a'), actual('a', [replica('m', '1', 'cpu:0')]));
+    expect(places(table, 'm', '1').candidates).toEqual(['a/cpu:0']);
+    table.setActual(hostId('a'), undefined);
+    const entry = table.table().catalog.models.get(modelName('m'));
+    expect(() => findServedModel(entry, 'm', '')).toThrow(/no host serves it at the moment/);
+    table.setDefault(modelName('m'), undefined);
+    expect(table.table().catalog.models.has(modelName('m'))).toBe(false);
   });
 
   it('says why a version that nobody serves is not served', () => {

@@ -12,7 +12,7 @@ import type { RoutingTable } from '../routing-table.js';
 import { emptyCatalog } from '../catalog.js';
 import type { PeerStatus } from './host-load.js';
 import { GridReplicas } from './grid-replicas.js';
-import { mergedEntry, versionParts, type PlacedReplica, type VersionParts } from './grid-versions.js';
+import { awaitedEntry, mergedEntry, versionParts, type PlacedReplica, type VersionParts } from './grid-versions.js';
 import { emptyView, type ActualReplica, type HostActual, type View, type ViewHost } from './records.js';
 import type { ServedFacts } from './served-facts.js';
 
@@ -191,7 +191,8 @@ export class GridTable {
     const versions = new Set<ModelVersion>([...(own?.served.keys() ?? []), ...(slot?.versions.keys() ?? [])]);
     if (own === undefined && versions.size === 0) {
       this.#replicas.keepOnly(name, new Set());
-      return undefined;
+      const awaited = this.#defaults.get(name);
+      return awaited === undefined ? undefined : { entry: awaitedEntry(name, awaited), parts: new Map() };
     }
     const parts = new Map<ModelVersion, VersionParts>();
     const kept = new Set<string>();

@@ -142,6 +142,17 @@ function statusElsewhere(version: ModelVersion, replicas: readonly PlacedReplica
   return { version, state, reason, isQuarantined: false };
 }
 
+/** A model that a deployment wants while nobody serves it: known, and worth asking for again. */
+export function awaitedEntry(name: ModelName, version: ModelVersion): CatalogEntry {
+  const reason = 'a deployment wants it and no host serves it at the moment';
+  return {
+    name,
+    versions: [{ version, state: 'UNAVAILABLE', reason, isQuarantined: false }],
+    served: new Map(),
+    reason: '',
+  };
+}
+
 /** The catalogue's entry: what the own host says, completed by what is served elsewhere. */
 export function mergedEntry(
   name: ModelName,
