@@ -124,7 +124,7 @@ export class WorldHost {
     );
     this.controller = system.spawn(
       'controller',
-      controllerActor({ store, keys, membership, election, reconcile: world.options }),
+      controllerActor({ host: hostId(name), store, keys, membership, election, reconcile: world.options }),
     );
     this.agent = system.spawn(
       'host-agent',
@@ -322,4 +322,3 @@ export class GridWorld {
 }
 
 const forEver = { deadlineMs: Infinity };
-const m: ModelName = modelName('m');
