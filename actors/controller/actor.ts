@@ -5,8 +5,11 @@
  */
 import { asIntarsiaError, type IntarsiaError } from '#core/errors.js';
 import { DesiredState, folders, prefixOf, type Folder } from '#core/grid/desired-state.js';
-import { reconcile } from '#core/grid/reconcile.js';
+import { reconcile, type ReconcileEvent } from '#core/grid/reconcile.js';
 import { emptyMemory, type ReconcileMemory } from '#core/grid/reconcile-memory.js';
+import { emptyView, type View } from '#core/grid/records.js';
+import { viewEvents } from '#core/grid/view-events.js';
+import type { HostId } from '#core/ids.js';
 import type { StoreTransaction } from '#ports/store.js';
 import type { Leadership } from '#actors/election/protocol.js';
 import type { ViewNews } from '#actors/membership/protocol.js';
@@ -53,6 +56,9 @@ class Controller implements Actor<ControllerInbox> {
   /** Number of the lead; what belongs to an earlier one is void. */
   #lead = 0;
   #news: ViewNews | undefined;
+  /** The view that events have told of: the leader's business, followed by the others until they lead. */
+  #told: View = emptyView;
+  #leader: HostId | undefined;
   #state: DesiredState;
   #memory: ReconcileMemory = emptyMemory;
   #isLookDue = false;
@@ -91,6 +97,7 @@ class Controller implements Actor<ControllerInbox> {
         return;
       case 'view-news':
         this.#news = message.news;
+        this.#followTold();
         this.#lookSoon();
         return;
       case 'follower':
@@ -134,6 +141,11 @@ class Controller implements Actor<ControllerInbox> {
   }
 
   #onLeadership(leadership: Leadership): void {
+    if (!leadership.leading) {
+      // Before it knows that it leads, it may see its own name there: nobody else tells then.
+      this.#leader = leadership.leader === this.#options.host ? undefined : leadership.leader;
+      this.#followTold();
+    }
     if (leadership.leading && leadership.epoch === this.#leadership?.epoch) return;
     if (!leadership.leading && this.#leadership === undefined) return;
     this.#lead += 1;
@@ -154,6 +166,18 @@ class Controller implements Actor<ControllerInbox> {
     if (leadership.leading)
       this.#context.log.info('this host decides what the grid serves', { epoch: leadership.epoch });
     else this.#context.log.info('another host decides what the grid serves', { leader: leadership.leader ?? 'none' });
+  }
+
+  /**
+   * While another host leads, it tells of every change but its own loss; while nobody leads, nobody tells. Whoever leads
+   * next begins where the one before stopped.
+   */
+  #followTold(): void {
+    if (this.#leadership !== undefined || this.#news === undefined || this.#leader === undefined) return;
+    const hosts = new Map(this.#news.view.hosts);
+    const before = this.#told.hosts.get(this.#leader);
+    if (before !== undefined) hosts.set(this.#leader, before);
+    this.#told = { revision: this.#news.view.revision, hosts };
   }
 
   #onFollower(message: FollowerMessage<Folder>): void {
@@ -193,11 +217,12 @@ class Controller implements Actor<ControllerInbox> {
     if (!this.#hasCaughtUp) return;
     this.#deleted.clear();
     const { clock } = this.#context;
+    const { view } = this.#news;
     const { deployments, rollouts, assignments, actuals, manifestOf } = this.#state;
     const output = reconcile({
       nowMs: clock.nowMs(),
       epoch: leadership.epoch,
-      view: this.#news.view,
+      view,
       deployments,
       rollouts,
       assignments,
@@ -208,16 +233,26 @@ class Controller implements Actor<ControllerInbox> {
     });
     this.#memory = output.memory;
     this.#reconciliations += 1;
-    for (const { level, subject, text } of output.events) this.#context.log[level](text, { subject });
+    const leads: ReconcileEvent = {
+      level: 'info',
+      subject: `host ${this.#options.host}`,
+      text: `leads, in epoch ${leadership.epoch}`,
+    };
+    const events = [...(this.#reconciliations === 1 ? [leads] : []), ...viewEvents(this.#told, view), ...output.events];
+    this.#told = view;
+    for (const { level, subject, text } of events) this.#context.log[level](text, { subject });
     this.#reviewAt(output.reviewMs);
-    const transactions = planWrites(output, {
-      keys: this.#options.keys,
-      fence: leadership.fence,
-      revisionOf: (key) => this.#revisionOf(key),
-      eventSequence: this.#state.eventSequence,
-      wallMs: clock.wallMs(),
-    });
-    this.#state.eventSequence += output.events.length;
+    const transactions = planWrites(
+      { ...output, events },
+      {
+        keys: this.#options.keys,
+        fence: leadership.fence,
+        revisionOf: (key) => this.#revisionOf(key),
+        eventSequence: this.#state.eventSequence,
+        wallMs: clock.wallMs(),
+      },
+    );
+    this.#state.eventSequence += events.length;
     if (transactions.length > 0) this.#write(transactions);
   }
 

@@ -1,12 +1,15 @@
 /** What a controller is given. */
 import type { GridKeys } from '#core/grid/keys.js';
 import { defaultReconcileOptions, type ReconcileOptions } from '#core/grid/reconcile-memory.js';
+import type { HostId } from '#core/ids.js';
 import type { Store } from '#ports/store.js';
 import type { ElectionMessage } from '#actors/election/protocol.js';
 import type { MembershipMessage } from '#actors/membership/protocol.js';
 import type { ActorRef } from '#runtime/actor.js';
 
 export interface ControllerOptions {
+  /** The host it is on. */
+  readonly host: HostId;
   readonly store: Store;
   readonly keys: GridKeys;
   readonly membership: ActorRef<MembershipMessage>;

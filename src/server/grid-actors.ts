@@ -144,6 +144,7 @@ export function startGridActors(options: GridActorsOptions): GridActors {
     ? system.spawn(
         'controller',
         controllerActor({
+          host,
           store,
           keys,
           membership,

@@ -271,3 +271,33 @@ async function writesOf(host: WorldHost, world: GridWorld): Promise<number> {
   });
   return (await world.now(asked)).writes;
 }
+
+describe('events', () => {
+  it('tell of hosts that join, are cordoned and are lost, and of who leads, each once though leaders change', async () => {
+    const world = await threeHosts();
+    await world.order('b', 'cordon');
+    await world.pass(2);
+    await world.order('b', 'none');
+    await world.pass(2);
+    const first = await world.leader();
+    const firstName = first.name;
+    first.crash();
+    await world.pass(30);
+    const secondName = (await world.leader()).name;
+    expect(secondName).not.toBe(firstName);
+    const events = await world.events();
+    const ofHosts = events.filter((event) => event.startsWith('host ')).map((event) => event.replace(/\d+/, 'N'));
+    for (const name of ['a', 'b', 'c']) {
+      expect(ofHosts.filter((event) => event === `host ${name}: joined as generation N: cpu:0`)).toHaveLength(1);
+    }
+    expect(ofHosts.filter((event) => event === 'host b: is cordoned')).toHaveLength(1);
+    expect(ofHosts.filter((event) => event === 'host b: is no longer cordoned')).toHaveLength(1);
+    expect(ofHosts.filter((event) => event.includes('leads'))).toEqual([
+      `host ${firstName}: leads, in epoch N`,
+      `host ${secondName}: leads, in epoch N`,
+    ]);
+    expect(ofHosts.filter((event) => event.includes('gone'))).toEqual([
+      `host ${firstName}: is gone without leaving: its lease ended`,
+    ]);
+  });
+});
