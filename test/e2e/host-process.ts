@@ -36,6 +36,8 @@ export interface ProgramOptions {
   readonly launcher?: string;
   /** Longest time, ms, that the program may take: to be ready, or to end. */
   readonly timeoutMs?: number;
+  /** A command that becomes the program, such as `ip netns exec name`. Default: none. */
+  readonly within?: readonly string[];
 }
 
 export interface ProgramResult {
@@ -137,7 +139,9 @@ const textLengthMax = 4 * 1024 * 1024;
 
 function launch(args: readonly string[], { env = {}, cwd = repositoryRoot, ...options }: ProgramOptions): Launched {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith('INTARSIA_'));
-  const child = spawn(process.execPath, [options.launcher ?? launcher, ...args], {
+  const words = [...(options.within ?? []), process.execPath, options.launcher ?? launcher, ...args];
+  const [command = process.execPath, ...rest] = words;
+  const child = spawn(command, rest, {
     cwd,
     env: { ...Object.fromEntries(own), NO_COLOR: '1', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
