@@ -108,6 +108,7 @@ export function dialLink(
       missing -= 1;
       if (missing > 0 || isOver) return;
       end();
+      for (const pipe of pipes) pipe?.settle();
       const channels: LinkChannel[] = [];
       for (let channel = 0; channel <= bulkChannels; channel += 1) {
         const [out, into] = [pipes[position(channel, false)], pipes[position(channel, true)]];

@@ -69,6 +69,16 @@ export class LinkPipe {
     this.#listener = undefined;
   }
 
+  /** Keeps a piece for the next listener, who gets it first. */
+  putBack(piece: Uint8Array): void {
+    this.#early.unshift(piece);
+  }
+
+  /** The handshake is over, and the other side silent until it hears from here. */
+  settle(): void {
+    this.#wire.settle();
+  }
+
   write(ranges: readonly Uint8Array[], bytes: number): void {
     if (this.#isOver) return;
     this.#isFull = !this.#wire.write(ranges, bytes);

@@ -193,10 +193,25 @@ class LinkDoor {
       if (each.out === undefined || each.in === undefined) return;
       channels.push({ out: each.out, in: each.in });
     }
-    clearTimeout(link.timer);
-    this.#incomplete.delete(hello.link);
-    if (this.#links.isClosed) closeAll(link);
-    else this.#links.peer(hello.host).open({ process: hello.process, version: link.version, channels });
+    this.#awaitFirst(link, channels);
+  }
+
+  /** The side that dialled speaks first: it must have heard all welcomes before anything else. */
+  #awaitFirst({ hello, version, timer }: Incomplete, channels: readonly LinkChannel[]): void {
+    const first = channels[0]?.in;
+    first?.listen({
+      piece: (piece) => {
+        first.unlisten();
+        first.putBack(piece);
+        clearTimeout(timer);
+        this.#incomplete.delete(hello.link);
+        this.#links.peer(hello.host).open({ process: hello.process, version, channels });
+      },
+      room: () => undefined,
+      end: () => {
+        this.#giveUp(hello.link);
+      },
+    });
   }
 
   #giveUp(name: string): void {

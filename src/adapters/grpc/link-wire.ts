@@ -2,11 +2,11 @@
  * The bytes of one call of a link, at either end of it. A gRPC message is a piece of a byte stream: where one ends means
  * nothing.
  *
- * The side that dialled speaks through the gRPC library. The other one speaks straight on the HTTP/2 stream, as the calls
- * that carry inference do (infer-call.ts): what arrives is handed on as it comes instead of being joined to messages, and
- * what is sent is not copied.
+ * The gRPC library makes and ends the calls of the side that dials; the other side takes them straight from HTTP/2, as it
+ * does with those that carry inference (infer-call.ts). Once a link is up both ends write and read their HTTP/2 streams
+ * themselves: what is sent is not copied, and what arrives is handed on as it comes, instead of being joined to messages.
  */
-import { constants, type ServerHttp2Stream } from 'node:http2';
+import { constants, type Http2Stream, type ServerHttp2Stream } from 'node:http2';
 import type { Client, ClientDuplexStream } from '@grpc/grpc-js';
 import { intarsiaError, type IntarsiaError } from '#core/errors.js';
 import { formatBytes, KiB, MiB } from '#core/units.js';
@@ -20,6 +20,8 @@ const headBytes = 5;
 const paddingBytes = 3;
 /** Shorter pieces are copied into one range: several cost more than the copy. */
 const joinBytesMax = 16 * KiB;
+/** Layers of the gRPC library around a stream. */
+const layersMax = 12;
 /** What may wait in a stream for the kernel before it takes no more. */
 const unsentBytesMax = 2 * MiB;
 
@@ -38,6 +40,8 @@ export interface Wire {
   write(ranges: readonly Uint8Array[], bytes: number): boolean;
   pause(): void;
   resume(): void;
+  /** The handshake is over, and the other side silent: what follows may pass by the gRPC library. */
+  settle(): void;
   /** Ends it once what was written has got through. */
   end(): void;
   /** Ends it at once. */
@@ -69,6 +73,10 @@ export const passBytes = (bytes: Buffer): Buffer => bytes;
 export class ClientWire implements Wire {
   readonly #client: Client;
   readonly #call: ClientDuplexStream<Piece, Buffer>;
+  #listener: WireListener | undefined;
+  /** Once it is settled. */
+  #stream: Http2Stream | undefined;
+  #writer: StreamWriter | undefined;
 
   /** The client is this call's alone. */
   constructor(client: Client, call: ClientDuplexStream<Piece, Buffer>) {
@@ -76,8 +84,10 @@ export class ClientWire implements Wire {
     this.#call = call;
   }
 
-  listen({ piece, room, end }: WireListener): void {
+  listen(listener: WireListener): void {
     const call = this.#call;
+    const { piece, room, end } = listener;
+    this.#listener = listener;
     call.on('data', (message: Buffer) => {
       piece(message.subarray(paddingBytes));
     });
@@ -93,15 +103,30 @@ export class ClientWire implements Wire {
   }
 
   write(ranges: readonly Uint8Array[], bytes: number): boolean {
-    return this.#call.write(new Piece(ranges, bytes));
+    return this.#writer === undefined ? this.#call.write(new Piece(ranges, bytes)) : this.#writer.write(ranges, bytes);
   }
 
   pause(): void {
-    this.#call.pause();
+    (this.#stream ?? this.#call).pause();
   }
 
   resume(): void {
-    this.#call.resume();
+    (this.#stream ?? this.#call).resume();
+  }
+
+  /** Should the library hide its stream (its version is pinned), everything goes on going through the library. */
+  settle(): void {
+    const stream = http2StreamOf(this.#call);
+    const listener = this.#listener;
+    if (stream === undefined || listener === undefined || stream.destroyed) return;
+    this.#stream = stream;
+    this.#writer = new StreamWriter(stream, listener.room);
+    stream.removeAllListeners('data');
+    const fail = (error: unknown): void => {
+      listener.end(error);
+      this.cancel();
+    };
+    stream.on('data', readPieces(listener.piece, fail));
   }
 
   end(): void {
@@ -123,10 +148,7 @@ const responseHeaders = {
 
 export class ServerWire implements Wire {
   readonly #stream: ServerHttp2Stream;
-  readonly #heads = new HeadReader();
-  #unsentBytes = 0;
-  #isFull = false;
-  #onRoom: () => void = () => undefined;
+  #writer: StreamWriter | undefined;
 
   constructor(stream: ServerHttp2Stream) {
     this.#stream = stream;
@@ -134,15 +156,12 @@ export class ServerWire implements Wire {
 
   listen({ piece, room, end }: WireListener): void {
     const stream = this.#stream;
-    this.#onRoom = room;
-    stream.on('data', (chunk: Buffer) => {
-      try {
-        this.#heads.read(chunk, piece);
-      } catch (error) {
-        end(error);
-        this.cancel();
-      }
-    });
+    this.#writer = new StreamWriter(stream, room);
+    const fail = (error: unknown): void => {
+      end(error);
+      this.cancel();
+    };
+    stream.on('data', readPieces(piece, fail));
     stream.on('error', end);
     stream.on('end', () => {
       end(undefined);
@@ -153,34 +172,9 @@ export class ServerWire implements Wire {
   }
 
   write(ranges: readonly Uint8Array[], bytes: number): boolean {
-    const stream = this.#stream;
-    if (stream.destroyed || stream.closed) return false;
+    if (this.#writer === undefined || this.#stream.destroyed || this.#stream.closed) return false;
     this.#respond();
-    const isJoined = bytes <= joinBytesMax;
-    const head = Buffer.allocUnsafe(headBytes + paddingBytes + (isJoined ? bytes : 0));
-    head[0] = 0;
-    head.writeUInt32BE(bytes + paddingBytes, 1);
-    head.fill(0, headBytes, headBytes + paddingBytes);
-    this.#unsentBytes += bytes;
-    const sent = (): void => {
-      this.#unsentBytes -= bytes;
-      if (!this.#isFull || this.#unsentBytes >= unsentBytesMax) return;
-      this.#isFull = false;
-      this.#onRoom();
-    };
-    if (isJoined) {
-      copyInto(head, headBytes + paddingBytes, ranges);
-      stream.write(head, sent);
-    } else {
-      stream.cork();
-      stream.write(head);
-      ranges.forEach((range, index) => {
-        stream.write(range, index === ranges.length - 1 ? sent : undefined);
-      });
-      stream.uncork();
-    }
-    this.#isFull = this.#unsentBytes >= unsentBytesMax;
-    return !this.#isFull;
+    return this.#writer.write(ranges, bytes);
   }
 
   pause(): void {
@@ -189,6 +183,10 @@ export class ServerWire implements Wire {
 
   resume(): void {
     this.#stream.resume();
+  }
+
+  settle(): void {
+    // It is straight from the beginning.
   }
 
   end(): void {
@@ -234,6 +232,75 @@ export class ServerWire implements Wire {
   #respond(): void {
     if (!this.#stream.headersSent) this.#stream.respond(responseHeaders, { waitForTrailers: true });
   }
+}
+
+/** Writes pieces as gRPC messages, and tells when the stream takes no more. */
+class StreamWriter {
+  readonly #stream: Http2Stream;
+  readonly #onRoom: () => void;
+  #unsentBytes = 0;
+  #isFull = false;
+
+  constructor(stream: Http2Stream, onRoom: () => void) {
+    this.#stream = stream;
+    this.#onRoom = onRoom;
+  }
+
+  write(ranges: readonly Uint8Array[], bytes: number): boolean {
+    const stream = this.#stream;
+    const isJoined = bytes <= joinBytesMax;
+    const head = Buffer.allocUnsafe(headBytes + paddingBytes + (isJoined ? bytes : 0));
+    head[0] = 0;
+    head.writeUInt32BE(bytes + paddingBytes, 1);
+    head.fill(0, headBytes, headBytes + paddingBytes);
+    this.#unsentBytes += bytes;
+    const sent = (): void => {
+      this.#unsentBytes -= bytes;
+      if (!this.#isFull || this.#unsentBytes >= unsentBytesMax) return;
+      this.#isFull = false;
+      this.#onRoom();
+    };
+    if (isJoined) {
+      copyInto(head, headBytes + paddingBytes, ranges);
+      stream.write(head, sent);
+    } else {
+      stream.cork();
+      stream.write(head);
+      ranges.forEach((range, index) => {
+        stream.write(range, index === ranges.length - 1 ? sent : undefined);
+      });
+      stream.uncork();
+    }
+    this.#isFull = this.#unsentBytes >= unsentBytesMax;
+    return !this.#isFull;
+  }
+}
+
+function readPieces(onPiece: (piece: Uint8Array) => void, onError: (error: unknown) => void) {
+  const heads = new HeadReader();
+  return (chunk: Buffer): void => {
+    try {
+      heads.read(chunk, onPiece);
+    } catch (error) {
+      onError(error);
+    }
+  };
+}
+
+/** The HTTP/2 stream of a call of the gRPC library, where it has it today; undefined when it is not there. */
+function http2StreamOf(call: object): Http2Stream | undefined {
+  let layer: object | undefined = call;
+  for (let depth = 0; layer !== undefined && depth < layersMax; depth += 1) {
+    const stream = held(layer, 'http2Stream');
+    if (stream !== undefined) return 'sentTrailers' in stream ? (stream as Http2Stream) : undefined;
+    layer = held(layer, 'call') ?? held(layer, 'nextCall') ?? held(layer, 'child');
+  }
+  return undefined;
+}
+
+function held(layer: object, name: string): object | undefined {
+  const value: unknown = Reflect.get(layer, name);
+  return typeof value === 'object' && value !== null ? value : undefined;
 }
 
 /** Takes the heads of gRPC messages out of their bytes. */

@@ -85,18 +85,36 @@ export function decodeValue(
   return value;
 }
 
-const scratchBytes = 4096;
+/** Encoded values lie one behind the other in shared memory: memory of its own costs a small one more than its encoding. */
+const slabBytes = 16_384;
+/** With less left a slab is used no more. */
+const slabRestBytesMin = 256;
+/** Not there while a value is being encoded, nor after one that was refused. */
+let freeSlab: { readonly bytes: Uint8Array<ArrayBuffer>; readonly used: number } | undefined;
 
 class ValueWriter {
-  #buffer = new Uint8Array(256);
-  #position = 0;
+  #buffer: Uint8Array<ArrayBuffer>;
+  /** Where this value begins in the buffer. */
+  #start: number;
+  #position: number;
   readonly #payload: Uint8Array[] = [];
   #payloadBytes = 0;
   /** Key lists of the first objects that differ in them; the reader numbers them alike. */
   readonly #shapes: (readonly string[])[] = [];
 
+  constructor() {
+    const slab = freeSlab;
+    freeSlab = undefined;
+    this.#buffer = slab?.bytes ?? new Uint8Array(slabBytes);
+    this.#start = slab?.used ?? 0;
+    this.#position = this.#start;
+  }
+
   finish(): EncodedValue {
-    const header = this.#buffer.subarray(0, this.#position);
+    const header = this.#buffer.subarray(this.#start, this.#position);
+    if (this.#position + slabRestBytesMin <= this.#buffer.byteLength) {
+      freeSlab = { bytes: this.#buffer, used: alignedBytes(this.#position) };
+    }
     return { header, payload: this.#payload, bytes: header.byteLength + this.#payloadBytes };
   }
 
@@ -295,9 +313,12 @@ class ValueWriter {
   #reserve(bytes: number): void {
     const needed = this.#position + bytes;
     if (needed <= this.#buffer.byteLength) return;
-    const larger = new Uint8Array(Math.max(needed, this.#buffer.byteLength * 2, scratchBytes));
-    larger.set(this.#buffer.subarray(0, this.#position));
+    const written = this.#position - this.#start;
+    const larger = new Uint8Array(Math.max((written + bytes) * 2, slabBytes));
+    larger.set(this.#buffer.subarray(this.#start, this.#position));
     this.#buffer = larger;
+    this.#start = 0;
+    this.#position = written;
   }
 }
 
