@@ -229,6 +229,7 @@ export class OwnRecord {
   }
 
   #onRegisterFailed(error: IntarsiaError): void {
+    this.#waitAnew();
     this.#context.log.warn('the host is not in the store yet; it tries again', { reason: error.message });
     this.#retryLater({ type: 'register' });
   }
@@ -241,8 +242,14 @@ export class OwnRecord {
     this.#generation = undefined;
     this.#isWriting = false;
     this.#dropLease();
+    this.#waitAnew();
     this.#owner.onLost();
     this.start();
+  }
+
+  /** While the store is away no lease ends, and after it every lease has its whole time again: so has the holder's. */
+  #waitAnew(): void {
+    if (this.#heldSinceMs !== undefined) this.#heldSinceMs = this.#context.clock.nowMs();
   }
 
   refuse(error: IntarsiaError): void {

@@ -39,6 +39,19 @@ describe('joining', () => {
     expect(byRevision.size).toBeGreaterThan(4);
   });
 
+  it('a process that comes back at another port is not refused because the store was away: the old lease began anew', async () => {
+    begin({ leaseMs: 10_000 });
+    const [, , host] = await world.startMany(3);
+    world.kill(host!, 'unplugged');
+    const again = world.start('c');
+    await world.pass(1_500);
+    world.store.away();
+    await world.pass(9_000);
+    world.store.back();
+    await world.until('it is back', () => again.joined?.ok === true, 30_000);
+    expect(again.news.error).toBeUndefined();
+  });
+
   it('a second process with the name of a living host is refused with the reason, and the first stays', async () => {
     begin();
     const [a] = await world.startMany(2);
