@@ -176,6 +176,7 @@ class SimulatedGrid {
         devices: draw.next() < 0.3 ? 2 : 1,
         copiesMax: 3 + Math.floor(draw.next() * 3),
         disk,
+        isSameAddress: draw.next() < 0.7,
         rate: drifts.get(name) ?? 1,
       });
     });

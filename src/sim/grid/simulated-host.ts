@@ -43,6 +43,8 @@ export interface Machine {
   /** Copies that fit on one device. */
   readonly copiesMax: number;
   readonly disk: SimulatedDisk;
+  /** Whether every process of it listens at the same address. */
+  readonly isSameAddress: boolean;
 }
 
 export interface HostWorld {
@@ -234,12 +236,13 @@ export class SimulatedHost {
   }
 
   #record(): HostRecord {
-    const { name, zone, tier } = this.machine;
+    const { name, zone, tier, isSameAddress } = this.machine;
     return {
       format: 1,
       host: hostId(name),
       process: this.process,
-      linkAddress: `${name}:${this.process}`,
+      // Some come back where they were, others at another port.
+      linkAddress: isSameAddress ? `${name}:8003` : `${name}:${this.process}`,
       grpcEndpoint: `${name}:8001`,
       httpEndpoint: '',
       role: 'host',
