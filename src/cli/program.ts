@@ -67,6 +67,8 @@ export interface LocalGridOptions {
   /** Whether a process that ends by itself is started again. */
   readonly restarts: boolean;
   readonly logLevel: string;
+  /** `pretty` where a person reads along. */
+  readonly logFormat: 'json' | 'pretty';
   /** Further arguments of every host. */
   readonly hostArgs: readonly string[];
   /** A line that a process logged. */

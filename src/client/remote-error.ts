@@ -56,9 +56,14 @@ export function errorOfFailure(failure: CallFailure, endpoint: string): Intarsia
   const unreachable = isUnreachable(failure);
   return intarsiaError(
     code,
-    unreachable ? `endpoint ${endpoint} cannot be reached: ${failure.message}` : failure.message,
+    unreachable ? `endpoint ${endpoint} cannot be reached: ${withoutNote(failure.message)}` : failure.message,
     details,
   );
+}
+
+/** The transport ends what it says with a note on name resolution, empty for addresses. */
+function withoutNote(message: string): string {
+  return message.replace(/\.? *Resolution note: *$/, '');
 }
 
 /** The code that a message without a status deserves: errors inside a stream carry text only. */

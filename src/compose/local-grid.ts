@@ -68,6 +68,7 @@ export async function startLocalGrid(options: LocalGridOptions, clock: Clock): P
         ['--join', storeAddress],
         ['--data-dir', join(dataPath, name)],
         ['--log-level', options.logLevel],
+        ['--log-format', options.logFormat],
         ...options.repositories.map((path) => ['--repository', path]),
         ...options.placements.map(({ model, devices }) => ['--place', `${model}=${devices.join(',')}`]),
       ].flat();

@@ -23,6 +23,10 @@ export function printGrid(grid: GridStatus, output: Output): void {
       host.roundTripMs === 0 ? '' : `${host.roundTripMs.toFixed(2)} ms`,
     ]),
   );
+  if (!grid.storeConnected && grid.replicas.length === 0) {
+    output.line();
+    output.line('Requests are served. Deployments and replicas are in the store: they are shown when it is back.');
+  }
   if (grid.deployments.length > 0) {
     output.line();
     output.table(

@@ -1,6 +1,7 @@
 /** Commands of grid operators: what is desired (`deploy`, `undeploy`), what hosts may do (`cordon`, `drain`), what happened (`events`). */
 import { Option, type Command } from 'commander';
 import { intarsiaError } from '#core/errors.js';
+import { deploymentsOfFile, deploymentToText } from '#core/grid/deployment-file.js';
 import type { DeployResult, GridEvent } from '#client/index.js';
 import { addConnectionFlags, connectBy, wholeNumber, type ConnectionFlags } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
@@ -36,26 +37,32 @@ function addDeploy(parent: Command, context: CommandContext): void {
 
 async function deploy(flags: DeployFlags, { program }: CommandContext, output: Output): Promise<number> {
   const content = await program.readYamlFile(flags.file);
-  const wanted = Array.isArray(content) ? (content as readonly unknown[]) : [content];
+  // Mistakes are told with the file's name and the path in it, before anything is asked of the grid.
+  const wanted = deploymentsOfFile(Array.isArray(content) ? { deployments: content as unknown } : content, flags.file);
   if (wanted.length === 0) throw intarsiaError('CONFIG_INVALID', `${flags.file} holds no deployment`, {});
   const client = connectBy(flags, program);
   const outcomes: DeployResult[] = [];
   try {
     for (const deployment of wanted) {
       const options = { dryRun: flags.dryRun === true };
-      outcomes.push(await client.grid.deploy(JSON.stringify(deployment ?? null), options));
+      outcomes.push(await client.grid.deploy(deploymentToText(deployment), options));
     }
   } finally {
     client.close();
   }
   output.result(outcomes);
   for (const { name, differences, refusals, applied } of outcomes) {
-    output.line(`${output.style('bold', name)}: ${differences.length === 0 ? 'nothing changes' : ''}`);
-    for (const difference of differences) output.line(`  ${difference}`);
-    for (const refusal of refusals) output.line(`  ${output.style('yellow', refusal)}`);
-    if (flags.dryRun !== true) output.line(applied ? '  applied' : '  not applied');
+    for (const difference of differences) output.line(difference);
+    const isRefused = refusals.length > 0;
+    if (isRefused) {
+      output.line(
+        `${output.style('yellow', flags.dryRun === true ? 'would be refused' : 'refused')}: ${refusals.join('; ')}`,
+      );
+    } else if (flags.dryRun === true) output.line(`${output.style('bold', name)} would be applied`);
+    else if (applied)
+      output.line(`${output.style('bold', name)} is applied: see \`intarsia status\` for how far it is`);
   }
-  return outcomes.every(({ applied }) => applied || flags.dryRun === true) ? exitCodes.ok : exitCodes.failed;
+  return outcomes.every(({ refusals }) => refusals.length === 0) ? exitCodes.ok : exitCodes.failed;
 }
 
 function addUndeploy(parent: Command, context: CommandContext): void {
@@ -154,6 +161,7 @@ async function events(flags: EventsFlags, program: Program, output: Output): Pro
       { signal: ending.signal },
     );
     if (!follow) output.result(seen);
+    if (!follow && seen.length === 0) output.line('nothing has happened');
   } finally {
     client.close();
   }

@@ -189,10 +189,15 @@ function receiptLine(receipt: ClientReceipt | undefined, latencyMs: number): str
       ? ''
       : `, ${receipt.costUsd.toExponential(2)} USD (price ${receipt.priceSource ?? 'unknown'})`;
   return (
-    `answered in ${formatMs(latencyMs)} by ${receipt.device}${receipt.emulated ? ' (emulated)' : ''}: ` +
+    `answered in ${formatMs(latencyMs)} by ${placeOf(receipt)}${receipt.emulated ? ' (emulated)' : ''}: ` +
     `queue ${formatMs(receipt.queueUs / 1000)}, compute ${formatMs(receipt.computeUs / 1000)}, ` +
     `link ${formatMs(receipt.linkUs / 1000)}, batch of ${receipt.batchItems}${cost}`
   );
+}
+
+/** The device, with its host where the server is a grid. */
+function placeOf({ host, device }: ClientReceipt): string {
+  return host === undefined || host === '' ? device : `${host}/${device}`;
 }
 
 function describeSpec({ name, datatype, shape }: TensorSpec): string {

@@ -28,7 +28,9 @@ export function addServeCommand(parent: Command, context: CommandContext): void 
 
 async function serve(command: Command, { program, terminal }: CommandContext, output: Output): Promise<undefined> {
   const options = await readHostOptions(command, program, terminal.env);
-  if ((options.repositories ?? []).length === 0 && options.modelControl !== 'explicit') {
+  // A host of a grid needs no models of its own: deployments bring them.
+  const isAlone = options.grid === undefined;
+  if (isAlone && (options.repositories ?? []).length === 0 && options.modelControl !== 'explicit') {
     throw intarsiaError(
       'CONFIG_INVALID',
       'no model repository is named: give --repository DIR, or --model-control-mode explicit to load models by API only',

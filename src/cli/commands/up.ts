@@ -66,6 +66,7 @@ async function up(
       dataPath: flags.dataDir ?? '',
       restarts: flags.restart,
       logLevel: flags.logLevel,
+      logFormat: output.terminal.errIsTty ? 'pretty' : 'json',
       hostArgs,
       onLine: (name, line) => output.note(`${output.style('dim', name)} ${line}`),
       onReady: (name) => {
