@@ -293,12 +293,17 @@ function http2StreamOf(call: object): Http2Stream | undefined {
   for (let depth = 0; layer !== undefined && depth < layersMax; depth += 1) {
     const stream = held(layer, 'http2Stream');
     if (stream !== undefined) return 'sentTrailers' in stream ? (stream as Http2Stream) : undefined;
-    layer = held(layer, 'call') ?? held(layer, 'nextCall') ?? held(layer, 'child');
+    layer =
+      held(layer, 'call') ??
+      held(layer, 'nextCall') ??
+      held(layer, 'child') ??
+      held(held(layer, 'underlyingCalls'), '0');
   }
   return undefined;
 }
 
-function held(layer: object, name: string): object | undefined {
+function held(layer: object | undefined, name: string): object | undefined {
+  if (layer === undefined) return undefined;
   const value: unknown = Reflect.get(layer, name);
   return typeof value === 'object' && value !== null ? value : undefined;
 }
