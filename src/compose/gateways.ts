@@ -8,7 +8,8 @@
  * Each process is a member of the grid of its own, with role `gateway` and a name of its own (`host-g1`, `host-g2`, …): it
  * has its own links to every host, this machine's included, its own view and its own experience of who fails. Nothing is
  * shared but the listening sockets, so that a process that dies costs its own connections and nothing else; it is started
- * again. The process that starts them keeps the devices and opens no ports for clients.
+ * again. The process that starts them keeps the devices and opens no ports for clients. Links and metrics have ports of
+ * their own in each process: those of the host plus 100 for the first, plus 200 for the second, and so on.
  */
 import cluster, { type Worker } from 'node:cluster';
 import { createServer } from 'node:net';
@@ -59,6 +60,8 @@ const restartMsMax = 10_000;
 /** A process that has run for this long, ms, is started again at once. */
 const steadyMs = 60_000;
 const startMsMaxDefault = 60_000;
+/** From a port of the host to that of its first gateway process, and on to the next. */
+const portStep = 100;
 
 /** Starts the processes. @throws FAILED_PRECONDITION when one cannot start; those that did are stopped then. */
 export async function startGateways(options: GatewaysOptions): Promise<Gateways> {
@@ -215,11 +218,6 @@ export function serveAsGateway({ serve }: GatewayProgram): void {
   tell({ type: 'awake' });
 }
 
-/** Whether this process was started by `startGateways`. */
-export function isGatewayProcess(): boolean {
-  return cluster.isWorker;
-}
-
 /**
  * The configuration of gateway process number `index` of a host: same ports for clients, and ports of its own for links and
  * metrics, since the cluster module would share those as well. No devices, no models.
@@ -228,7 +226,12 @@ export async function gatewayConfig(config: HostConfig, index: number, storeAddr
   const { grid } = config;
   if (grid === undefined)
     throw intarsiaError('CONFIG_INVALID', 'option gateways needs a grid: give --etcd, --join or --store-port');
-  const own = async (port: number): Promise<number> => (port === 0 ? freePort(config.bindAddress) : port + index);
+  const own = async (what: string, port: number): Promise<number> => {
+    if (port === 0) return freePort(config.bindAddress);
+    const next = port + index * portStep;
+    if (next <= 65_535) return next;
+    throw intarsiaError('CONFIG_INVALID', `${what} of gateway process ${index} would be port ${next}, above 65,535`);
+  };
   const begins = grid.storePort >= 0;
   return {
     ...config,
@@ -238,20 +241,15 @@ export async function gatewayConfig(config: HostConfig, index: number, storeAddr
     emulatedDevices: [],
     remoteDevices: [],
     placements: [],
-    metricsPort: await own(config.metricsPort),
+    metricsPort: await own('metrics', config.metricsPort),
     grid: {
       ...grid,
       role: 'gateway',
       gateways: 0,
-      linkPort: await own(grid.linkPort),
+      linkPort: await own('links', grid.linkPort),
       ...(begins ? { storePort: -1, join: storeAddress } : {}),
     },
   };
-}
-
-/** The host beside its gateway processes: devices, links, metrics; what clients call is opened by those. */
-export function hostBesideGateways(config: HostConfig): HostConfig {
-  return { ...config, bindAddress: '127.0.0.1', grpcPort: 0, httpPort: 0 };
 }
 
 /** A port that nobody listens on now. Somebody else may take it before it is used: the process is then started again. */

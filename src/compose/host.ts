@@ -57,6 +57,8 @@ export interface Host {
   readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
   readonly catalog: Catalog;
   readonly warnings: readonly string[];
+  /** `host:port` of the embedded store for others, where this host runs it; else empty. */
+  readonly storeAddress: string;
   /** Lets this process ask its own ports where tokens are required; empty where none are. Never leaves the process. */
   readonly ownToken: string;
   deviceStatus(): Promise<readonly DeviceStatus[]>;
@@ -76,9 +78,16 @@ const incarnationRange = 2 ** 32;
 const incarnationRangesMax = 2 ** 20;
 /** Least time, ms, that devices get to close their executors, however long the servers took. */
 const closeMsMin = 5_000;
+const noServer = { port: 0, stop: () => Promise.resolve() };
 
-/** @throws CONFIG_INVALID, FAILED_PRECONDITION (a port is taken), UNAVAILABLE or NOT_FOUND (a repository), … */
-export async function startHost(config: HostConfig): Promise<Host> {
+/**
+ * `takesClients: false`: gateway processes open the ports for clients (compose/gateways.ts); `ports` has zeros for these.
+ * @throws CONFIG_INVALID, FAILED_PRECONDITION (a port is taken), UNAVAILABLE or NOT_FOUND (a repository), …
+ */
+export async function startHost(
+  config: HostConfig,
+  { takesClients = true }: { readonly takesClients?: boolean } = {},
+): Promise<Host> {
   const { telemetry, limits } = config;
   const logHandle = openPinoLog({
     level: telemetry.logLevel,
@@ -289,13 +298,10 @@ export async function startHost(config: HostConfig): Promise<Host> {
       receiveMsMax: limits.receiveMsMax,
     };
     exportAttemptMetrics(metrics, gateway.attemptCounts);
-    const grpc = await startGrpcServer({
-      ...listener,
-      port: config.grpcPort,
-      ...(grid === undefined ? {} : { grid: grid.desk }),
-    });
+    const gridDesk = grid === undefined ? {} : { grid: grid.desk };
+    const grpc = takesClients ? await startGrpcServer({ ...listener, port: config.grpcPort, ...gridDesk }) : noServer;
     undo.push(() => grpc.stop(0));
-    const http = await startHttpServer({ ...listener, port: config.httpPort });
+    const http = takesClients ? await startHttpServer({ ...listener, port: config.httpPort }) : noServer;
     undo.push(() => http.stop(0));
     const scrape = await startMetricsServer({
       ...listener,
@@ -307,7 +313,11 @@ export async function startHost(config: HostConfig): Promise<Host> {
     if (grid !== undefined) {
       const address = reachedAt(config);
       const scheme = config.tls === undefined ? 'http' : 'https';
-      await grid.join({ grpc: `${address}:${grpc.port}`, http: `${scheme}://${address}:${http.port}` });
+      await grid.join(
+        takesClients
+          ? { grpc: `${address}:${grpc.port}`, http: `${scheme}://${address}:${http.port}` }
+          : { grpc: '', http: '' },
+      );
       for (const [device, { health: known, reason }] of healths) grid.actors?.onHealth(device, known, reason);
     }
     const scanned = await registry.ask<RegistryOutcome>((replyTo) => ({ type: 'scan', replyTo }), {
@@ -352,6 +362,7 @@ export async function startHost(config: HostConfig): Promise<Host> {
         return router.current.catalog;
       },
       warnings: [...warningsOf(config, descriptors), ...(ports?.warnings ?? [])],
+      storeAddress: ports?.storeAddress ?? '',
       ownToken,
       deviceStatus,
       stop: () => (stopping ??= stop()),

@@ -1,17 +1,25 @@
 /** A host as the command line sees it: plain data, a check of itself, a way to stop. */
+import { join } from 'node:path';
 import { NodeClock } from '#adapters/node/clock.js';
 import { SeededRandom } from '#adapters/node/random.js';
+import { openPinoLog } from '#adapters/pino/pino-log.js';
 import { connect } from '#client/index.js';
 import type { HostModel, RunningHost, SelfCheck } from '#cli/program.js';
 import type { Catalog } from '#core/catalog.js';
 import type { HostConfig } from '#config.js';
+import { gatewayConfig, startGateways, type Gateways } from './gateways.js';
 import { startHost, type Host } from './host.js';
+import { packageRoot } from './package-root.js';
 import { selfCheck } from './self-check.js';
+
+/** Beside the time that requests in flight have, ms, for a gateway process to say goodbye to the grid. */
+const gatewayStopMs = 20_000;
 
 /** The model that the check of the host uses. */
 export async function startRunningHost(config: HostConfig, checkedModel: string): Promise<RunningHost> {
-  const host = await startHost(config);
-  const { ports, report, warnings } = host;
+  const { host, ports, stop } =
+    (config.grid?.gateways ?? 0) > 0 ? await startWithGateways(config) : await startAlone(config);
+  const { report, warnings } = host;
   const address = config.bindAddress.includes(':') ? `[${config.bindAddress}]` : config.bindAddress;
   const scheme = config.tls === undefined ? 'http' : 'https';
   const devices = await host.deviceStatus();
@@ -26,19 +34,66 @@ export async function startRunningHost(config: HostConfig, checkedModel: string)
     unusable: report.unusable,
     models: modelsOf(host.catalog),
     warnings,
-    selfCheck: () => checkHost(host, checkedModel),
-    stop: () => host.stop(),
+    selfCheck: () => checkHost(host, ports.grpc, checkedModel),
+    stop,
   };
 }
 
-async function checkHost(host: Host, model: string): Promise<SelfCheck> {
-  const { config, ports, catalog, ownToken } = host;
+interface Started {
+  readonly host: Host;
+  /** Where clients call. */
+  readonly ports: Host['ports'];
+  readonly stop: () => Promise<void>;
+}
+
+async function startAlone(config: HostConfig): Promise<Started> {
+  const host = await startHost(config);
+  return { host, ports: host.ports, stop: () => host.stop() };
+}
+
+/** The host keeps the devices; gateway processes share the ports for clients. */
+async function startWithGateways(config: HostConfig): Promise<Started> {
+  const clock = new NodeClock();
+  const { telemetry } = config;
+  const logHandle = openPinoLog({
+    level: telemetry.logLevel,
+    format: telemetry.logFormat,
+    fields: { host: config.name },
+  });
+  const host = await startHost(config, { takesClients: false });
+  let gateways: Gateways;
+  try {
+    gateways = await startGateways({
+      entry: join(packageRoot, 'dist/src/gateway-main.js'),
+      count: config.grid?.gateways ?? 0,
+      configOf: (index) => gatewayConfig(config, index, host.storeAddress),
+      clock,
+      log: logHandle.log,
+      stopMsMax: config.drainMsMax + gatewayStopMs,
+    });
+  } catch (error) {
+    await host.stop();
+    throw error;
+  }
+  return {
+    host,
+    ports: { ...gateways.ports, metrics: host.ports.metrics },
+    stop: async () => {
+      await gateways.stop();
+      await host.stop();
+      logHandle.flush();
+    },
+  };
+}
+
+async function checkHost(host: Host, grpcPort: number, model: string): Promise<SelfCheck> {
+  const { config, catalog, ownToken } = host;
   const served = [...catalog.models.values()].find(({ name }) => name === model);
   const version = served?.defaultVersion;
   const on = version === undefined ? [] : (served?.served.get(version)?.devices ?? []);
   const descriptors = (await host.deviceStatus()).map(({ device }) => device);
   const client = connect({
-    endpoints: `${config.bindAddress}:${ports.grpc}`,
+    endpoints: `${config.bindAddress}:${grpcPort}`,
     ...(ownToken === '' ? {} : { token: ownToken }),
     ...(config.tls === undefined ? {} : { tls: { authorityPath: config.tls.certificatePath } }),
   });

@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { NodeClock } from '#adapters/node/clock.js';
 import { RecordingLog } from '#sim/recording-log.js';
 import { completeConfig } from '../../src/config.js';
-import { gatewayConfig, hostBesideGateways, startGateways, type Gateways } from '../../src/compose/gateways.js';
+import { gatewayConfig, startGateways, type Gateways } from '../../src/compose/gateways.js';
 
 const entry = fileURLToPath(new URL('gateway-program.mjs', import.meta.url));
 const host = completeConfig({ name: 'h', grpcPort: 0, grid: { storePort: 4000, linkPort: 9000 } });
@@ -88,15 +88,22 @@ describe('the configuration of a gateway process', () => {
       2,
       '127.0.0.1:4000',
     );
-    expect(config).toMatchObject({ name: 'h-g2', repositories: [], grpcPort: 8001, httpPort: 8000, metricsPort: 8004 });
+    expect(config).toMatchObject({ name: 'h-g2', repositories: [], grpcPort: 8001, httpPort: 8000, metricsPort: 8202 });
     expect(config.grid).toMatchObject({
       role: 'gateway',
       gateways: 0,
       storePort: -1,
       join: '127.0.0.1:4000',
-      linkPort: 8005,
+      linkPort: 8203,
     });
-    expect(hostBesideGateways(host)).toMatchObject({ bindAddress: '127.0.0.1', grpcPort: 0, httpPort: 0 });
+  });
+
+  it('is refused where its ports would be none', async () => {
+    const config = completeConfig({ name: 'h', metricsPort: 65_500, grid: { storePort: 4000 } });
+    await expect(gatewayConfig(config, 1, '')).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: 'metrics of gateway process 1 would be port 65600, above 65,535',
+    });
   });
 
   it('finds free ports where any will do', async () => {
