@@ -24,6 +24,8 @@ export interface VirtualClockOptions {
 }
 
 const wallStartMsDefault = Date.UTC(2026, 0, 1);
+/** Callbacks given to the event loop at once. */
+const settledAtOnce = 32;
 const neverTimer: Timer = { cancel: () => {} };
 
 export class VirtualClock implements Clock {
@@ -129,12 +131,38 @@ export class VirtualClock implements Clock {
   /** Like `runUntil`, and lets ready promises go on after each task. Default: this moment. */
   async settleUntil(momentMs = this.currentMs): Promise<void> {
     await readyPromises();
-    for (let steps = 0; this.nextMs() <= momentMs; steps += 1) {
-      this.checkSteps(steps);
-      this.step();
-      await readyPromises();
+    for (let steps = 0; this.nextMs() <= momentMs; ) {
+      steps = await this.settleSome(momentMs, steps);
+      if (this.nextMs() > momentMs) await readyPromises();
     }
     this.currentMs = Math.max(this.currentMs, momentMs);
+  }
+
+  /**
+   * Runs a few tasks, each as a callback of its own that the event loop was given before: it lets every ready promise go on
+   * between two of them, and goes round once for all rather than once for each.
+   */
+  private settleSome(momentMs: number, stepsBefore: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      let steps = stepsBefore;
+      let hasFailed = false;
+      let left = settledAtOnce;
+      const one = (): void => {
+        left -= 1;
+        try {
+          if (!hasFailed && this.nextMs() <= momentMs) {
+            this.checkSteps(steps);
+            steps += 1;
+            this.step();
+          }
+        } catch (error) {
+          hasFailed = true;
+          reject(error instanceof Error ? error : new Error(String(error)));
+        }
+        if (left === 0) resolve(steps);
+      };
+      for (let count = settledAtOnce; count > 0; count -= 1) setImmediate(one);
+    });
   }
 
   /** Like `runUntilIdle`, and lets ready promises go on after each task. */
