@@ -23,7 +23,7 @@ import type { DeviceHealth, DeviceMessage, DeviceStatus } from '#actors/device/p
 import { modelRegistryActor } from '#actors/model-registry/actor.js';
 import type { RegistryOutcome } from '#actors/model-registry/protocol.js';
 import { apiGroups } from '#core/api-group.js';
-import type { Catalog } from '#core/catalog.js';
+import { emptyCatalog, type Catalog } from '#core/catalog.js';
 import type { DiscoveryReport } from '#core/device-discovery.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import { messageOf } from '#core/errors.js';
@@ -167,6 +167,7 @@ export async function startHost(
     });
     undo.push(() => system.terminate());
     const router = new PublishedRouter();
+    let ownCatalog: Catalog = emptyCatalog;
     const loads = new ReplicaLoads();
     const picker = leastWorkPicker();
     const healths = new Map<DeviceId, { readonly health: DeviceHealth; readonly reason: string }>();
@@ -217,6 +218,7 @@ export async function startHost(
         devices: started,
         residency: residencyOf(config),
         publish: (catalog) => {
+          ownCatalog = catalog;
           // In a grid the table is made of what all hosts serve; until it has joined, of what this one does.
           if (grid?.actors === undefined) router.publish(loads.table({ catalog, host, picker }));
           else grid.actors.onCatalog(catalog);
@@ -325,7 +327,8 @@ export async function startHost(
     });
     if (!scanned.ok) throw scanned.error;
     phase = 'serving';
-    log.info('serving', { grpc: grpc.port, http: http.port, metrics: scrape.port });
+    const clientPorts = takesClients ? { grpc: grpc.port, http: http.port } : {};
+    log.info('serving', { ...clientPorts, metrics: scrape.port });
 
     /** A step that the rest of the stop must not depend on. */
     const attempt = async (what: string, step: () => Promise<void> | undefined): Promise<void> => {
@@ -359,7 +362,8 @@ export async function startHost(
       report,
       ports: { grpc: grpc.port, http: http.port, metrics: scrape.port },
       get catalog() {
-        return router.current.catalog;
+        // A host without models of its own tells what the grid serves.
+        return ownCatalog.models.size > 0 ? ownCatalog : router.current.catalog;
       },
       warnings: [...warningsOf(config, descriptors), ...(ports?.warnings ?? [])],
       storeAddress: ports?.storeAddress ?? '',
