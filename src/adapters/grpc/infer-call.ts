@@ -77,6 +77,8 @@ export class InferCall {
     stream.on('close', () => this.#onClose());
     stream.on('data', (piece: Buffer) => this.#onData(piece));
     stream.on('end', () => {
+      // A stream that the client has reset ends as well; `close` is next.
+      if (this.#isGone) return;
       this.#hasAll = true;
       this.#deliver();
     });
@@ -131,7 +133,7 @@ export class InferCall {
    * the kernel; never, when it does not come to that.
    */
   send(message: EncodedMessage, release?: () => void): boolean {
-    if (this.#isOver) return true;
+    if (this.#isOver || this.#isGone) return true;
     this.#respond();
     const goOn = this.#write(framed(message), release);
     if (!goOn) this.#stream.once('drain', () => this.#handler?.drain());
@@ -143,6 +145,7 @@ export class InferCall {
     if (this.#isOver) return;
     this.#isOver = true;
     const stream = this.#stream;
+    if (this.#isGone) return;
     this.#respond();
     stream.on('wantTrailers', sendOk);
     const pieces = message === undefined ? [] : framed(message);
@@ -161,7 +164,7 @@ export class InferCall {
     this.#isOver = true;
     this.#waiting = [];
     const stream = this.#stream;
-    if (stream.destroyed || stream.closed) return;
+    if (this.#isGone) return;
     const trailers = trailersOf(error);
     if (stream.headersSent) {
       stream.on('wantTrailers', () => stream.sendTrailers(trailers));
@@ -203,12 +206,17 @@ export class InferCall {
     return goOn;
   }
 
+  /** Nothing can be sent any more, whether `close` was told yet or not. */
+  get #isGone(): boolean {
+    return this.#stream.destroyed || this.#stream.closed;
+  }
+
   #respond(): void {
     if (!this.#stream.headersSent) this.#stream.respond(responseHeaders, waitForTrailers);
   }
 
   #onData(piece: Buffer): void {
-    if (this.#isOver || this.#stream.closed) return;
+    if (this.#isOver || this.#isGone) return;
     this.#reader.read(piece, (compressed, bytes) => {
       if (compressed || this.#isPaused || this.#waiting.length > 0) this.#waiting.push({ compressed, bytes });
       else if (!this.#isOver) this.#handler?.message(bytes);
