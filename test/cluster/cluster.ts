@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect, type GridStatus, type InferenceClient } from '#client/index.js';
+import { MiB } from '#core/units.js';
 import { affine, writeInto } from '../e2e/faulty-models.js';
 import { startHostProcess, type HostProcess, type ProgramResult } from '../e2e/host-process.js';
 import { freePort, StoreProcess } from '../store/real-stores.js';
@@ -31,8 +32,10 @@ export interface HostPlan {
 export interface ClusterPlan {
   readonly store: StoreKind;
   readonly hosts?: readonly HostPlan[];
-  /** `host:port` of the store as hosts reach it; default: where it listens. */
-  readonly storeAddress?: (port: number) => string;
+  /** Address that the store listens on; default 127.0.0.1. */
+  readonly storeListens?: string;
+  /** Called when ports are chosen, before any host starts. */
+  readonly before?: (hosts: readonly ClusterHost[]) => Promise<void>;
   /** Arguments of every host. */
   readonly args?: readonly string[];
 }
@@ -127,13 +130,19 @@ export class Cluster {
     const folder = mkdtempSync(join(tmpdir(), 'intarsia-cluster-'));
     const repository = join(folder, 'models');
     mkdirSync(repository);
-    writeInto(repository, { 'affine/1/model.onnx': affine(2), 'affine/2/model.onnx': affine(3), ...affineConfig });
-    const store = await StoreProcess.make(plan.store);
-    const storeAddress = plan.storeAddress?.(store.port) ?? store.endpoint;
+    writeInto(repository, {
+      'affine/config.pbtxt': affineConfig,
+      'affine/1/model.onnx': affine(2),
+      // Large enough for its rollout to be looked at.
+      'affine/2/model.onnx': affine(3, 32 * MiB),
+      // A version that nobody can load.
+      'affine/3/model.onnx': 'no model',
+    });
+    const store = await StoreProcess.make(plan.store, {}, plan.storeListens);
     const hosts: ClusterHost[] = [];
     for (const host of plan.hosts ?? threeHosts) {
       const args = [
-        [plan.store === 'etcd' ? '--etcd' : '--join', storeAddress],
+        [plan.store === 'etcd' ? '--etcd' : '--join', store.endpoint],
         ['--data-dir', join(folder, host.name)],
         host.hasRepository === false ? [] : ['--repository', repository],
         plan.args ?? [],
@@ -143,6 +152,7 @@ export class Cluster {
     const client = connect({ endpoints: hosts.map(({ grpc }) => grpc), timeoutMs: 10_000 });
     const cluster = new Cluster({ store, hosts, client, repository, folder });
     try {
+      await plan.before?.(hosts);
       await Promise.all(hosts.map((host) => host.start()));
       await cluster.untilUp();
     } catch (error) {
@@ -193,8 +203,8 @@ export class Cluster {
     { host, withinMs = 60_000 }: { readonly host?: string; readonly withinMs?: number } = {},
   ): Promise<GridStatus> {
     const endMs = performance.now() + withinMs;
-    let seen = 'nothing';
     for (;;) {
+      let seen: string;
       try {
         const status = await this.status(host);
         if (holds(status)) return status;
@@ -203,7 +213,7 @@ export class Cluster {
         seen = String(error);
       }
       if (performance.now() > endMs) throw new Error(`${what}: not within ${withinMs} ms; last seen: ${seen}`);
-      await delay(50);
+      await delay(10);
     }
   }
 
@@ -256,11 +266,8 @@ export class Cluster {
   }
 }
 
-/** Both versions may be served; without a deployment the host loads the newest. */
-const affineConfig = {
-  'affine/config.pbtxt':
-    'name: "affine"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 8\nversion_policy: { all { } }\n',
-};
+/** All versions that can be loaded are served before the first deployment. */
+const affineConfig = 'name: "affine"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 8\nversion_policy: { all { } }\n';
 
 export function namesOf(status: GridStatus, state: string): string[] {
   return status.hosts

@@ -151,10 +151,13 @@ describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${st
       const failures = await startLoads(survivor);
       const rollout = { name: 'affine', model: 'affine', version: '2', replicas: 2 };
       await cluster.client.grid.deploy(JSON.stringify(rollout));
-      await cluster.until('the rollout', (status) => status.deployments.some(({ version }) => version === '2'));
+      const begun = await cluster.until('the rollout', (status) =>
+        status.replicas.some(({ version, deployment }) => version === '2' && deployment !== ''),
+      );
+      expect(begun.deployments[0]?.state).not.toBe('complete');
       await cluster.host(leader).end('SIGKILL');
+      await cluster.until('another leader', (status) => status.leader !== leader && status.leader !== '');
       await cluster.untilDeployed('2');
-      expect(await cluster.leader()).not.toBe(leader);
       await cluster.host(leader).start();
       await cluster.untilUp();
       await cluster.deploy();

@@ -27,12 +27,16 @@ export class LiveLoad {
   readonly #ending = new AbortController();
   readonly #report: Promise<LoadReport>;
   readonly #transport: LoadTransport;
+  readonly #kind: LoadOptions['kind'];
+  readonly #startMs = performance.now();
   #answers = 0;
+  /** Code, client and moment of each failed request. */
   readonly failures: string[] = [];
   #waiting: { readonly at: number; readonly resolve: () => void }[] = [];
 
-  private constructor(transport: LoadTransport, { perSecond = 100, deadlineMs = 2_000 }: LoadOptions) {
+  private constructor(transport: LoadTransport, { kind, perSecond = 100, deadlineMs = 2_000 }: LoadOptions) {
     this.#transport = transport;
+    this.#kind = kind;
     this.#report = runLoad({
       plan: completeLoadPlan({
         arrivals: { kind: 'poisson', ratePerSecond: perSecond },
@@ -97,7 +101,8 @@ export class LiveLoad {
 
   #ended(code: string): void {
     if (code !== '') {
-      this.failures.push(code);
+      const seconds = ((performance.now() - this.#startMs) / 1000).toFixed(2);
+      this.failures.push(`${code} (${this.#kind}, after ${seconds} s)`);
       return;
     }
     this.#answers += 1;

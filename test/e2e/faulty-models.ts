@@ -19,13 +19,19 @@ export function writeInto(repository: string, files: Readonly<Record<string, str
   }
 }
 
-/** y = factor × x + 1, [batch, 4]. */
-export function affine(factor = 2): Uint8Array {
+/** y = factor × x + 1, [batch, 4]; with so many bytes of weights that add nothing. */
+export function affine(factor = 2, weightBytes = 0): Uint8Array {
   const graph = new GraphBuilder('affine');
   const x = graph.input('x', 'FP32', ['batch', 4]);
   const scaled = graph.node('Mul', [x, graph.constant('factor', [1], Float32Array.of(factor))]);
   const one = graph.constant('one', [1], Float32Array.of(1));
-  graph.output(graph.node('Add', [scaled, one]), 'FP32', ['batch', 4], 'y');
+  const sum = graph.node('Add', [scaled, one]);
+  if (weightBytes === 0) graph.output(sum, 'FP32', ['batch', 4], 'y');
+  else {
+    const weights = graph.constant('weights', [weightBytes / 4], new Float32Array(weightBytes / 4));
+    const most = graph.node('ReduceMax', [weights], { attributes: { keepdims: int(0) } });
+    graph.output(graph.node('Add', [sum, most]), 'FP32', ['batch', 4], 'y');
+  }
   return encodeModelBytes(graph.model({ opset }));
 }
 

@@ -36,33 +36,40 @@ export class StoreProcess {
   readonly folder: string;
   private readonly peerPort: number;
   private readonly environment: Record<string, string>;
+  private readonly address: string;
   private child: ChildProcess | undefined;
 
   private constructor(
     kind: 'embedded' | 'etcd',
     ports: readonly [number, number],
     environment: Record<string, string>,
+    address: string,
   ) {
+    this.address = address;
     this.kind = kind;
     this.environment = environment;
     [this.port, this.peerPort] = ports;
     this.folder = mkdtempSync(join(tmpdir(), `intarsia-store-${kind}-`));
   }
 
-  static async make(kind: 'embedded' | 'etcd', environment: Record<string, string> = {}): Promise<StoreProcess> {
-    const made = new StoreProcess(kind, [await freePort(), await freePort()], environment);
+  static async make(
+    kind: 'embedded' | 'etcd',
+    environment: Record<string, string> = {},
+    address = '127.0.0.1',
+  ): Promise<StoreProcess> {
+    const made = new StoreProcess(kind, [await freePort(), await freePort()], environment, address);
     await made.start();
     return made;
   }
 
   get endpoint(): string {
-    return `127.0.0.1:${this.port}`;
+    return `${this.address}:${this.port}`;
   }
 
   async start(): Promise<void> {
     const [command, args] =
       this.kind === 'embedded'
-        ? [process.execPath, [storeMain, this.folder, '127.0.0.1', String(this.port)]]
+        ? [process.execPath, [storeMain, this.folder, this.address, String(this.port)]]
         : [etcdBinary, this.etcdArguments()];
     const child = spawn(command, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -101,7 +108,7 @@ export class StoreProcess {
   }
 
   private etcdArguments(): string[] {
-    const client = `http://127.0.0.1:${this.port}`;
+    const client = `http://${this.endpoint}`;
     const peer = `http://127.0.0.1:${this.peerPort}`;
     return [
       ['--data-dir', this.folder],
