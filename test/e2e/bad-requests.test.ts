@@ -289,6 +289,56 @@ describe('clients that behave badly', () => {
     );
   });
 
+  it('calls that their client resets at any moment, one by one or with the connection, cost it alone (fuzz)', async () => {
+    const message = framed(
+      gen.ModelInferRequest.toBinary(
+        gen.ModelInferRequest.create({
+          modelName: 'affine',
+          inputs: [{ name: 'x', datatype: 'FP32', shape: [1n, 4n] }],
+          rawInputContents: [floats(1, 2, 3, 4)],
+        }),
+      ),
+    );
+    const session = () => {
+      const opened = connectHttp2(`http://${host.grpc}`);
+      opened.on('error', () => {});
+      open.push(opened);
+      return opened;
+    };
+    let shared = session();
+    const moments = ['at once', 'soon', 'sent', 'headers', 'data'] as const;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom('ModelInfer', 'ModelStreamInfer'),
+        fc.integer({ min: 0, max: 3 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        fc.constantFrom(...moments),
+        fc.constantFrom(false, false, false, true),
+        async (method, whole, part, moment, withSession) => {
+          if (shared.destroyed) shared = session();
+          const path = `/inference.GRPCInferenceService/${method}`;
+          const headers = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' };
+          const stream = shared.request(headers);
+          stream.on('error', () => {});
+          const over = closed(stream);
+          const reset = (): void => (withSession ? shared.destroy() : stream.close(8));
+          for (let count = 0; count < whole; count += 1) stream.write(message);
+          stream.write(message.subarray(0, Math.floor(message.byteLength * part)), () => {
+            if (moment === 'sent') reset();
+          });
+          stream.end();
+          if (moment === 'at once') reset();
+          else if (moment === 'soon') setImmediate(reset);
+          else if (moment === 'headers') stream.once('response', reset);
+          else if (moment === 'data') stream.once('data', reset);
+          stream.resume();
+          await over;
+        },
+      ),
+      { numRuns: 400, interruptAfterTimeLimit: 8_000, markInterruptAsFailure: false },
+    );
+  });
+
   it('random messages in well-formed calls get a status each (fuzz)', async () => {
     const methods = [
       'ModelInfer',
