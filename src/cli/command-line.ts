@@ -14,6 +14,7 @@ import { addStartCommand } from './commands/start.js';
 import { addStatusCommand } from './commands/status.js';
 import { addStoreCommand } from './commands/store.js';
 import { addUpCommand } from './commands/up.js';
+import { addSimulateGridCommand } from './commands/simulate-grid.js';
 import { addVerifyCommand } from './commands/verify.js';
 import { addVersionCommand } from './commands/version.js';
 import { exitCodes } from './failure-line.js';
@@ -76,6 +77,7 @@ export function buildCommands(context: CommandContext): Command {
   addCertsCommand(root, context, context.program.certificates);
   addBenchCommand(root, context);
   addVerifyCommand(root, context);
+  addSimulateGridCommand(root, context);
   addStatusCommand(root, context);
   addCompletionCommand(root, context);
   addVersionCommand(root, context);

@@ -8,6 +8,7 @@ import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
+import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
 
 export interface Program {
@@ -34,6 +35,8 @@ export interface Program {
    * @throws MODEL_INVALID, NOT_FOUND, DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole model does not run).
    */
   verifySplit(request: SplitRequest, progress: (share: number, words: string) => void): Promise<SplitReport>;
+  /** Runs grids on virtual time; each is reported as it ends. @throws INVALID_ARGUMENT (an unknown fault, a bad scenario) */
+  simulateGrids(request: GridSimulationRequest, onReport: (report: GridSimulationReport) => void): Promise<void>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */

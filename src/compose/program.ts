@@ -54,6 +54,7 @@ export function createProgram(): Program {
       ]);
       return verifySplit(request, (provider) => startProcessExecutor({ provider, lanes: 1 }), progress);
     },
+    simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),
     connect,
     openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
     cpuUs: () => {

@@ -131,7 +131,7 @@ export class VirtualClock implements Clock {
   /** Like `runUntil`, and lets ready promises go on after each task. Default: this moment. */
   async settleUntil(momentMs = this.currentMs): Promise<void> {
     await readyPromises();
-    for (let steps = 0; this.nextMs() <= momentMs; ) {
+    for (let steps = 0; this.nextMs() <= momentMs;) {
       steps = await this.settleSome(momentMs, steps);
       if (this.nextMs() > momentMs) await readyPromises();
     }

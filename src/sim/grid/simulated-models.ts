@@ -196,6 +196,6 @@ function pathOf(sha256: string): string {
 
 /** Not a digest of anything: another text for every version, in a digest's shape. */
 function digestText(model: string, version: number): string {
-  const codes = [...`${model}/${version}`].map((sign) => (sign.codePointAt(0) ?? 0).toString(16).padStart(2, '0'));
+  const codes = Array.from(`${model}/${version}`, (sign) => sign.charCodeAt(0).toString(16).padStart(2, '0'));
   return codes.join('').padEnd(64, '0').slice(0, 64);
 }
