@@ -16,6 +16,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'one reconciliation of 10,000 copies on 1,000 hosts',
     load: () => import('./controller.js'),
   },
+  failover: {
+    about: 'what clients notice when a host, the controller or the store of a grid fails',
+    load: () => import('./failover.js'),
+  },
   isolation: {
     about: 'an executor process against a thread of the host',
     load: () => import('./isolation.js'),

@@ -25,7 +25,18 @@ export interface LoadRun {
   readonly onWindow?: (edge: 'begin' | 'end') => void;
   /** Called about ten times a second with the share that is done, 0 to 1. */
   readonly onProgress?: (share: number, requests: number) => void;
+  /** Called for each request of an open loop that counts, as it ends. For those who look at how latency changes. */
+  readonly onRequest?: (request: EndedRequest) => void;
   readonly signal?: AbortSignal;
+}
+
+export interface EndedRequest {
+  /** Moment it was meant to leave, ms on the clock. */
+  readonly intendedMs: number;
+  /** From that moment. */
+  readonly latencyMs: number;
+  /** Empty when it was answered well. */
+  readonly code: string;
 }
 
 /**
@@ -113,7 +124,10 @@ class Driver {
     }
     if (counts) this.#countedInFlight += 1;
     this.#send((code, answeredMs) => {
-      if (counts) this.#countedInFlight -= 1;
+      if (counts) {
+        this.#countedInFlight -= 1;
+        this.#run.onRequest?.({ intendedMs, latencyMs: answeredMs - intendedMs, code });
+      }
       // What was meant to leave in the window counts, even when its answer comes after the end.
       if (counts && this.#state !== 'over') this.#count(code, answeredMs - intendedMs);
     });
