@@ -1,6 +1,7 @@
 /**
  * The host's own record in the store: takes a lease, puts the record under it, changes it in place, puts it back when it was
- * lost. Whatever fails is tried again with growing waits; only another process under the same name ends that.
+ * lost. Whatever fails is tried again with growing waits; only another process under the same name ends that, and a store that
+ * refuses a host which was never in.
  */
 import { asIntarsiaError, type IntarsiaError } from '#core/errors.js';
 import { writeMember } from '#core/grid/member-text.js';
@@ -229,6 +230,11 @@ export class OwnRecord {
   }
 
   #onRegisterFailed(error: IntarsiaError): void {
+    // A host that was never in may not be: a wrong secret gets no better by waiting. One that was in has been let in before.
+    if (error.code === 'PERMISSION_DENIED' && !this.#wasJoined) {
+      this.refuse(error);
+      return;
+    }
     this.#waitAnew();
     this.#context.log.warn('the host is not in the store yet; it tries again', { reason: error.message });
     this.#retryLater({ type: 'register' });
@@ -253,7 +259,7 @@ export class OwnRecord {
   }
 
   refuse(error: IntarsiaError): void {
-    this.#context.log.error('the host may not be in the grid under its name', { reason: error.message });
+    this.#context.log.error('the host may not be in the grid', { reason: error.message });
     this.#phase = 'refused';
     this.#error = error;
     this.#generation = undefined;

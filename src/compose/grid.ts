@@ -2,7 +2,7 @@
  * A host's life in a grid: it registers once its ports are open, its actors do the rest, and it leaves in the order that
  * costs nobody a request: say so, wait until the others know, finish, deregister.
  */
-import { intarsiaError } from '#core/errors.js';
+import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import { linkVersionMax, linkVersionMin } from '#core/grid/link-frames.js';
 import { manifestFromText } from '#core/grid/manifest.js';
@@ -90,7 +90,7 @@ export class GridHost {
 
   /** Opens the links and registers. @throws ALREADY_EXISTS (another host has the name), STORE_UNAVAILABLE, FAILED_PRECONDITION */
   async join(endpoints: ClientEndpoints): Promise<void> {
-    const { ports, config, system, router, clock, random, log, devices, registry } = this.#options;
+    const { ports, host, config, system, router, clock, random, log, devices, registry } = this.#options;
     ports.links.attach(entranceOf(system));
     const port = await ports.listen();
     const isHost = ports.config.role === 'host';
@@ -112,7 +112,13 @@ export class GridHost {
     system.spawn('manifests', manifestsActor(ports));
     actors.membership.tell({ type: 'subscribe', subscriber: { tell: (news) => this.#onNews(news) } });
     const deadlineMs = clock.nowMs() + joinMsMax;
-    const outcome = await actors.membership.ask<JoinOutcome>((replyTo) => ({ type: 'join', replyTo }), { deadlineMs });
+    const joined = actors.membership.ask<JoinOutcome>((replyTo) => ({ type: 'join', replyTo }), { deadlineMs });
+    const outcome = await joined.catch((error: unknown) => {
+      if (asIntarsiaError(error).code !== 'DEADLINE_EXCEEDED') throw error;
+      const { storeKind, config: wanted } = ports;
+      const message = `host ${host} could not register in grid ${wanted.name} within ${joinMsMax} ms; the store is ${storeKind}, and the log says what it answered`;
+      throw intarsiaError('STORE_UNAVAILABLE', message, { grid: wanted.name }, error);
+    });
     if (!outcome.ok) throw outcome.error;
     log.info('joined the grid', { grid: ports.config.name, generation: outcome.generation, links: port });
   }
