@@ -72,6 +72,9 @@ describe('intarsia simulate-grid', () => {
     expect(code).toBe(0);
     const lines = out.trim().split('\n');
     expect(lines.map((line) => (JSON.parse(line) as { seed: number }).seed)).toEqual([1, 2, 3]);
+    expect(asked[0]?.faults).toBeUndefined();
+    await run(['simulate-grid', '--faults', 'none'], program);
+    expect(asked[1]?.faults).toEqual([]);
   });
 
   it('ends with 1 when a checker found something, says what, and writes the scenario to be run again', async () => {

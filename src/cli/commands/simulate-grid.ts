@@ -14,7 +14,7 @@ interface SimulateFlags {
   readonly hosts: number;
   readonly seed: number;
   readonly seeds: number;
-  readonly faults: readonly string[] | undefined;
+  readonly faults: readonly string[] | 'all';
   readonly requests: number;
   readonly jobs: number;
   readonly scenario?: string;
@@ -41,7 +41,7 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
     .option('--hosts <count>', 'hosts of each grid, 2 to 1000', countBetween(2, 1_000), 20)
     .option('--seed <number>', 'first seed', wholeNumber, 1)
     .option('--seeds <count>', 'how many seeds, one after the other', countBetween(1, 1_000_000), 1)
-    .option('--faults <kinds>', 'all, none, or a list such as loss,crash', faultList)
+    .option('--faults <kinds>', 'all, none, or a list such as loss,crash', faultList, 'all' as const)
     .option('--requests <count>', 'requests that clients send while faults strike', countBetween(0, 1_000_000), 1_000)
     .option('--jobs <count>', 'processes that run seeds side by side', countBetween(1, 64), 1)
     .option('--scenario <file>', 'run a scenario that was saved, instead of drawing one')
@@ -70,7 +70,7 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
         const request = {
           ...rest,
           seeds,
-          faults: flags.faults,
+          faults: flags.faults === 'all' ? undefined : flags.faults,
           scenario: scenario === undefined ? undefined : readJson(scenario),
         };
         await context.program.simulateGrids(request, (report) => {
@@ -148,8 +148,8 @@ function readJson(path: string): unknown {
   }
 }
 
-function faultList(text: string): readonly string[] | undefined {
-  if (text === 'all') return undefined;
+function faultList(text: string): readonly string[] | 'all' {
+  if (text === 'all') return text;
   return text === 'none' ? [] : text.split(',').map((kind) => kind.trim());
 }
 
