@@ -104,7 +104,6 @@ export class ClusterHost {
   async end(signal: NodeJS.Signals): Promise<ProgramResult> {
     const host = this.process;
     this.#process = undefined;
-    if (signal === 'SIGKILL') process.kill(host.pid, 'SIGCONT');
     return host.stop(signal);
   }
 }
