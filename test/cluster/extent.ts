@@ -7,6 +7,7 @@ import type { StoreKind } from './cluster.js';
 
 export const isFull = process.env['INTARSIA_CLUSTER'] === 'full';
 export const fullOnly = isFull ? '' : ' (skipped: npm run test:cluster runs it)';
+export const shortOnly = isFull ? '' : ' (the long ones are skipped: npm run test:cluster runs them)';
 
 /** Stores to run a fault against. */
 export const stores: readonly StoreKind[] = isWithoutEtcd || !isFull ? ['embedded'] : ['embedded', 'etcd'];

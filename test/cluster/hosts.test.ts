@@ -1,14 +1,14 @@
 /** Hosts of a real grid that die, stand still, stop or get slow while clients ask. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Cluster, namesOf, placedOn } from './cluster.js';
-import { fullOnly, isFull, stores, storesNote } from './extent.js';
+import { isFull, shortOnly, stores, storesNote } from './extent.js';
 import { LiveLoad } from './live-load.js';
 import { executorPids, metric, procThere } from '../e2e/running-host.js';
 
 const standStillMs = isFull ? 30_000 : 3_000;
 const testMs = 240_000;
 
-describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${storesNote}`, (store) => {
+describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${storesNote}${shortOnly}`, (store) => {
   let cluster: Cluster;
   const loads: LiveLoad[] = [];
   beforeAll(async () => {
@@ -87,7 +87,7 @@ describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${st
   );
 
   it.skipIf(!isFull)(
-    `one that is told to stop under load costs no request${fullOnly}`,
+    'one that is told to stop under load costs no request',
     async () => {
       const [name, survivor] = await victim();
       const failures = await startLoads(survivor);
@@ -103,7 +103,7 @@ describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${st
   );
 
   it.skipIf(!isFull)(
-    `one whose executor is killed costs no request${fullOnly}`,
+    'one whose executor is killed costs no request',
     async () => {
       const [name, survivor] = await victim();
       const failures = await startLoads(survivor);
@@ -121,7 +121,7 @@ describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${st
   );
 
   it.skipIf(!isFull)(
-    `one whose device is ten times slower gets less to do, and no request fails${fullOnly}`,
+    'one whose device is ten times slower gets less to do, and no request fails',
     async () => {
       const [name, survivor] = await victim();
       const other = (await cluster.placed()).find((one) => one !== name) ?? '';
@@ -144,7 +144,7 @@ describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${st
   );
 
   it.skipIf(!isFull)(
-    `the controller that is killed during a rollout costs no request, and another one finishes the rollout${fullOnly}`,
+    'the controller that is killed during a rollout costs no request, and another one finishes the rollout',
     async () => {
       const leader = await cluster.leader();
       const survivor = cluster.hosts.find(({ name }) => name !== leader)?.name ?? '';

@@ -10,7 +10,7 @@ import { hostId } from '#core/ids.js';
 import { affine, writeInto } from '../e2e/faulty-models.js';
 import { runProgram, startHostProcess, type HostProcess, type ProgramResult } from '../e2e/host-process.js';
 import { startRealHost, waitUntil } from '../links/real-host.js';
-import { fullOnly, isFull } from './extent.js';
+import { fullOnly, isFull, shortOnly } from './extent.js';
 
 const testMs = 180_000;
 const dayMs = 86_400_000;
@@ -65,7 +65,7 @@ class FirstHost {
   }
 }
 
-describe('a grid with a token lets no stranger in', () => {
+describe(`a grid with a token lets no stranger in${shortOnly}`, () => {
   let first: FirstHost;
   beforeAll(async () => {
     first = await FirstHost.start(['--join-token-file', join(folder, 'token')]);
@@ -86,7 +86,7 @@ describe('a grid with a token lets no stranger in', () => {
   );
 
   it.skipIf(!isFull)(
-    `a second host of a name that is in use ends with the reason, and the first one stays${fullOnly}`,
+    'a second host of a name that is in use ends with the reason, and the first one stays',
     async () => {
       const { code, stdout, stderr } = await first.join('first', ['--join-token-file', join(folder, 'token')]);
       expect(code).not.toBe(0);
