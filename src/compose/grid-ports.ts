@@ -17,6 +17,7 @@ import { artifactTransfer } from '#adapters/grpc/artifact-client.js';
 import { artifactService } from '#adapters/grpc/artifact-server.js';
 import { openLinkSecurity, type LinkSecurity } from '#adapters/grpc/link-security.js';
 import { startLinkServer } from '#adapters/grpc/link-server.js';
+import { exportLinkMetrics } from '#adapters/grpc/link-metrics.js';
 import { GrpcLinks } from '#adapters/grpc/links.js';
 import { SupervisedProcess } from '#adapters/process/supervised-process.js';
 import { intarsiaError, messageOf } from '#core/errors.js';
@@ -26,6 +27,7 @@ import type { HostId, ModelName } from '#core/ids.js';
 import type { ArtifactPeers } from '#ports/artifact-source.js';
 import type { Clock } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
+import type { Metrics } from '#ports/metrics.js';
 import type { ModelFiles } from '#ports/model-files.js';
 import type { Random } from '#ports/random.js';
 import type { Store } from '#ports/store.js';
@@ -62,6 +64,7 @@ export interface GridPortsOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly metrics: Metrics;
   /** Hosts that may hold files. */
   readonly peers: ArtifactPeers;
   /** This host's incarnation in the grid; 0 before it has joined. */
@@ -111,6 +114,7 @@ export async function openGridPorts(options: GridPortsOptions): Promise<GridPort
       clock,
       log,
     });
+    exportLinkMetrics(options.metrics, links);
     const published = new PublishedManifests();
     const cache = await openArtifactCache({ folder: join(dataPath, 'weights'), bytesMax: grid.cacheBytesMax });
     const artifacts = new CachedArtifacts({

@@ -148,6 +148,7 @@ export async function startHost(
             clock,
             random: random.stream('grid'),
             log,
+            metrics,
             peers: (manifest) => grid?.holders(manifest) ?? [],
             generation: () => grid?.generation ?? 0,
           });

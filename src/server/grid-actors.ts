@@ -87,6 +87,9 @@ export interface GridActors {
   onHealth(device: DeviceId, health: DeviceHealth, reason: string): void;
 }
 
+/** Messages that may wait for the ingress of a host. */
+const ingressMessagesMax = 50_000;
+
 export function startGridActors(options: GridActorsOptions): GridActors {
   const { system, clock, store, keys, links, record, router, picker, devices, serving, isCandidate = true } = options;
   const { host, process } = record;
@@ -117,7 +120,10 @@ export function startGridActors(options: GridActorsOptions): GridActors {
   const ingress: ActorRef<IngressMessage> | undefined =
     devices.length === 0
       ? undefined
-      : system.spawn(ingressPath, ingressActor({ ...options.ingress, deviceOf: (device) => own.get(device) }));
+      : system.spawn(ingressPath, ingressActor({ ...options.ingress, deviceOf: (device) => own.get(device) }), {
+          // What does not fit is lost without a word until its attempt is overdue: its own bounds answer long before.
+          mailbox: { messagesMax: ingressMessagesMax },
+        });
   const roster = new PeerRoster();
   roster.onChange = () => router.forget();
   router.setRemote((other, device) => roster.device(other, device));

@@ -17,7 +17,7 @@ import { deploymentsOfFile } from '#core/grid/deployment-file.js';
 import { gridKeys } from '#core/grid/keys.js';
 import type { ReconcileOptions } from '#core/grid/reconcile-memory.js';
 import type { GridEvent, HostAssignment, HostRecord, ModelManifest, RolloutRecord } from '#core/grid/records.js';
-import { artifactDigest, hostId, modelName, type ModelName, type ModelVersion } from '#core/ids.js';
+import { artifactDigest, hostId, type ModelName, type ModelVersion } from '#core/ids.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
 import type { ArtifactSource, HeldModel } from '#ports/artifact-source.js';
 import type { Store } from '#ports/store.js';
