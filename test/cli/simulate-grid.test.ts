@@ -64,7 +64,7 @@ describe('intarsia simulate-grid', () => {
   });
 
   it('prints one JSON document a seed, and nothing else', async () => {
-    const { program } = answering(calm);
+    const { asked, program } = answering(calm);
     const { code, out } = await run(
       ['simulate-grid', '--seed', '1', '--seeds', '3', '--faults', 'all', '--json'],
       program,
