@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect, type GridStatus, type InferenceClient } from '#client/index.js';
 import { MiB } from '#core/units.js';
-import { affine, writeInto } from '../e2e/faulty-models.js';
+import { affine, unknownOperator, writeInto } from '../e2e/faulty-models.js';
 import { startHostProcess, type HostProcess, type ProgramResult } from '../e2e/host-process.js';
 import { freePort, StoreProcess } from '../store/real-stores.js';
 
@@ -134,8 +134,7 @@ export class Cluster {
       'affine/1/model.onnx': affine(2),
       // Large enough for its rollout to be looked at.
       'affine/2/model.onnx': affine(3, 32 * MiB),
-      // A version that nobody can load.
-      'affine/3/model.onnx': 'no model',
+      'affine/3/model.onnx': affine(4),
     });
     const store = await StoreProcess.make(plan.store, {}, plan.storeListens);
     const hosts: ClusterHost[] = [];
@@ -177,6 +176,11 @@ export class Cluster {
     const found = this.hosts.find((host) => host.name === name);
     if (found === undefined) throw new Error(`there is no ${name}`);
     return found;
+  }
+
+  /** From now on nobody can load version 3 of the model. */
+  breakVersion3(): void {
+    writeInto(this.repository, { 'affine/3/model.onnx': unknownOperator() });
   }
 
   /** The name of the host that leads. */

@@ -87,6 +87,7 @@ describe.skipIf(!isFull).each(stores)(`orders to a grid of three on the store %s
     'an update to a broken version goes back by itself, says why, and costs no request',
     async () => {
       const failures = await startLoads();
+      cluster.breakVersion3();
       const wanted = {
         name: 'affine',
         model: 'affine',
