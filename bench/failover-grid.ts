@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { appendFile, cp, mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -50,6 +50,8 @@ export class FailoverGrid {
     const digits = join(packageRoot, 'examples/models/digits');
     await cp(digits, join(repository, 'digits'), { recursive: true });
     await cp(join(digits, '1'), join(repository, 'digits/2'), { recursive: true });
+    // Without it only the newest is served, and known to the grid.
+    await appendFile(join(repository, 'digits/config.pbtxt'), '\nversion_policy: { all { } }\n');
     const store = await Store.start(join(folder, 'store'));
     const hosts = new Map<string, SupervisedProcess>();
     const endpoints: string[] = [];

@@ -62,6 +62,7 @@ describe.skipIf(!isFull).each(stores)(`paths between hosts that are bad, store %
       const cluster = await Cluster.start({
         store,
         hosts,
+        args: ['--allow-plaintext'],
         before: async (planned) => {
           for (const { plan, ports } of planned) {
             for (const port of [ports.link, ports.grpc]) {

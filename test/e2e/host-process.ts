@@ -89,8 +89,11 @@ export async function startHostProcess(
     child.stdout?.on('data', () => {
       // The document ends with a brace at the beginning of a line.
       if (!program.stdout().endsWith('\n}\n')) return;
+      const document = JSON.parse(program.stdout()) as HostFacts | { readonly error: unknown };
+      // A host that fails says so in the same way, and ends.
+      if ('error' in document) return;
       clearTimeout(timer);
-      resolve(JSON.parse(program.stdout()) as HostFacts);
+      resolve(document);
     });
     void ended.then(({ code, signal }) => {
       clearTimeout(timer);
