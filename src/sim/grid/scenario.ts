@@ -82,7 +82,7 @@ export function drawScenario({ seed, hosts, kinds = faultKinds, requests = 1_000
   const random = seededRandom(seed).stream('scenario');
   const names = hostNames(hosts);
   const count = kinds.length === 0 ? 0 : whole(random, faultsMin, faultsMax);
-  const faults = Array.from({ length: count }, () => drawFault(random, kinds, names));
+  const faults = drawFaults(random, kinds, names, count);
   const deployments = Array.from({ length: whole(random, 1, 3) }, (_, index) => ({
     name: `d${index + 1}`,
     replicas: whole(random, 2, Math.max(2, Math.min(5, hosts - 1))),
@@ -139,6 +139,34 @@ export function readScenario(data: unknown): GridScenario {
   return scenario as GridScenario;
 }
 
+/** A process that is not running cannot be hurt: what strikes one host strikes it while no other fault has it down. */
+function drawFaults(
+  random: Random,
+  kinds: readonly FaultKind[],
+  names: readonly string[],
+  count: number,
+): FaultEvent[] {
+  const faults: FaultEvent[] = [];
+  for (let draws = count * drawsPerFault; draws > 0 && faults.length < count; draws -= 1) {
+    const fault = drawFault(random, kinds, names);
+    if (!faults.some((other) => isMoot(fault, other) || isMoot(other, fault))) faults.push(fault);
+  }
+  return faults;
+}
+
+/** Whether the first may meet nobody, because of the second. */
+function isMoot(fault: FaultEvent, other: FaultEvent): boolean {
+  if (!fellingKinds.has(other.kind) || wideKinds.has(fault.kind) || fault.hosts[0] !== other.hosts[0]) return false;
+  return fault.atMs + fault.durationMs >= other.atMs && fault.atMs <= other.atMs + other.durationMs + recoveryMs;
+}
+
+/** Kinds that end or stop a process, and those that are not about processes. */
+const fellingKinds: ReadonlySet<FaultKind> = new Set(['crash', 'unplug', 'restart', 'process-pause']);
+const wideKinds: ReadonlySet<FaultKind> = new Set(['one-way-partition', 'clock-drift']);
+/** A host that was down is in the grid again after about so long, ms. */
+const recoveryMs = 10_000;
+const drawsPerFault = 10;
+
 function drawFault(random: Random, kinds: readonly FaultKind[], names: readonly string[]): FaultEvent {
   const kind = one(random, kinds);
   const atMs = whole(random, stormMs[0], stormMs[1] - 20_000);
@@ -164,7 +192,13 @@ function drawFault(random: Random, kinds: readonly FaultKind[], names: readonly 
     case 'slow-host':
       return fault([first], 5);
     case 'clock-drift':
-      return { kind, atMs: 0, durationMs: 0, hosts: [first], amount: share(random, 0.97, 1.03) };
+      return {
+        kind,
+        atMs: 0,
+        durationMs: 0,
+        hosts: [first],
+        amount: random.next() < 0.5 ? 1 + drift(random) : 1 - drift(random),
+      };
     case 'clock-step':
       return fault([first], whole(random, -86_400_000, 86_400_000), 0);
     case 'store-away':
@@ -226,6 +260,11 @@ function one<Item>(random: Random, items: readonly Item[]): Item {
   const item = items[Math.floor(random.next() * items.length)];
   if (item === undefined) throw intarsiaError('INVALID_ARGUMENT', 'there is nothing to draw from');
   return item;
+}
+
+/** How far a clock is from the right rate: too little to be called drift is left out. */
+function drift(random: Random): number {
+  return share(random, 0.001, 0.03);
 }
 
 function twoOf(random: Random, names: readonly string[]): readonly [string, string] {
