@@ -11,7 +11,7 @@ import { emptyCatalog, type Catalog } from '#core/catalog.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import type { GridKeys } from '#core/grid/keys.js';
 import type { HostRecord } from '#core/grid/records.js';
-import { deviceId, hostId, type HostId } from '#core/ids.js';
+import { deviceId, hostId, modelName, type HostId } from '#core/ids.js';
 import { MiB } from '#core/units.js';
 import { gridPicker } from '#policies/placement/placement-grid.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
@@ -87,6 +87,7 @@ export class SimulatedHost {
   joined: JoinOutcome | undefined;
   /** World time at which it last went on after it had stood still. */
   resumedMs = -Infinity;
+  readonly #models: readonly string[];
   readonly #router = new PublishedRouter();
   readonly #violations: Violations;
   readonly #endListeners = new Set<(how: 'killed' | 'unplugged') => void>();
@@ -97,6 +98,7 @@ export class SimulatedHost {
     this.machine = machine;
     this.clock = clock;
     this.#violations = world.violations;
+    this.#models = world.models;
     machine.disk.clock = clock;
     const links = network.host(machine.name);
     this.process = links.process;
@@ -150,9 +152,13 @@ export class SimulatedHost {
     registry.tell({ type: 'scan', replyTo: keep((_outcome: RegistryOutcome) => undefined) });
   }
 
-  /** Whether its gateway takes requests: it is in the grid and knows what is served there. */
+  /** Whether its gateway takes requests: it is in the grid and knows every model that was deployed there. */
   get isOpen(): boolean {
-    return this.isAlive && this.joined?.ok === true && this.#router.current.catalog.models.size > 0;
+    return (
+      this.isAlive &&
+      this.joined?.ok === true &&
+      this.#models.every((model) => this.#router.current.catalog.models.has(modelName(model)))
+    );
   }
 
   /** `model/version device` of everything that is loaded here, sorted. */
