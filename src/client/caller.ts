@@ -175,7 +175,7 @@ export class Caller {
       const nowMs = this.#clock.nowMs();
       const couldRepeat = request.idempotent && attempt < this.#options.attemptsMax;
       overdueMs =
-        couldRepeat && this.#picker.hasUntried(tried, nowMs, endpoint.index)
+        couldRepeat && this.#picker.hasAnother(tried, endpoint.index)
           ? nowMs + this.#times.limitMs(kind, deadlineMs - nowMs)
           : Infinity;
     };
@@ -246,7 +246,7 @@ export class Caller {
   }
 
   #start(race: AttemptRace, request: CallRequest, tried: ReadonlySet<number>, deadlineMs: number): EndpointState {
-    const endpoint = this.#picker.acquire(tried, this.#clock.nowMs());
+    const endpoint = this.#picker.acquire(tried, this.#clock.nowMs(), race.running.size > 0);
     this.#attempts += 1;
     const channel = this.#channel(endpoint.index);
     const deadlineWallMs = this.#clock.wallMs() + (deadlineMs - this.#clock.nowMs());

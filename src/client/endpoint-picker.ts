@@ -5,6 +5,7 @@
  * When every endpoint is out, the one that returns soonest is used: a wrong guess costs one failed attempt, refusing
  * would cost all of them.
  */
+import { invariant } from '#core/errors.js';
 import type { Random } from '#ports/random.js';
 import type { Balancing, EjectionOptions } from './options.js';
 
@@ -76,26 +77,36 @@ export class EndpointPicker {
 
   /**
    * The endpoint for the next attempt; its `inFlight` is counted up. Those in `tried` already failed this call and are
-   * used again only when no other one is in.
+   * used again only when no other one is in. `beside` an attempt that takes too long one that is out is better than the
+   * same again.
    */
-  acquire(tried: ReadonlySet<number>, nowMs: number): EndpointState {
+  acquire(tried: ReadonlySet<number>, nowMs: number, beside = false): EndpointState {
     const isIn = (state: EndpointState): boolean => state.ejectedUntilMs <= nowMs;
     const chosen =
       this.#best((state) => state.role === 'used' && isIn(state) && !tried.has(state.index)) ??
       this.#best((state) => state.role === 'spare' && isIn(state) && !tried.has(state.index)) ??
+      (beside ? this.#soonest(tried) : undefined) ??
       this.#best((state) => state.role !== 'retired' && isIn(state)) ??
-      this.#soonest();
+      this.#soonest() ??
+      this.#any();
     this.#cursor = (this.#states.indexOf(chosen) + 1) % this.#states.length;
     chosen.inFlight += 1;
     return chosen;
   }
 
-  /** Whether an endpoint that is in has not been tried by this call yet, `besides` left out. */
-  hasUntried(tried: ReadonlySet<number>, nowMs: number, besides = -1): boolean {
+  /** Whether an endpoint that is in has not been tried by this call yet. */
+  hasUntried(tried: ReadonlySet<number>, nowMs: number): boolean {
     return this.#states.some(
-      (state) =>
-        state.role !== 'retired' && state.ejectedUntilMs <= nowMs && state.index !== besides && !tried.has(state.index),
+      (state) => state.role !== 'retired' && state.ejectedUntilMs <= nowMs && !tried.has(state.index),
     );
+  }
+
+  /**
+   * Whether there is an endpoint beside this one that has not been tried, in or out: where one stands still, calls through the
+   * others are slow for a moment too, and they may all be out at once.
+   */
+  hasAnother(tried: ReadonlySet<number>, besides: number): boolean {
+    return this.#states.some(({ role, index }) => role !== 'retired' && index !== besides && !tried.has(index));
   }
 
   /** The attempt ended. */
@@ -158,8 +169,18 @@ export class EndpointPicker {
     return undefined;
   }
 
-  #soonest(): EndpointState {
-    const open = this.#states.filter(({ role }) => role !== 'retired');
-    return open.reduce((soonest, state) => (state.ejectedUntilMs < soonest.ejectedUntilMs ? state : soonest));
+  #soonest(tried: ReadonlySet<number> = new Set()): EndpointState | undefined {
+    return this.#states
+      .filter(({ role, index }) => role !== 'retired' && !tried.has(index))
+      .reduce<EndpointState | undefined>(
+        (soonest, state) => (soonest !== undefined && soonest.ejectedUntilMs <= state.ejectedUntilMs ? soonest : state),
+        undefined,
+      );
+  }
+
+  #any(): EndpointState {
+    const [first] = this.#states;
+    invariant(first !== undefined, 'a client has at least one endpoint');
+    return first;
   }
 }
