@@ -165,7 +165,10 @@ class Controller implements Actor<ControllerInbox> {
     }
     if (leadership.leading)
       this.#context.log.info('this host decides what the grid serves', { epoch: leadership.epoch });
-    else this.#context.log.info('another host decides what the grid serves', { leader: leadership.leader ?? 'none' });
+    else
+      this.#context.log.info('this host no longer decides what the grid serves', {
+        leader: leadership.leader ?? 'none',
+      });
   }
 
   /**

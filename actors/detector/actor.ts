@@ -130,7 +130,7 @@ class DetectorActor implements Actor<DetectorInbox> {
     if (write === undefined) return;
     const { lease } = self;
     this.#context.log.info(write.type === 'cast' ? 'votes against a host' : 'withdraws its vote against a host', {
-      host: write.host,
+      peer: write.host,
       generation: write.generation,
       reason: write.reason,
     });

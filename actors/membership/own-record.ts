@@ -33,6 +33,9 @@ export interface RecordOwner {
   onRefused(): void;
 }
 
+/** Of attempts at a store that is away, one in so many is told as a warning: with the longest waits, about one a minute. */
+const retriesPerWarning = 16;
+
 export class OwnRecord {
   readonly #options: CompleteMembershipOptions;
   readonly #context: ActorContext<OwnRecordEvent>;
@@ -236,7 +239,7 @@ export class OwnRecord {
       return;
     }
     this.#waitAnew();
-    this.#context.log.warn('the host is not in the store yet; it tries again', { reason: error.message });
+    this.#tellOfRetry('the host is not in the store yet; it tries again', error);
     this.#retryLater({ type: 'register' });
   }
 
@@ -302,8 +305,13 @@ export class OwnRecord {
   #onWriteFailed(error: IntarsiaError): void {
     this.#isWriting = false;
     this.#mustWrite = true;
-    this.#context.log.warn('a change of the host is not in the store yet; it tries again', { reason: error.message });
+    this.#tellOfRetry('a change of the host is not in the store yet; it tries again', error);
     this.#retryLater({ type: 'write-record' });
+  }
+
+  /** Aloud the first time and every so often: a store that is away for long must not fill the log. */
+  #tellOfRetry(what: string, { message: reason }: IntarsiaError): void {
+    this.#context.log[this.#retries % retriesPerWarning === 0 ? 'warn' : 'debug'](what, { reason });
   }
 
   #dropLease(): void {

@@ -230,7 +230,7 @@ export class GrpcLinks implements Links {
   }
 
   #up(host: string, process: string): void {
-    this.log.info('a link to another host is up', { host });
+    this.log.info('a link to another host is up', { peer: host });
     this.#tell({ type: 'up', host, process, reason: '' });
   }
 
@@ -238,7 +238,7 @@ export class GrpcLinks implements Links {
     for (const listener of this.#watches.lost(host)) listener('failed');
     if (!wasUp) return;
     this.counts.lost += 1;
-    if (!this.#isClosed) this.log.warn('the link to another host is lost', { host, reason });
+    if (!this.#isClosed) this.log.warn('the link to another host is lost', { peer: host, reason });
     this.#tell({ type: 'lost', host, process, reason });
   }
 
