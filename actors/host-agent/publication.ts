@@ -149,9 +149,10 @@ export class Publication {
   /** So that hosts without these models can be given them. */
   async #publishManifests({ replicas }: PublicationInput): Promise<void> {
     const { keys, store, artifacts, isOwn } = this.#options;
-    for (const { model, version, deployment } of replicas) {
+    // Of deployed models too: a store that was wiped has forgotten theirs.
+    for (const { model, version } of replicas) {
       const text = `${model}/${version}`;
-      if (deployment !== '' || this.#described.has(text) || !isOwn(model, version)) continue;
+      if (this.#described.has(text) || !isOwn(model, version)) continue;
       if (this.#described.size >= describedMax) return;
       const manifest = await this.#describe(() => artifacts.describe(model, version), text);
       if (manifest !== undefined) {
