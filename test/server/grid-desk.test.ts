@@ -44,9 +44,11 @@ describe('deploying', () => {
   it('refuses what cannot be placed with what every host has against it, and writes nothing', async () => {
     const grid = new PretendGrid();
     await grid.publish('m');
+    grid.setHost('g', { role: 'gateway', devices: [] });
     const tooMany = await grid.desk.deploy({ deploymentJson: wanted({ replicas: 3 }), dryRun: false }, call);
     expect(tooMany.applied).toBe(false);
     expect(tooMany.refusals.join()).toMatch(/1 cop.* of m\/1 cannot be placed now: a: cpu:0 .*; b: cpu:0 /);
+    expect(tooMany.refusals.join()).not.toContain('gateway');
     const constraints = { providers: ['cuda'] };
     const noSuch = await grid.desk.deploy({ deploymentJson: wanted({ constraints }), dryRun: false }, call);
     expect(noSuch.refusals.join()).toContain('cuda');

@@ -301,10 +301,12 @@ export function isDeviceAllowed({ provider, id }: GridDevice, constraints: Place
   return (providers === undefined || providers.includes(provider)) && (devices === undefined || devices.includes(id));
 }
 
+const gatewayOnly = 'it is a gateway only';
+
 /** What the constraints have against a host; empty: nothing. */
 function hostObjection(record: ViewHost['record'], constraints: PlacementConstraints, tier: Tier | undefined): string {
   const { tiers, zones, labels, hosts, spot } = constraints;
-  if (record.role !== 'host') return 'it is a gateway only';
+  if (record.role !== 'host') return gatewayOnly;
   if (tier !== undefined && record.tier !== tier) return `its tier is ${record.tier}, not ${tier}`;
   if (tiers?.includes(record.tier) === false) return `its tier is ${record.tier}, not ${tiers.join(' or ')}`;
   if (zones?.includes(record.zone) === false) return `its zone is ${record.zone || 'none'}, not ${zones.join(' or ')}`;
@@ -367,7 +369,10 @@ function refusalOf(host: PlaceHost, request: PlacementRequest): Refusal {
 /** The refusals in one text, at most `hostsMax` of them. */
 export function refusalsText(refusals: readonly Refusal[], hostsMax = 12): string {
   if (refusals.length === 0) return 'the grid has no hosts';
-  const shown = refusals.slice(0, hostsMax).map(({ host, reason }) => `${host}: ${reason}`);
-  const more = refusals.length - shown.length;
+  // That gateways take no copies goes without saying, as long as somebody else refuses, too.
+  const hosts = refusals.filter(({ reason }) => reason !== gatewayOnly);
+  const told = hosts.length === 0 ? refusals : hosts;
+  const shown = told.slice(0, hostsMax).map(({ host, reason }) => `${host}: ${reason}`);
+  const more = told.length - shown.length;
   return `${shown.join('; ')}${more > 0 ? `; and ${more} hosts more` : ''}`;
 }
