@@ -1,5 +1,6 @@
 import { Server, ServerCredentials, status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
 import { afterEach, describe, expect, it } from 'vitest';
+import { EndpointPicker, type EndpointState } from '#client/endpoint-picker.js';
 import { connect, type ClientOptions, type InferenceClient } from '#client/index.js';
 import { DiscoverResponse, type Gateway } from '#gen/grid.js';
 import { ServerLiveResponse } from '#gen/inference.js';
@@ -130,6 +131,18 @@ describe('a client of a grid', () => {
     for (let call = 0; call < 20; call += 1) expect(await client.live()).toBe(true);
     expect(first.calls - before).toBe(20);
     expect(client.statistics.overdue).toBe(1);
+  });
+
+  it('asks another gateway beside one that stands still also when all of them seem to', () => {
+    const picker = new EndpointPicker(2, 'least-in-flight', { failuresMax: 3, ejectMsMin: 1_000, ejectMsMax: 1_000 });
+    const [first, second] = picker.states as [EndpointState, EndpointState];
+    picker.suspect(first, 0);
+    picker.suspect(second, 1);
+    expect(picker.acquire(new Set(), 2)).toBe(first);
+    expect(picker.hasAnother(new Set(), first.index)).toBe(true);
+    expect(picker.acquire(new Set([first.index]), 3, true)).toBe(second);
+    // The first one's time is over; it is the one that stands still all the same.
+    expect(picker.acquire(new Set([first.index]), 1_000, true)).toBe(second);
   });
 
   it('follows the membership: a new gateway is used, one that drains gets nothing more', async () => {
