@@ -12,7 +12,7 @@ import { readActual, readCurrentVersion, readServed } from '#core/grid/record-te
 import { readFacts } from '#core/grid/served-facts.js';
 import type { HostId, ModelName } from '#core/ids.js';
 import type { StoreSnapshot, StoreWatch, StoreWatchEvent } from '#ports/store.js';
-import type { Actor, ActorContext, ActorFactory, Signal } from '#runtime/actor.js';
+import type { Actor, ActorContext, ActorFactory, ReplyTo, Signal } from '#runtime/actor.js';
 import type { RoutingOptions } from './options.js';
 import type { RoutingMessage } from './protocol.js';
 
@@ -59,6 +59,9 @@ class Routing implements Actor<RoutingInbox> {
   readonly #facts = new Set<string>();
   #lastPublishedMs = -Infinity;
   #publishing = false;
+  /** Folders that were read at least once. */
+  readonly #begun = new Set<Folder>();
+  #waiting: ReplyTo<{ readonly ok: true }>[] = [];
 
   constructor(options: RoutingOptions, context: ActorContext<RoutingInbox>) {
     this.#options = options;
@@ -103,18 +106,29 @@ class Routing implements Actor<RoutingInbox> {
       case 'watched':
         this.#follow(message.folder, message.turn, message.event);
         break;
+      case 'whole':
+        this.#waiting.push(message.replyTo);
+        break;
       case 'publish':
         this.#publishing = false;
         this.#publish();
         break;
     }
     if (message.type !== 'publish' && this.#table.hasChanges) this.#publishSoon();
+    if (this.#waiting.length > 0 && this.#isWhole()) {
+      for (const replyTo of this.#waiting) replyTo.tell({ ok: true });
+      this.#waiting = [];
+    }
   }
 
   signal(signal: Signal): void {
     if (signal.type === 'drain') this.#context.stop();
     if (signal.type !== 'post-stop' && signal.type !== 'pre-restart') return;
     for (const mirror of Object.values(this.#mirrors)) mirror.watch?.cancel();
+  }
+
+  #isWhole(): boolean {
+    return this.#begun.size === Object.keys(this.#mirrors).length && !this.#table.hasChanges;
   }
 
   #publishSoon(): void {
@@ -153,6 +167,7 @@ class Routing implements Actor<RoutingInbox> {
   #begin(folder: Folder, { revision, entries }: StoreSnapshot): void {
     const mirror = this.#mirrors[folder];
     mirror.failures = 0;
+    this.#begun.add(folder);
     const gone = new Set(mirror.known.keys());
     for (const { key, value } of entries) {
       gone.delete(key);

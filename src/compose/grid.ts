@@ -123,6 +123,12 @@ export class GridHost {
     log.info('joined the grid', { grid: ports.config.name, generation: outcome.generation, links: port });
   }
 
+  /** Resolves once this host knows what the others serve. @throws DEADLINE_EXCEEDED when the store cannot be read for long. */
+  async untilRouted(): Promise<void> {
+    const deadlineMs = this.#options.clock.nowMs() + joinMsMax;
+    await this.#actors?.routing.ask((replyTo) => ({ type: 'whole', replyTo }), { deadlineMs });
+  }
+
   /** Says that this host goes, and waits until the others know, as far as they can be asked. */
   async announceDeparture(): Promise<void> {
     if (this.#actors === undefined) return;

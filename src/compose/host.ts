@@ -243,11 +243,13 @@ export async function startHost(
             registry,
           });
 
+    let phase: 'starting' | 'serving' | 'stopping' = 'starting';
     const gateway = createGateway({
       router,
       clock,
       bytesInFlightMax: limits.bytesInFlightMax,
       receipts: telemetry.receipts,
+      isOpen: () => phase !== 'starting',
       sequencesMax: limits.sequencesMax,
       tracing,
       ...(config.grid === undefined ? {} : { attempts: { hedgeShare: config.grid.hedgeShare } }),
@@ -255,7 +257,6 @@ export async function startHost(
         records.record(makeRequestRecord({ ...finished, finishedWallMs: clock.wallMs() }));
       },
     });
-    let phase: 'starting' | 'serving' | 'stopping' = 'starting';
     const live = (): boolean => phase !== 'stopping';
     const ready = (): boolean => phase === 'serving';
     const services = createServices({
@@ -327,6 +328,7 @@ export async function startHost(
       deadlineMs: clock.nowMs() + startLoadMsMax,
     });
     if (!scanned.ok) throw scanned.error;
+    await grid?.untilRouted();
     phase = 'serving';
     const clientPorts = takesClients ? { grpc: grpc.port, http: http.port } : {};
     log.info('serving', { ...clientPorts, metrics: scrape.port });

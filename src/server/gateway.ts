@@ -33,6 +33,11 @@ export interface GatewayOptions {
   readonly bytesInFlightMax: number;
   /** Whether answers carry a receipt in `intarsia_*` parameters. */
   readonly receipts: boolean;
+  /**
+   * False while it is not known yet which models there are: requests are refused with UNAVAILABLE, which another host or a
+   * later try may help, and not with MODEL_NOT_FOUND. Default: always true.
+   */
+  readonly isOpen?: () => boolean;
   /** Replicas one request may try, the first included. 1 to 10, default 3. */
   readonly attemptsMax?: number;
   /** Limits, budgets and bans of attempts; what is left out has its default. */
@@ -78,6 +83,7 @@ class HostGateway implements Gateway, CallHost {
   readonly #tracing: Tracing;
   readonly #checks = new WeakMap<ServedModel, ModelCheck>();
   #nextRequest = 1;
+  readonly #isOpen: () => boolean;
   #accepting = true;
   #idleListeners: (() => void)[] = [];
 
@@ -86,6 +92,7 @@ class HostGateway implements Gateway, CallHost {
     this.clock = options.clock;
     this.sequences = new SequenceRoutes(options.sequencesMax ?? sequencesMaxDefault);
     this.receipts = options.receipts;
+    this.#isOpen = options.isOpen ?? (() => true);
     this.attemptsMax = Math.min(10, Math.max(1, options.attemptsMax ?? attemptsMaxDefault));
     this.desk = new AttemptDesk(options.attempts);
     this.onFinished = options.onFinished;
@@ -130,6 +137,7 @@ class HostGateway implements Gateway, CallHost {
   #prepare(message: InferRequestMessage, call: InferCall, reply: InferReply): InferenceCall {
     const arrivedMs = this.clock.nowMs();
     if (!this.#accepting) throw intarsiaError('UNAVAILABLE', 'the host is stopping and takes no new requests');
+    if (!this.#isOpen()) throw intarsiaError('UNAVAILABLE', 'the host is starting and does not know its models yet');
     if (!call.caller.mayUse(message.modelName)) throw modelForbidden(message.modelName);
     const model = this.#find(message);
     const parameters = readParameters(message.parameters, call);
