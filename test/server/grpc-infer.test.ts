@@ -581,6 +581,14 @@ describe('deadlines, cancellation, retries', () => {
     expect(host.devices.wasm.seen).toEqual([]);
   });
 
+  it('a host that does not know its models yet refuses retryably instead of calling them unknown', async () => {
+    host.isOpen = false;
+    expect((await failureOf(client.infer(identityRequest()))).code).toBe(status.UNAVAILABLE);
+    expect((await failureOf(client.infer({ modelName: 'nobody' }))).code).toBe(status.UNAVAILABLE);
+    host.isOpen = true;
+    await expect(client.infer(identityRequest())).resolves.toBeDefined();
+  });
+
   it('a host that stops refuses new requests and finishes those under way', async () => {
     host.devices.cpu.behaviour = 'hold';
     const under = client.infer(identityRequest());

@@ -204,6 +204,9 @@ export class PretendHost {
   logLevel: LogLevel = 'info';
   #revision = 0;
 
+  /** False: it does not know its models yet. */
+  isOpen = true;
+
   constructor(options: PretendHostOptions = {}) {
     for (const device of Object.values(this.devices)) this.router.setDevice(host, device.id, device);
     this.publish(options.models ?? [identity, texts, pair, stateful, replicated, blob], options.broken ?? {});
@@ -212,6 +215,7 @@ export class PretendHost {
       clock: this.clock,
       bytesInFlightMax: options.bytesInFlightMax ?? 2 ** 32,
       receipts: options.receipts ?? true,
+      isOpen: () => this.isOpen,
       onFinished: (finished) => this.finished.push(finished),
     });
     this.access = createAccess({ tokens: [], restricted: [], sha256, ...options.access });
