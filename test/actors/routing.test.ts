@@ -24,7 +24,7 @@ function world() {
         store: store.client('a'),
         picker: leastWorkPicker(),
         publish: () => (tables += 1),
-      }) as never,
+      }),
     );
   let answered = 0;
   const ask = (routing: ReturnType<typeof begin>): void => {
