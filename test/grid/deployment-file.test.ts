@@ -35,7 +35,7 @@ describe('a deployment file', () => {
     expect(deploymentFromText(deploymentToText(deployment!), 'key')).toEqual(deployment);
   });
 
-  it.each([
+  const mistakes: readonly (readonly [data: unknown, message: string])[] = [
     [7, 'f: expected a deployment, or an object with `deployments:`, a list of them; found 7'],
     [{ ...whole, replica: 1 }, 'f: replica: expected no such field; known are format, name'],
     [{ ...whole, name: '../x' }, 'f: name: expected 1 to 63 letters, digits and _ . -'],
@@ -68,10 +68,14 @@ describe('a deployment file', () => {
       { deployments: [{ ...whole, model: 7 }] },
       'f: deployments[0].model: expected a text of 1 to 255 characters; found 7',
     ],
-  ])('names path, limit and value of the mistake in %j', (data, message) => {
-    const read = (): unknown => deploymentsOfFile(data, 'f');
-    expect(read).toThrow(IntarsiaError);
-    expect(read).toThrow(message);
+  ];
+
+  it('names path, limit and value of each mistake', () => {
+    for (const [data, message] of mistakes) {
+      const read = (): unknown => deploymentsOfFile(data, 'f');
+      expect(read, message).toThrow(IntarsiaError);
+      expect(read).toThrow(message);
+    }
   });
 
   it('is a list of deployments or CONFIG_INVALID, whatever the data', () => {
