@@ -66,6 +66,13 @@ describe('the value codec', () => {
     );
   });
 
+  it('keeps a detail of an error that is named like a prototype', () => {
+    const details = Object.fromEntries([['__proto__', 'x']]);
+    expect(plain(roundTrip(intarsiaError('QUEUE_FULL', 'm', details)))).toEqual(
+      plain(intarsiaError('QUEUE_FULL', 'm', details)),
+    );
+  });
+
   it('keeps large bytes by reference, at multiples of eight, and gives out views', () => {
     const first = new Uint8Array(outOfBandBytesMin + 3).fill(7);
     const second = new Uint8Array(outOfBandBytesMin).fill(9);

@@ -435,10 +435,8 @@ class ValueReader {
     const message = this.#taggedText();
     const given = this.value(depth + 1);
     if (typeof given !== 'object' || given === null) throw malformed('details of an error', this.#position);
-    const details: Record<string, string | number | boolean> = {};
-    for (const [key, value] of Object.entries(given)) {
-      if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') details[key] = value;
-    }
+    // Not by assignment: a detail may be named like a prototype.
+    const details = Object.fromEntries(Object.entries(given).filter(isDetail));
     return fromErrorData({ code: code as ErrorData['code'], message, details });
   }
 
@@ -575,4 +573,8 @@ function refused(what: string): Refusal {
 
 function malformed(what: string, offset: number): IntarsiaError {
   return intarsiaError('INVALID_ARGUMENT', `encoded value is malformed: ${what} at byte ${offset}`, { offset });
+}
+
+function isDetail(entry: [string, unknown]): entry is [string, string | number | boolean] {
+  return ['string', 'number', 'boolean'].includes(typeof entry[1]);
 }
