@@ -36,7 +36,8 @@ async function statusOnce(endpoint: string, isDone: (status: GridStatus) => bool
 
 const gatewaysOf = ({ hosts }: GridStatus) => hosts.filter(({ role }) => role === 'gateway');
 
-describe.skipIf(process.platform !== 'linux')(
+// Not steady on a busy machine: docs/failure-model.md, what is not shown.
+describe.skipIf(process.platform !== 'linux' || process.env['INTARSIA_CLUSTER'] !== 'full')(
   'intarsia serve --gateways 2 (Linux: children are read from /proc)',
   () => {
     it(

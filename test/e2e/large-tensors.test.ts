@@ -28,7 +28,8 @@ async function hostWithIdentity(): Promise<InferenceClient> {
   return client;
 }
 
-describe('large tensors', { timeout: 120_000 }, () => {
+// Not steady on a busy machine: docs/failure-model.md, what is not shown.
+describe.skipIf(process.env['INTARSIA_CLUSTER'] !== 'full')('large tensors', { timeout: 120_000 }, () => {
   it('each of many calls at once gets the answer to its own request, while others are given up', async () => {
     const client = await hostWithIdentity();
     let next = 0;
