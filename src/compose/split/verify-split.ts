@@ -2,13 +2,11 @@
  * The equivalence check behind `intarsia verify`: a model is cut in many ways, the shards run on the named providers, and
  * every answer is compared with the reference, the whole model on the CPU without optimisation.
  */
-import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { SplitReport, SplitRequest } from '#cli/split-report.js';
 import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
-import { artifactDigest, sessionId, type SessionId } from '#core/ids.js';
 import { checkExternalRanges, modelFacts } from '#core/onnx/model-facts.js';
 import { readModel } from '#core/onnx/model-reader.js';
 import { modelBytesMax } from '#core/onnx/writer.js';
@@ -18,22 +16,16 @@ import { chooseCuts } from '#core/split/cut-choices.js';
 import { Cutter } from '#core/split/cut.js';
 import { compareOutputs, worstOf, type Comparison, type Tolerance } from '#core/split/equivalence.js';
 import { readSplitGraph } from '#core/split/graph.js';
-import { drawingOperators } from '#core/split/node-kinds.js';
-import { comparedNumbers, sampleAttempts, sampleInputs } from '#core/split/sample-inputs.js';
 import { toleranceOf } from '#core/split/tolerance.js';
-import type { Tensor, TensorSpec } from '#core/tensor.js';
-import type { Executor, LoadedSession, LoadRequest } from '#ports/executor.js';
-import { bringSideFiles, writeModelFile } from './shard-files.js';
-import { runInput, ShardChain, type Stage } from './shard-runner.js';
-import { readVectorSets, type VectorSet } from './test-vectors.js';
-import { findValueTypes } from './value-types.js';
+import type { Executor } from '#ports/executor.js';
+import { engineTypes, explainDrawing, referenceThreads, runReference, type Reference } from './reference.js';
+import { bringSideFiles } from './shard-files.js';
+import { ShardChain, type Stage } from './shard-runner.js';
 
 export type StartExecutor = (provider: ExecutionProvider) => Promise<Executor>;
 
 /** Problems and notes kept in a report; the counts are complete. */
 const listedMax = 200;
-/** One thread: the same order of additions in a shard as in the whole model. */
-const threads = 1;
 const closeGraceMs = 5_000;
 
 /**
@@ -95,14 +87,6 @@ interface CheckParts {
   readonly progress: (share: number, words: string) => void;
 }
 
-interface Reference {
-  readonly vectors: readonly VectorSet[];
-  readonly expected: readonly (readonly Tensor[])[];
-  /** Outputs that came out otherwise the second time. */
-  readonly unstable: string;
-  readonly optimization: OptimizationLevel;
-}
-
 class Check {
   readonly #request: SplitRequest;
   readonly #parts: CheckParts;
@@ -129,14 +113,17 @@ class Check {
       { from: dirname(path), to: folder },
     );
     progress(0.01, 'reference');
-    const reference = await this.#reference();
+    const reference = await runReference({
+      cutter,
+      path,
+      cpu: this.#cpu,
+      folders: [this.#request.vectors === '' ? dirname(path) : this.#request.vectors],
+      mustHaveVectors: this.#request.vectors !== '',
+      seed: this.#request.seed,
+    });
     const exact = reference.optimization === 'disabled' && optimization === 'disabled';
     if (reference.unstable !== '') {
-      return this.#report(
-        'not-repeatable',
-        reference,
-        `${reference.unstable}; ${explainDrawing(drawingOperators(graph))}`,
-      );
+      return this.#report('not-repeatable', reference, `${reference.unstable}; ${explainDrawing(graph)}`);
     }
     if (graph.nodes.length < stages) {
       return this.#report(
@@ -146,13 +133,7 @@ class Check {
       );
     }
     progress(0.03, 'types of values');
-    const types = await findValueTypes(graph, async (encoded) => {
-      const session = sessionId('types');
-      const written = await writeModelFile(join(folder, 'types.onnx'), encoded);
-      const { outputs } = await this.#load(session, written, reference.optimization);
-      await this.#cpu.unload(session);
-      return outputs;
-    });
+    const types = await engineTypes(graph, { cpu: this.#cpu, folder, optimization: reference.optimization });
     const tolerance = toleranceOf(graph, types, {
       isUnoptimized: optimization === 'disabled',
       isReferenceEngine: this.#request.devices.every((device) => device === 'cpu'),
@@ -231,7 +212,15 @@ class Check {
     });
     let chain: ShardChain;
     try {
-      chain = await ShardChain.load({ plan, types, stages, optimization: level, folder, name: 'cut', threads });
+      chain = await ShardChain.load({
+        plan,
+        types,
+        stages,
+        optimization: level,
+        folder,
+        name: 'cut',
+        threads: referenceThreads,
+      });
     } catch (error) {
       if (isLost(error)) throw error;
       // The CPU took the whole model, so it must take each part; another device may lack an operator or a type.
@@ -271,89 +260,6 @@ class Check {
     if (this.#notes.length < listedMax) this.#notes.push(text);
   }
 
-  /** Answers of the whole model, twice. */
-  async #reference(): Promise<Reference> {
-    const { path } = this.#parts;
-    const cpu = this.#cpu;
-    const session = sessionId('whole');
-    const loaded = await this.#loadWhole(session, path);
-    try {
-      const { vectors, first } = await this.#vectors(loaded.inputs, session);
-      const expected = [first];
-      for (const { inputs } of vectors.slice(1)) expected.push(await runWhole(cpu, session, inputs));
-      const unstable: string[] = [];
-      for (const [index, { name, inputs }] of vectors.entries()) {
-        const exact = { relative: 0, steps: new Map<string, number>() };
-        const { problem, bitExact } = compareOutputs(
-          await runWhole(cpu, session, inputs),
-          expected[index] ?? [],
-          exact,
-        );
-        if (!bitExact) unstable.push(`${name}: ${problem} when the whole model runs a second time`);
-      }
-      return { vectors, expected, unstable: unstable[0] ?? '', optimization: loaded.optimization };
-    } finally {
-      await cpu.unload(session);
-    }
-  }
-
-  /** Without the optimiser where that is possible; a few models load only with it. */
-  async #loadWhole(session: SessionId, path: string): Promise<LoadedSession> {
-    const { bytes } = this.#parts.cutter.graph.model;
-    const artifact = { digest: artifactDigest(createHash('sha256').update(bytes).digest('hex')), path };
-    let failure: unknown;
-    for (const optimization of ['disabled', 'basic', 'all'] as const) {
-      try {
-        return await this.#load(session, artifact, optimization);
-      } catch (error) {
-        failure ??= error;
-      }
-    }
-    throw failure;
-  }
-
-  #load(
-    session: SessionId,
-    artifact: LoadRequest['artifact'],
-    optimization: OptimizationLevel,
-  ): Promise<LoadedSession> {
-    const model = { name: basename(this.#parts.path), version: '1' };
-    return this.#cpu.load({ session, artifact, model, options: { intraOpThreads: threads, optimization } });
-  }
-
-  /** Test vectors beside the model, those named, or made-up ones; with the answers to the first. */
-  async #vectors(
-    specs: readonly TensorSpec[],
-    session: SessionId,
-  ): Promise<{ readonly vectors: readonly VectorSet[]; readonly first: readonly Tensor[] }> {
-    const { vectors: folder, seed } = this.#request;
-    const names = this.#parts.cutter.graph.inputs.map(({ name }) => name);
-    const sets = await readVectorSets(folder === '' ? dirname(this.#parts.path) : folder, names);
-    const [given] = sets;
-    if (given !== undefined) {
-      return { vectors: sets, first: await runWhole(this.#cpu, session, given.inputs) };
-    }
-    if (folder !== '') throw intarsiaError('NOT_FOUND', `${folder} holds no test vectors (test_data_set_N/input_0.pb)`);
-    const numbers = comparedNumbers(this.#parts.cutter.graph);
-    let failure: unknown;
-    for (let attempt = 0; attempt < sampleAttempts; attempt += 1) {
-      const inputs = sampleInputs(specs, { seed, attempt, numbers });
-      try {
-        const first = await runWhole(this.#cpu, session, inputs);
-        const more = { name: `seed ${seed + 1}`, inputs: sampleInputs(specs, { seed: seed + 1, attempt, numbers }) };
-        return { vectors: [{ name: `seed ${seed}`, inputs }, more], first };
-      } catch (error) {
-        failure ??= error;
-      }
-    }
-    throw intarsiaError(
-      'EXECUTION_FAILED',
-      `the whole model refuses made-up inputs; give test vectors with --vectors: ${messageOf(failure)}`,
-      { attempts: sampleAttempts },
-      failure,
-    );
-  }
-
   get #cpu(): Executor {
     return this.#parts.executors.get('cpu') as Executor;
   }
@@ -390,15 +296,6 @@ class Check {
   }
 }
 
-async function runWhole(executor: Executor, session: SessionId, inputs: readonly Tensor[]): Promise<readonly Tensor[]> {
-  const { outputs } = await executor.run({
-    session,
-    inputs: inputs.map((tensor) => runInput(tensor, tensor.name)),
-    outputs: [],
-  });
-  return outputs;
-}
-
 /** An executor never comes back: what is left of the check cannot be done. */
 function isLost(error: unknown): boolean {
   return error instanceof IntarsiaError && error.code === 'EXECUTOR_LOST';
@@ -406,10 +303,4 @@ function isLost(error: unknown): boolean {
 
 function failed(problem: string): Comparison {
   return { bitExact: false, close: false, maxAbsoluteError: Infinity, maxRelativeError: Infinity, problem };
-}
-
-function explainDrawing(operators: readonly string[]): string {
-  return operators.length === 0
-    ? 'no known operator of it draws random numbers, so an operator keeps a state from run to run'
-    : `${operators.join(', ')} draw random numbers, so that answers cannot be compared`;
 }
