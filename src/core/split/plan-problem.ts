@@ -1,0 +1,138 @@
+/**
+ * What a plan is searched for and what is found: devices, tables of times and bytes, stages.
+ *
+ * The model is a chain of segments between neighbouring cut points. A stage is a run of segments on one device, or on
+ * several equal ones that take turns; a device holds at most one stage, and some may stay idle.
+ */
+import { intarsiaError } from '../errors.js';
+
+export const planGoals = ['latency', 'throughput', 'cost', 'energy'] as const;
+/** Ms of one run, ms between answers of a full pipe, dollars of one run, joules of one run: the smaller the better. */
+export type PlanGoal = (typeof planGoals)[number];
+
+export interface PlannerDevice {
+  readonly id: string;
+  /** Devices of the same type cost the same in every table, so that only their number matters. */
+  readonly type: string;
+  readonly memoryBytes: number;
+  /** Price of an hour, in dollars; 0 where it costs nothing. */
+  readonly usdPerHour: number;
+  /** Watts while it computes; absent counts as 0. */
+  readonly busyWatts?: number;
+}
+
+export interface PlannerProblem {
+  /** Segments of the chain; boundaries lie between them, numbered 1 to segments - 1. */
+  readonly segments: number;
+  readonly devices: readonly PlannerDevice[];
+  /** Milliseconds of segments `from` to `to` (behind the last) on a device as one shard; infinite: impossible there. */
+  readonly stageMs: (device: PlannerDevice, from: number, to: number) => number;
+  /** Bytes of memory that the shard takes: weights and peak activations. */
+  readonly stageBytes: (from: number, to: number) => number;
+  /** Milliseconds to send what crosses a boundary from one device to another. */
+  readonly transferMs: (from: PlannerDevice, to: PlannerDevice, boundary: number) => number;
+  /**
+   * The same as `stageMs` for every end behind `from`, infinite where the shard does not fit: written to `into[end]`.
+   * For tables that have whole rows at hand.
+   */
+  readonly fillStages?: (device: PlannerDevice, from: number, into: Float64Array) => void;
+  /** Stages at most; absent: as many as devices. */
+  readonly stagesMax?: number;
+  /** Whether several equal devices may share a stage, each holding it, runs taking turns. Default: not. */
+  readonly replicates?: boolean;
+}
+
+export interface PlannedStage {
+  /** The first of `devices`. */
+  readonly device: PlannerDevice;
+  /** Equal devices that take turns; one, where the stage is not replicated. */
+  readonly devices: readonly PlannerDevice[];
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface SplitPlan {
+  readonly stages: readonly PlannedStage[];
+  /** In the unit of the goal. */
+  readonly value: number;
+}
+
+export interface PlanAnswer {
+  readonly goal: PlanGoal;
+  /** Undefined when the model fits on no choice of devices. */
+  readonly plan: SplitPlan | undefined;
+  readonly isExact: boolean;
+  /** No plan can be better than this. Equal to the plan's value when it is exact. */
+  readonly lowerBound: number;
+  /** The best plan without a split, for comparison; undefined when no device takes the whole model. */
+  readonly whole: SplitPlan | undefined;
+}
+
+/** What one run of a plan takes. */
+export interface RunCosts {
+  /** From the first input to the last output: stages and transfers one after the other. */
+  readonly latencyMs: number;
+  /** Between answers of a full pipe: its slowest stage (shared by its replicas) or transfer. */
+  readonly intervalMs: number;
+  /** Device time at its price; while something is on its way nobody is busy. */
+  readonly usd: number;
+  readonly joules: number;
+}
+
+/** Dollars of a millisecond on a device. */
+export function usdPerMs({ usdPerHour }: PlannerDevice): number {
+  return usdPerHour / 3_600_000;
+}
+
+/** Joules of a millisecond on a device. */
+export function joulesPerMs({ busyWatts = 0 }: PlannerDevice): number {
+  return busyWatts / 1000;
+}
+
+/** Adds a plan up from the tables, the slow and plain way. Infinite where a stage does not fit. */
+export function runCosts(problem: PlannerProblem, stages: readonly PlannedStage[]): RunCosts {
+  let latencyMs = 0;
+  let intervalMs = 0;
+  let usd = 0;
+  let joules = 0;
+  let before: PlannedStage | undefined;
+  for (const stage of stages) {
+    const { device, devices, from, to } = stage;
+    const fits = problem.stageBytes(from, to) <= device.memoryBytes;
+    const ms = fits ? problem.stageMs(device, from, to) : Infinity;
+    const sentMs = before === undefined ? 0 : problem.transferMs(before.device, device, from);
+    latencyMs += sentMs + ms;
+    intervalMs = Math.max(intervalMs, sentMs, ms / devices.length);
+    usd += ms === Infinity ? Infinity : ms * usdPerMs(device);
+    joules += ms === Infinity ? Infinity : ms * joulesPerMs(device);
+    before = stage;
+  }
+  return { latencyMs, intervalMs, usd, joules };
+}
+
+/** The figure of a goal. */
+export function valueOfGoal({ latencyMs, intervalMs, usd, joules }: RunCosts, goal: PlanGoal): number {
+  return { latency: latencyMs, throughput: intervalMs, cost: usd, energy: joules }[goal];
+}
+
+/** @throws INVALID_ARGUMENT for a problem without segments or devices. */
+export function checkProblem({ segments, devices, stagesMax = 1 }: PlannerProblem): void {
+  if (!Number.isInteger(segments) || segments < 1 || devices.length === 0 || stagesMax < 1) {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `a plan needs at least one segment and one device, and stages; there are ${segments}, ${devices.length} and ${stagesMax}`,
+      { segments, devices: devices.length, stagesMax },
+    );
+  }
+}
+
+/** Devices by type, in the order in which types first occur. */
+export function groupByType(devices: readonly PlannerDevice[]): readonly (readonly PlannerDevice[])[] {
+  const groups = new Map<string, PlannerDevice[]>();
+  for (const device of devices) {
+    const group = groups.get(device.type);
+    if (group === undefined) groups.set(device.type, [device]);
+    else group.push(device);
+  }
+  return [...groups.values()];
+}
