@@ -1,4 +1,4 @@
-/** Links under everything at once: both ends full, sizes mixed; with INTARSIA_CLUSTER=full also connections that break. */
+/** Links under everything at once: both ends full, sizes mixed; and with connections that break. */
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { hostId } from '#core/ids.js';
 import { seededRandom } from '#testing.js';
@@ -55,41 +55,40 @@ describe('links under load', { timeout: 120_000 }, () => {
     }
   });
 
-  // Rarely a question stays without an end here: docs/failure-model.md, what is not shown.
-  it.skipIf(process.env['INTARSIA_CLUSTER'] !== 'full')(
-    'keep order and settle every question while connections break, for three seeds',
-    async () => {
-      for (const seed of [1, 2, 3]) {
-        const random = seededRandom(seed);
-        const { a, b, proxy } = await pair();
-        const ends = { a: collector(a.system), b: collector(b.system) };
-        const settled = { answered: 0, failed: 0 };
-        let asked = 0;
-        for (let step = 0; step < 400; step += 1) {
-          const [from, to] = random.next() < 0.5 ? [a, ends.b] : [b, ends.a];
-          const ref = from.system.ref<Numbered | Question>(to.ref.address);
-          if (random.next() < 0.2) {
-            asked += 1;
-            ref
-              .ask<string>((replyTo) => ({ type: 'question', text: 'q', replyTo }), { deadlineMs: Infinity })
-              .then(
-                () => (settled.answered += 1),
-                () => (settled.failed += 1),
-              );
-          } else {
-            const bytes = [10, 1_000, 60_000, 100_000, 1_500_000][Math.floor(random.next() * 5)] ?? 0;
-            ref.tell({ type: 'numbered', number: step, data: new Uint8Array(bytes) });
-          }
-          if (random.next() < 0.01) proxy.break();
-          if (random.next() < 0.3) await new Promise((resolve) => setImmediate(resolve));
+  it('keep order and settle every question while connections break, for three seeds', async () => {
+    // How many are answered is a matter of when connections break: over all seeds some are.
+    let answered = 0;
+    for (const seed of [1, 2, 3]) {
+      const random = seededRandom(seed);
+      const { a, b, proxy } = await pair();
+      const ends = { a: collector(a.system), b: collector(b.system) };
+      const settled = { answered: 0, failed: 0 };
+      let asked = 0;
+      for (let step = 0; step < 400; step += 1) {
+        const [from, to] = random.next() < 0.5 ? [a, ends.b] : [b, ends.a];
+        const ref = from.system.ref<Numbered | Question>(to.ref.address);
+        if (random.next() < 0.2) {
+          asked += 1;
+          ref
+            .ask<string>((replyTo) => ({ type: 'question', text: 'q', replyTo }), { deadlineMs: Infinity })
+            .then(
+              () => (settled.answered += 1),
+              () => (settled.failed += 1),
+            );
+        } else {
+          const bytes = [10, 1_000, 60_000, 100_000, 1_500_000][Math.floor(random.next() * 5)] ?? 0;
+          ref.tell({ type: 'numbered', number: step, data: new Uint8Array(bytes) });
         }
-        await waitUntil('an end of every question', () => settled.answered + settled.failed === asked, 60_000);
-        for (const { got } of Object.values(ends)) {
-          const numbers = got.map(({ number }) => number);
-          expect(numbers).toEqual([...new Set(numbers)].sort((left, right) => left - right));
-        }
-        expect(settled.answered).toBeGreaterThan(0);
+        if (random.next() < 0.01) proxy.break();
+        if (random.next() < 0.3) await new Promise((resolve) => setImmediate(resolve));
       }
-    },
-  );
+      await waitUntil('an end of every question', () => settled.answered + settled.failed === asked, 60_000);
+      for (const { got } of Object.values(ends)) {
+        const numbers = got.map(({ number }) => number);
+        expect(numbers).toEqual([...new Set(numbers)].sort((left, right) => left - right));
+      }
+      answered += settled.answered;
+    }
+    expect(answered).toBeGreaterThan(0);
+  });
 });

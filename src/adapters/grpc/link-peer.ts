@@ -144,6 +144,8 @@ export class LinkPeer {
       if (item.type === 'message') session.send(item.to, item.value);
       else session[item.type](item.actor);
     }
+    // The last step: where a channel has ended already, the link is lost in here, with all that was to go over it.
+    session.start();
   }
 
   /** Ends the link, and dials no more until something is sent. */

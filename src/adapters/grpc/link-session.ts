@@ -119,7 +119,7 @@ export class LinkSession {
   #busySinceMs = 0;
   #busyBytes = 0;
 
-  /** The control channel first, then at least one bulk channel. */
+  /** The control channel first, then at least one bulk channel. Nothing happens before `start`. */
   constructor(owner: SessionOwner, channels: readonly LinkChannel[]) {
     this.#owner = owner;
     const frameBytesMax = owner.limits.messageBytesMax + 4 * KiB;
@@ -131,6 +131,13 @@ export class LinkSession {
       (actor) => owner.entrance()?.whenEnded(actor) ?? Promise.resolve('stopped'),
       (actor, reason) => this.tellEnded(actor, reason),
     );
+  }
+
+  /**
+   * Takes the channels over, with what came on them meanwhile. Call it once, when the owner knows the session: a channel
+   * may have ended since the handshake, and then the session is lost in here.
+   */
+  start(): void {
     this.#channels.forEach((channel, index) => {
       const end = (reason: unknown): void => {
         this.#lose(reason === undefined ? 'the connection has ended' : `the connection broke: ${messageOf(reason)}`);
@@ -146,7 +153,9 @@ export class LinkSession {
         end,
       });
     });
-    this.#tick = owner.clock.schedule(owner.limits.keepaliveMs, () => this.#lookAfter());
+    if (this.#isOver) return;
+    const { clock, limits } = this.#owner;
+    this.#tick = clock.schedule(limits.keepaliveMs, () => this.#lookAfter());
     this.#ping();
   }
 
