@@ -13,12 +13,14 @@
  * | `assignments/<host>`                        | the leader, fenced             | the leader's word    |
  * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
  * | `served/<fingerprint>`                      | whoever serves it first        | the leader's sweep   |
+ * | `verifications/<model>/<version>/<split>`   | the host that checked a split  | an operator's word   |
  * | `events/<slot>`                             | the leader, fenced             | a later event        |
  *
  * What makes a view is under one prefix, `members/`, and so in one watch: views are ordered by its revisions.
  * All keys begin with the grid's prefix, `/intarsia/<grid>/`; keys.ts makes them.
  */
 import type { ArtifactDigest, DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
+import type { SplitSpec } from '../split/split-spec.js';
 
 /** Where a host stands in the order edge, regional, core. */
 export type Tier = 'edge' | 'regional' | 'core';
@@ -101,6 +103,9 @@ export interface ActualReplica {
   readonly facts?: string;
   /** The deployment it was assigned by; empty for a model of the host's own repository. */
   readonly deployment: string;
+  /** Of a shard: id of its split, and which one. Absent for a whole model. */
+  readonly split?: string;
+  readonly shard?: number;
 }
 
 export interface HostActual {
@@ -159,6 +164,8 @@ export interface Deployment {
     /** Milliseconds a new copy has to become ready before the rollout goes back by itself, default 300,000. */
     readonly progressMsMax: number;
   };
+  /** Served in pieces; absent: whole. */
+  readonly split?: SplitSpec;
 }
 
 /** One replica that the leader wants on a host. */
@@ -171,6 +178,10 @@ export interface AssignedReplica {
   readonly replica: number;
   /** Which piece of the model, from 0; a whole model is one. All shards of a copy are assigned, or none. */
   readonly shard: number;
+  /** Of a piece: the split it is of. */
+  readonly split?: SplitSpec;
+  /** A further replica of this shard alone, of no copy: it takes over where a copy's shard is lost. */
+  readonly standby?: true;
 }
 
 export interface HostAssignment {
@@ -185,10 +196,11 @@ export interface HostAssignment {
   readonly withdrawn: readonly ModelName[];
 }
 
-/** A model version as deployments name it. */
+/** A model version as deployments name it, whole or in certain pieces: another split is another edition. */
 export interface Edition {
   readonly model: ModelName;
   readonly version: ModelVersion;
+  readonly split?: SplitSpec;
 }
 
 /** How far a deployment has come. Kept in the store so that a new leader goes on where the old one ended. */

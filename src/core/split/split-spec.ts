@@ -1,0 +1,53 @@
+/**
+ * A split as hosts are told it: enough to make any of its shards from the model's own files, bit for bit the same
+ * everywhere, because the cutter is deterministic. Part of deployments, of editions and of what hosts are assigned.
+ */
+import type { PlacementConstraints } from '../grid/records.js';
+import type { ArtifactDigest, ModelName } from '../ids.js';
+import { RandomStream } from '../random.js';
+
+export const splitCompressions = ['none', 'fp16', 'int8'] as const;
+/** What becomes of single-precision activations between stages. */
+export type SplitCompression = (typeof splitCompressions)[number];
+
+export interface SplitShard {
+  /** What it takes on a device, bytes. */
+  readonly memoryBytes: number;
+  /** Beside those of the deployment. */
+  readonly constraints?: PlacementConstraints;
+  /** Further replicas of this shard alone, in the whole deployment. Default 0. */
+  readonly standby?: number;
+}
+
+export interface SplitSpec {
+  readonly format: 1;
+  /** `splitIdOf` the three fields that decide what is computed. */
+  readonly id: string;
+  /** Of the artefact it was made from. */
+  readonly digest: ArtifactDigest;
+  /** Ascending positions in the sorted graph; one less than shards. */
+  readonly cuts: readonly number[];
+  readonly shards: readonly SplitShard[];
+  readonly compression: SplitCompression;
+  /** Whether shards may be served in batches; absent: no. The gate finds out. */
+  readonly splitBatches?: boolean;
+}
+
+/** Stages at most: a cut has one position less. */
+export const splitStagesMax = 64;
+
+/** Ten hexadecimal digits: another digest, cut or compression has another id. */
+export function splitIdOf({ digest, cuts, compression }: Pick<SplitSpec, 'digest' | 'cuts' | 'compression'>): string {
+  const draw = new RandomStream(`split ${digest} ${cuts.join(',')} ${compression}`);
+  const digits = (): string =>
+    draw
+      .below(2 ** 20)
+      .toString(16)
+      .padStart(5, '0');
+  return `${digits()}${digits()}`;
+}
+
+/** The name under which a device knows a shard; clients never see it. */
+export function shardModelName(model: ModelName, splitId: string, shard: number): ModelName {
+  return `${model}~${splitId}~${shard}` as ModelName;
+}
