@@ -1,0 +1,158 @@
+/**
+ * The planner's tables for one model: times, bytes and transfers of all shards between legal cuts, on all devices, in runs
+ * of one batch size. Measurements and estimates come from stage-times.ts, sizes from node-work.ts.
+ */
+import type { NodeWork } from './node-work.js';
+import type { PlannerDevice, PlannerProblem } from './plan-problem.js';
+import { StageTimes, type ChainWork, type KnownMs, type MeasuredShard, type Silicon } from './stage-times.js';
+
+/** How values get from one device to another. */
+export interface LinkTimes {
+  /** Of the smallest message, ms. */
+  readonly fixedMs: number;
+  readonly msPerByte: number;
+  readonly source: 'measured' | 'estimated';
+  /** Standard deviation by the value. */
+  readonly deviation: number;
+}
+
+export interface TableSource {
+  /** Positions of the legal cuts, ascending. */
+  readonly cuts: readonly number[];
+  /** Bytes that each of them sends, for one item. */
+  readonly cutBytes: readonly number[];
+  readonly work: readonly NodeWork[];
+  /** Named tensors that each node holds. */
+  readonly weights: readonly (readonly (readonly [string, number])[])[];
+  readonly devices: readonly PlannerDevice[];
+  readonly silicon: (device: PlannerDevice) => Silicon;
+  readonly measured: (device: PlannerDevice) => readonly MeasuredShard[];
+  readonly link: (from: PlannerDevice, to: PlannerDevice) => LinkTimes;
+}
+
+export interface TableOptions {
+  readonly stagesMax?: number;
+  readonly replicates: boolean;
+}
+
+/** A model as the planner sees it. Kept while measurements arrive: `problem` makes tables of what is known now. */
+export class PlanTables {
+  readonly source: TableSource;
+  /** Positions of segments' ends: 0, the cuts, the number of nodes. */
+  readonly bounds: readonly number[];
+  readonly chain: ChainWork;
+  /** By segment: the most that is alive at once in it, for one item. */
+  readonly #peaks: readonly number[];
+  readonly #weightRows = new Map<number, Float64Array>();
+  readonly #nodeBytes: Float64Array;
+  readonly #heldBytes: number;
+
+  constructor(source: TableSource) {
+    this.source = source;
+    const { cuts, work, weights } = source;
+    const nodes = work.length;
+    this.bounds = [0, ...cuts, nodes];
+    const sums = (of: (node: NodeWork) => number): Float64Array => {
+      const total = new Float64Array(nodes + 1);
+      for (const [index, node] of work.entries()) total[index + 1] = (total[index] as number) + of(node);
+      return total;
+    };
+    this.#nodeBytes = Float64Array.from(weights, (held) => held.reduce((sum, [, bytes]) => sum + bytes, 0));
+    this.chain = {
+      nodes,
+      flops: sums(({ flops }) => flops),
+      activationBytes: sums(({ activationBytes }) => activationBytes),
+      operators: sums(() => 1),
+      weightBytes: (from, to) => this.weightBytes(from, to),
+    };
+    this.#peaks = this.bounds.slice(1).map((to, index) => {
+      const nodesOf = work.slice(this.bounds[index], to);
+      return nodesOf.reduce((peak, { liveBytes }) => Math.max(peak, liveBytes), 0);
+    });
+    this.#heldBytes = this.weightBytes(0, nodes);
+  }
+
+  /** Bytes of the weights of nodes `from` to `to`; one that several use counts once. */
+  weightBytes(from: number, to: number): number {
+    if (to === from + 1) return this.#nodeBytes[from] ?? 0;
+    let row = this.#weightRows.get(from);
+    if (row === undefined) {
+      const { weights } = this.source;
+      row = new Float64Array(weights.length + 1);
+      const seen = new Set<string>();
+      let bytes = 0;
+      for (let at = from; at < weights.length; at += 1) {
+        for (const [name, size] of weights[at] ?? []) {
+          if (seen.has(name)) continue;
+          seen.add(name);
+          bytes += size;
+        }
+        row[at + 1] = bytes;
+      }
+      this.#weightRows.set(from, row);
+    }
+    return row[to] as number;
+  }
+
+  /** Bytes a shard of segments `from` to `to` takes: weights, and what is alive at once in runs of so many items. */
+  shardBytes(from: number, to: number, batch: number): number {
+    let peak = 0;
+    for (let at = from; at < to; at += 1) peak = Math.max(peak, this.#peaks[at] ?? 0);
+    return this.weightBytes(this.bounds[from] ?? 0, this.bounds[to] ?? 0) + peak * batch;
+  }
+
+  /** Times of a kind of device, as far as they are known now. */
+  times(device: PlannerDevice, batch: number): StageTimes {
+    return new StageTimes(this.chain, this.source.silicon(device), batch, this.source.measured(device));
+  }
+
+  /** The tables of runs of so many items, of what is known now. */
+  problem(batch: number, { stagesMax, replicates }: TableOptions): PlannerProblem {
+    const { devices, link, cutBytes } = this.source;
+    const { bounds } = this;
+    const segments = bounds.length - 1;
+    const times = new Map<string, StageTimes>();
+    for (const device of devices) {
+      if (!times.has(device.type)) times.set(device.type, this.times(device, batch));
+    }
+    const timesOf = (device: PlannerDevice): StageTimes => times.get(device.type) as StageTimes;
+    const position = (boundary: number): number => bounds[boundary] as number;
+    const wholePeak = Math.max(0, ...this.#peaks) * batch;
+    return {
+      segments,
+      devices,
+      ...(stagesMax === undefined ? {} : { stagesMax }),
+      replicates,
+      stageMs: (device, from, to) => timesOf(device).ms(position(from), position(to)),
+      stageBytes: (from, to) => this.shardBytes(from, to, batch),
+      transferMs: (from, to, boundary) => transferMs(link(from, to), (cutBytes[boundary - 1] ?? 0) * batch),
+      fillStages: (device, from, into) => {
+        const known = timesOf(device);
+        const begin = position(from);
+        if (this.#heldBytes + wholePeak <= device.memoryBytes) {
+          for (let end = from + 1; end <= segments; end += 1) into[end] = known.ms(begin, bounds[end] as number);
+          return;
+        }
+        let peak = 0;
+        for (let end = from + 1; end <= segments; end += 1) {
+          peak = Math.max(peak, this.#peaks[end - 1] ?? 0);
+          const to = bounds[end] as number;
+          const fits = this.weightBytes(begin, to) + peak * batch <= device.memoryBytes;
+          into[end] = fits ? known.ms(begin, to) : Infinity;
+        }
+      },
+    };
+  }
+}
+
+/** Milliseconds to send so many bytes. */
+export function transferMs({ fixedMs, msPerByte }: LinkTimes, bytes: number): number {
+  return fixedMs + msPerByte * bytes;
+}
+
+/** A sum of independent times: its deviation by the sum. */
+export function sumDeviation(parts: readonly Pick<KnownMs, 'ms' | 'deviation'>[]): number {
+  const total = parts.reduce((sum, { ms }) => sum + ms, 0);
+  if (total === 0) return 0;
+  return Math.sqrt(parts.reduce((sum, { ms, deviation }) => sum + (ms * deviation) ** 2, 0)) / total;
+}
