@@ -161,7 +161,11 @@ class FleetRunner implements Settlements {
       watch.isOver = true;
     };
     promise.then(end, end);
-    for (await promisesReady(); !watch.isOver; await promisesReady()) this.#clock.step();
+    await promisesReady();
+    while (!watch.isOver) {
+      this.#clock.step();
+      await promisesReady();
+    }
     await promise;
   }
 
