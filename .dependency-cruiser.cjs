@@ -34,6 +34,8 @@ const adapterRules = [
   ['opentelemetry', `^node_modules/@opentelemetry/|${node}`],
   ['tfjs', `^node_modules/@tensorflow/|${node}`],
   ['pictures', `^node_modules/sharp/|${node}`],
+  ['parquet', `^node_modules/(hyparquet|hyparquet-writer)/|${node}`],
+  ['profile-files', node],
   ['yaml', `^node_modules/yaml/|${node}`],
 ].map(([folder, packages]) =>
   layer(
@@ -63,6 +65,12 @@ module.exports = {
       decidingPolicies,
       `${core}|${ports}|${decidingPolicies}`,
       'Policies are pure functions over core types.',
+    ),
+    layer(
+      'policies-learn',
+      '^policies/learning/',
+      `${core}|${ports}|${decidingPolicies}|^policies/learning/|^src/sim/|^src/adapters/tfjs/`,
+      'Trainers see core, ports, the simulator, other policies and TensorFlow.js. Files and threads are handed in by the composition.',
     ),
     layer(
       'actors',
