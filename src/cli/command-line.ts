@@ -15,6 +15,7 @@ import { addStatusCommand } from './commands/status.js';
 import { addStoreCommand } from './commands/store.js';
 import { addUpCommand } from './commands/up.js';
 import { addSimulateGridCommand } from './commands/simulate-grid.js';
+import { addPlanCommand } from './commands/plan.js';
 import { addVerifyCommand } from './commands/verify.js';
 import { addVersionCommand } from './commands/version.js';
 import { exitCodes } from './failure-line.js';
@@ -77,6 +78,7 @@ export function buildCommands(context: CommandContext): Command {
   addCertsCommand(root, context, context.program.certificates);
   addBenchCommand(root, context);
   addVerifyCommand(root, context);
+  addPlanCommand(root, context);
   addSimulateGridCommand(root, context);
   addStatusCommand(root, context);
   addCompletionCommand(root, context);

@@ -9,6 +9,7 @@ import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
 import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
+import type { PlanReport, PlanRequest } from './plan-report.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
 
 export interface Program {
@@ -35,6 +36,11 @@ export interface Program {
    * @throws MODEL_INVALID, NOT_FOUND, DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole model does not run).
    */
   verifySplit(request: SplitRequest, progress: (share: number, words: string) => void): Promise<SplitReport>;
+  /**
+   * Finds where a model should be cut and what runs where; measures on real devices within the time the request allows.
+   * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (a device that is none), DEVICE_UNAVAILABLE, EXECUTION_FAILED.
+   */
+  planModel(request: PlanRequest, progress: (share: number, words: string) => void): Promise<PlanReport>;
   /** Runs grids on virtual time; each is reported as it ends. @throws INVALID_ARGUMENT (an unknown fault, a bad scenario) */
   simulateGrids(request: GridSimulationRequest, onReport: (report: GridSimulationReport) => void): Promise<void>;
   connect(options: ClientOptions): InferenceClient;

@@ -36,23 +36,31 @@ export function createProgram(): Program {
           wallMs: Date.now(),
         }),
     },
-    discoverDevices: async ({ profilesPath }) => {
-      const [{ discoverDevices }, { thisMachine }, { probeDevice }, { readProfiles }] = await Promise.all([
-        import('#adapters/hardware/discover.js'),
-        import('#adapters/hardware/system-reader.js'),
-        import('./probe.js'),
-        import('./profiles.js'),
-      ]);
-      const { memoryShare, cpuThreads } = completeConfig({});
-      const profiles = await readProfiles(profilesPath);
-      return discoverDevices({ reader: thisMachine(), profiles, memoryShare, cpuThreads, probe: probeDevice });
-    },
+    discoverDevices: async ({ profilesPath }) =>
+      (await (await import('./discover-here.js')).discoverHere(profilesPath)).report,
     verifySplit: async (request, progress) => {
       const [{ verifySplit }, { startProcessExecutor }] = await Promise.all([
         import('./split/verify-split.js'),
         import('#adapters/process/process-executor.js'),
       ]);
       return verifySplit(request, (provider) => startProcessExecutor({ provider, lanes: 1 }), progress);
+    },
+    planModel: async (request, progress) => {
+      const [{ planModel }, { startProcessExecutor }, { discoverHere }, { deviceEnvironment }] = await Promise.all([
+        import('./split/plan-model.js'),
+        import('#adapters/process/process-executor.js'),
+        import('./discover-here.js'),
+        import('#core/device-discovery.js'),
+      ]);
+      const { report, profiles } = await discoverHere(request.profilesPath);
+      return planModel(request, {
+        startExecutor: ({ provider, descriptor }) =>
+          startProcessExecutor({
+            ...{ provider, lanes: 1 },
+            ...(descriptor === undefined ? {} : { env: deviceEnvironment(descriptor) }),
+          }),
+        ...{ discovery: report, profiles, clock: new NodeClock(), progress },
+      });
     },
     simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),
     connect,

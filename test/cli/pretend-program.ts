@@ -97,6 +97,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     },
     discoverDevices: () => Promise.resolve(discovery),
     verifySplit: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
+    planModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     simulateGrids: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     connect,
     openLoadTransport: (target) =>

@@ -31,6 +31,8 @@ export interface TableSource {
 }
 
 export interface TableOptions {
+  /** Those that plans may use; default: all. */
+  readonly devices?: readonly PlannerDevice[];
   readonly stagesMax?: number;
   readonly replicates: boolean;
 }
@@ -107,8 +109,8 @@ export class PlanTables {
   }
 
   /** The tables of runs of so many items, of what is known now. */
-  problem(batch: number, { stagesMax, replicates }: TableOptions): PlannerProblem {
-    const { devices, link, cutBytes } = this.source;
+  problem(batch: number, { devices = this.source.devices, stagesMax, replicates }: TableOptions): PlannerProblem {
+    const { link, cutBytes } = this.source;
     const { bounds } = this;
     const segments = bounds.length - 1;
     const times = new Map<string, StageTimes>();

@@ -36,7 +36,7 @@ export interface MeasuredShard {
   readonly from: number;
   readonly to: number;
   readonly batch: number;
-  /** Inside the engine, one run. */
+  /** Inside the engine, one run; infinite where the device does not run the shard. */
   readonly ms: number;
   /** Standard error of `ms` by `ms`. */
   readonly relativeError: number;
@@ -78,12 +78,12 @@ export class StageTimes {
    * Measurements at other batch sizes count too: those of the whole model say how times grow, and pieces are stretched by
    * that.
    */
-  constructor(work: ChainWork, silicon: Silicon, batch: number, measured: readonly MeasuredShard[]) {
+  constructor(work: ChainWork, silicon: Silicon, batch: number, shards: readonly MeasuredShard[]) {
     this.#work = work;
     this.#silicon = silicon;
     this.#batch = batch;
-    const mine = measured.filter((shard) => shard.batch === batch);
-    for (const shard of mine) this.#exact.set(this.#key(shard.from, shard.to), shard);
+    for (const shard of shards) if (shard.batch === batch) this.#exact.set(this.#key(shard.from, shard.to), shard);
+    const measured = shards.filter(({ ms }) => Number.isFinite(ms));
     let sum = 0;
     for (const { from, to, ms, batch: size } of measured) sum += Math.log(ms / this.#roofline(from, to, size));
     const weight = shapeDeviation ** 2;
@@ -111,7 +111,7 @@ export class StageTimes {
     if (wholeMs !== undefined && pieces.length > 1) this.#boundaryMs = (total - wholeMs) / (pieces.length - 1);
   }
 
-  /** One shard. Infinite never: whether it fits is asked elsewhere. */
+  /** One shard; whether it fits is asked elsewhere. */
   known(from: number, to: number): KnownMs {
     const exact = this.#exact.get(this.#key(from, to));
     if (exact !== undefined) {

@@ -1,0 +1,232 @@
+/** A plan's choice as the report that people and `intarsia deploy` read: figures with how far to trust each. */
+import type { PlanDeviceRow, PlanNumber, PlanReport, PlanRequest, PlanRow, PlanStage } from '#cli/plan-report.js';
+import type { ArtifactDigest } from '#core/ids.js';
+import type { CutCandidate } from '#core/split/cut-candidates.js';
+import type { Cutter } from '#core/split/cut.js';
+import { explainPlan } from '#core/split/plan-explain.js';
+import { drawPlan } from '#core/split/plan-picture.js';
+import { goalValue, type PlanCandidate, type PlanChoice } from '#core/split/plan-choice.js';
+import { sumDeviation, transferMs, type LinkTimes, type PlanTables } from '#core/split/plan-tables.js';
+import { splitIdOf, type SplitSpec } from '#core/split/split-spec.js';
+import type { KnownMs } from '#core/split/stage-times.js';
+import { formatBytes, formatMs } from '#core/units.js';
+import type { PlanDevice } from './plan-devices.js';
+import type { ShardMeter } from './shard-meter.js';
+
+export interface PlanFindings {
+  readonly digest: ArtifactDigest;
+  readonly cutter: Cutter;
+  readonly devices: readonly PlanDevice[];
+  readonly tables: PlanTables;
+  readonly choice: PlanChoice;
+  readonly meter: ShardMeter;
+  readonly link: LinkTimes;
+  readonly impossible: readonly CutCandidate[];
+  readonly legalCuts: number;
+  readonly batches: readonly number[];
+  readonly measuredSeconds: number;
+  /** Bytes of a value for one item. */
+  readonly sizes: (name: string) => number;
+}
+
+/** Power is a profile's figure of the whole device, not a meter's of this work. */
+const powerDeviation = 0.3;
+
+export function reportPlan(request: PlanRequest, findings: PlanFindings): PlanReport {
+  const { choice, devices, tables, meter, cutter, impossible } = findings;
+  const rowOf = (candidate: PlanCandidate): PlanRow => planRow(candidate, findings);
+  const { choice: chosen } = choice;
+  const row = chosen === undefined ? undefined : rowOf(chosen);
+  const isExact = choice.isExact;
+  const best = chosen === undefined ? Infinity : goalValue(chosen, request.goal);
+  const deviceRows = devices.map((device): PlanDeviceRow => {
+    const { id, name, provider, emulated, memoryBytes, threads, usdPerHour, busyWatts } = device;
+    return {
+      ...{ id, name, provider, emulated, memoryBytes, threads, usdPerHour, busyWatts },
+      measurements: meter.of(device).filter(({ ms }) => Number.isFinite(ms)).length,
+      refusal: refusalOf(device, tables, meter),
+    };
+  });
+  const report: PlanReport = {
+    format: 1,
+    model: request.model,
+    digest: findings.digest,
+    nodes: cutter.graph.nodes.length,
+    legalCuts: findings.legalCuts,
+    impossibleCuts: impossible.length,
+    impossibleReason: impossible[0]?.problem ?? '',
+    goal: request.goal,
+    items: request.items,
+    ...(request.sloMs === undefined ? {} : { sloMs: request.sloMs }),
+    verdict: row === undefined ? 'no-plan' : 'plan',
+    reason: row === undefined ? whyNone(request, findings, deviceRows) : '',
+    devices: deviceRows,
+    ...(row === undefined ? {} : { choice: row }),
+    frontier: choice.frontier.map(rowOf),
+    wholes: choice.wholes.map(rowOf),
+    lowerBound: choice.lowerBound,
+    gap: isExact || best === Infinity ? 0 : best / choice.lowerBound - 1,
+    isExact,
+    explanation: [],
+    notes: notesOf(request, findings),
+    measuredSeconds: findings.measuredSeconds,
+  };
+  const split = chosen?.strategy === 'pipeline' && row !== undefined ? splitOf(findings, chosen, row) : undefined;
+  const bests = { pipeline: choice.bestOf.pipeline, data: choice.bestOf.data, whole: choice.bestOf.whole };
+  const others = Object.fromEntries(
+    Object.entries(bests).flatMap(([name, found]) => (found === undefined ? [] : [[name, rowOf(found)]])),
+  );
+  return {
+    ...report,
+    explanation: explainPlan(report, others),
+    ...(split === undefined ? {} : { split }),
+    ...(row === undefined || !request.picture
+      ? {}
+      : { picture: drawPlan(report, row, cutter, (name) => findings.sizes(name) * row.batch) }),
+  };
+}
+
+function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): PlanRow {
+  const { strategy, batch, runsPerRequest, shares } = candidate;
+  const parts: KnownMs[] = [];
+  const hops: KnownMs[] = [];
+  const stages = candidate.stages.map((stage, index): PlanStage => {
+    const { device, devices, from, to } = stage;
+    const [begin = 0, end = 0] = [tables.bounds[from], tables.bounds[to]];
+    const known = tables.times(device, batch).known(begin, end);
+    parts.push(known);
+    const isLast = strategy === 'data' || index === candidate.stages.length - 1;
+    const sendsBytes = isLast ? 0 : (tables.source.cutBytes[to - 1] ?? 0) * batch;
+    const sendsMs = isLast ? 0 : transferMs(link, sendsBytes);
+    if (!isLast) hops.push({ ms: sendsMs, source: link.source, deviation: link.deviation });
+    return {
+      devices: devices.map(({ id }) => id),
+      emulated: (device as PlanDevice).emulated,
+      from: begin,
+      to: end,
+      ms: numberOf(known.ms, known),
+      memoryBytes: Math.ceil(tables.shardBytes(from, to, batch)),
+      sendsBytes,
+      sendsMs: { value: sendsMs, plusMinus: link.deviation, source: link.source },
+      share: shares[index] ?? 1,
+    };
+  });
+  const all = [...parts, ...hops];
+  const total = all.reduce((sum, { ms }) => sum + ms, 0);
+  // A link that was not measured makes a time an estimate only where it matters.
+  const weighty = all.filter((part) => part.ms > total * 0.05);
+  const source = weighty.every((part) => part.source === 'measured') ? 'measured' : 'estimated';
+  const deviation = sumDeviation(all);
+  const slowest = candidate.stages.reduce(
+    (worst, { devices }, index) => {
+      const part = parts[index] as KnownMs;
+      const ms = part.ms / devices.length;
+      return ms > worst.ms ? { ...part, ms } : worst;
+    },
+    hops.reduce((worst, hop) => (hop.ms > worst.ms ? hop : worst), {
+      ms: 0,
+      source: 'measured',
+      deviation: 0,
+    } as KnownMs),
+  );
+  const pace =
+    strategy === 'data'
+      ? ({ source: parts.every((part) => part.source === 'measured') ? 'measured' : 'estimated', deviation } as const)
+      : slowest;
+  const busy = sumDeviation(parts);
+  const number = (value: number, plusMinus: number): PlanNumber => ({ value, plusMinus, source });
+  return {
+    ...{ strategy, batch, runsPerRequest, stages },
+    cuts: strategy === 'data' ? [] : stages.slice(1).map(({ from }) => from),
+    latencyMs: number(candidate.latencyMs, deviation),
+    requestsPerSecond: numberOf(candidate.requestsPerSecond, pace),
+    usdPer1000: number(candidate.usdPer1000, busy),
+    joulesPerRequest: {
+      value: candidate.joulesPerRequest,
+      plusMinus: Math.hypot(busy, powerDeviation),
+      source: 'estimated',
+    },
+  };
+}
+
+function numberOf(value: number, { source, deviation }: Pick<KnownMs, 'source' | 'deviation'>): PlanNumber {
+  return { value, plusMinus: deviation, source: source === 'measured' ? 'measured' : 'estimated' };
+}
+
+function splitOf({ digest }: PlanFindings, chosen: PlanCandidate, { cuts, stages }: PlanRow): SplitSpec {
+  const compression = 'none';
+  return {
+    format: 1,
+    id: splitIdOf({ digest, cuts, compression }),
+    digest,
+    cuts,
+    shards: stages.map(({ memoryBytes, devices }, index) => ({
+      memoryBytes,
+      constraints: (chosen.stages[index]?.device as PlanDevice).constraints,
+      // Further devices of a stage hold the same shard.
+      standby: devices.length - 1,
+    })),
+    compression,
+  };
+}
+
+function refusalOf(device: PlanDevice, tables: PlanTables, meter: ShardMeter): string {
+  const failure = meter.failure(device);
+  if (failure !== '') return failure;
+  const missing = tables.shardBytes(0, tables.bounds.length - 1, 1) - device.memoryBytes;
+  return missing > 0 ? `the whole model does not fit: ${formatBytes(Math.ceil(missing))} are missing` : '';
+}
+
+function whyNone(
+  { sloMs }: PlanRequest,
+  { choice, tables, devices }: PlanFindings,
+  rows: readonly PlanDeviceRow[],
+): string {
+  if (sloMs !== undefined && Number.isFinite(choice.latencyMsLeast)) {
+    return `no plan answers within ${formatMs(sloMs)}; the fastest takes ${formatMs(choice.latencyMsLeast)}`;
+  }
+  // The smallest piece that no device takes says by how much.
+  const largest = Math.max(...devices.map(({ memoryBytes }) => memoryBytes));
+  let worst = 0;
+  let at = -1;
+  for (let segment = 0; segment + 1 < tables.bounds.length; segment += 1) {
+    const bytes = tables.shardBytes(segment, segment + 1, 1);
+    if (bytes > worst) {
+      worst = bytes;
+      at = segment;
+    }
+  }
+  if (worst > largest) {
+    const nodes = `nodes ${tables.bounds[at] ?? 0} to ${(tables.bounds[at + 1] ?? 1) - 1}`;
+    return `${nodes} cannot be cut further and take ${formatBytes(Math.ceil(worst))}; the largest device has ${formatBytes(largest)}: ${formatBytes(Math.ceil(worst - largest))} are missing`;
+  }
+  const whole = tables.shardBytes(0, tables.bounds.length - 1, 1);
+  const sum = devices.reduce((total, { memoryBytes }) => total + memoryBytes, 0);
+  if (whole > sum) {
+    return `the model takes ${formatBytes(Math.ceil(whole))}, all devices together have ${formatBytes(sum)}: ${formatBytes(Math.ceil(whole - sum))} are missing`;
+  }
+  const refusals = rows.filter(({ refusal }) => refusal !== '').map(({ id, refusal }) => `${id}: ${refusal}`);
+  return `no cut fits the devices in their memory${refusals.length > 0 ? ` (${refusals.join('; ')})` : ''}`;
+}
+
+function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings): readonly string[] {
+  const { devices, meter, batches, link } = findings;
+  const notes = [...meter.notes.slice(0, 20)];
+  const emulated = devices.filter((device) => device.emulated).map(({ id }) => id);
+  if (emulated.length > 0)
+    notes.push(
+      `${emulated.join(', ')} ${emulated.length === 1 ? 'is' : 'are'} emulated: estimated from the hardware profile, never measured`,
+    );
+  if (measureSeconds === 0) notes.push('nothing was measured: every time is an estimate');
+  else if (meter.isOver) notes.push(`the ${measureSeconds} s for measuring were not enough; see --measure-seconds`);
+  if (batches.length === 1 && items > 1)
+    notes.push('the model has no dimension for a batch: a request of several items is as many runs');
+  if (link.source === 'estimated' && measureSeconds > 0) notes.push('transfers between devices are estimated');
+  const processors = devices.filter(({ provider, emulated: is }) => !is && (provider === 'cpu' || provider === 'wasm'));
+  if (processors.length > 1) {
+    notes.push(
+      `${processors.map(({ id, threads }) => `${id} (${threads} ${threads === 1 ? 'thread' : 'threads'})`).join(', ')} share one processor: measured one after the other, and slower when they run together by what its memory cannot give to all`,
+    );
+  }
+  return notes;
+}
