@@ -5,6 +5,8 @@ import type { Billing } from './billing.js';
 import type { IntarsiaError } from './errors.js';
 import type { DeviceId, ModelName, ModelVersion, RequestId } from './ids.js';
 import type { Receipt } from './receipt.js';
+import type { SloClass } from './scheduling/slo-class.js';
+import type { StageChain } from './split/stage-chain.js';
 import type { Tensor } from './tensor.js';
 
 /** Triton's sequence parameters. `id` 0n or '' never appears: such a request has no sequence. */
@@ -37,10 +39,14 @@ export interface InferenceRequest {
   readonly deadlineMs: number;
   /** Milliseconds from arrival in which the client hopes for an answer; absent without a hope. Missing it fails nothing. */
   readonly sloMs?: number;
+  /** How urgent it is, as far as anybody said; absent where nobody did. */
+  readonly sloClass?: SloClass;
   readonly sequence?: SequenceStep;
   readonly billing: Billing;
   /** When the gateway had the whole request (ms, monotonic). */
   readonly arrivedMs: number;
+  /** Of a request to one stage of a split model: what is to be done with its outputs. Devices do not look at it. */
+  readonly then?: StageChain;
 }
 
 /** What ran, where, and what it cost. */
@@ -57,6 +63,8 @@ export interface InferenceSuccess {
 export interface InferenceFailure {
   readonly ok: false;
   readonly error: IntarsiaError;
+  /** It failed behind the stage that was asked, after all that could be tried there: the stage itself did its part. */
+  readonly downstream?: true;
 }
 /** Each request gets exactly one of the two. */
 export type InferenceOutcome = InferenceSuccess | InferenceFailure;

@@ -11,6 +11,8 @@ import type { ModelName, RequestId } from '#core/ids.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { InferRequestMessage } from '#core/inference-message.js';
 import type { AttemptCounts } from '#core/grid/attempt-counts.js';
+import type { AttemptObserver } from '#core/picker.js';
+import { firstStage } from '#core/split/stage-chain.js';
 import { formatBytes } from '#core/units.js';
 import type { Clock } from '#ports/clock.js';
 import type { InferCall, InferGateway, InferReply, InferTicket } from '#ports/inference-gateway.js';
@@ -45,6 +47,8 @@ export interface GatewayOptions {
   /** Sequences whose device is remembered. Default 10,000; when full, the one silent for longest is forgotten. */
   readonly sequencesMax?: number;
   readonly tracing?: Tracing;
+  /** Told of every attempt: the reckoning of whoever picks replicas. */
+  readonly attemptObserver?: AttemptObserver;
   /** Called once a request that passed validation, after its answer is on its way. Must not throw. */
   readonly onFinished?: (finished: Finished) => void;
 }
@@ -76,6 +80,7 @@ class HostGateway implements Gateway, CallHost {
   readonly receipts: boolean;
   readonly attemptsMax: number;
   readonly desk: AttemptDesk;
+  readonly attemptObserver: AttemptObserver | undefined;
   readonly onFinished: ((finished: Finished) => void) | undefined;
   requestsInFlight = 0;
   bytesInFlight = 0;
@@ -95,6 +100,7 @@ class HostGateway implements Gateway, CallHost {
     this.#isOpen = options.isOpen ?? (() => true);
     this.attemptsMax = Math.min(10, Math.max(1, options.attemptsMax ?? attemptsMaxDefault));
     this.desk = new AttemptDesk(options.attempts);
+    this.attemptObserver = options.attemptObserver;
     this.onFinished = options.onFinished;
     this.#bytesInFlightMax = options.bytesInFlightMax;
     this.#tracing = options.tracing ?? noTracing;
@@ -180,12 +186,14 @@ class HostGateway implements Gateway, CallHost {
       deadlineMs,
       ...(parameters.sequence === undefined ? {} : { sequence: parameters.sequence }),
       ...(parameters.sloMs === 0 ? {} : { sloMs: parameters.sloMs }),
+      ...(parameters.sloClass === undefined ? {} : { sloClass: parameters.sloClass }),
       billing: parameters.billing,
       arrivedMs,
     };
+    const routed = model.split === undefined ? request : firstStage(request, model.split, outputNames(model));
     const span = this.#tracing.start('infer', call.traceparent);
     const { device } = parameters;
-    return new InferenceCall({ gateway: this, model, message, request, device, classes, bytes, span, reply });
+    return new InferenceCall({ gateway: this, model, message, request: routed, device, classes, bytes, span, reply });
   }
 
   #find({ modelName, modelVersion }: InferRequestMessage): ServedModel {
@@ -205,6 +213,10 @@ class HostGateway implements Gateway, CallHost {
     this.#idleListeners = [];
     for (const listener of listeners) listener();
   }
+}
+
+function outputNames({ outputs }: ServedModel): readonly string[] {
+  return outputs.map(({ name }) => name);
 }
 
 function wantedClasses(message: InferRequestMessage): ReadonlyMap<string, number> | undefined {

@@ -11,7 +11,7 @@ import type { ServedModel } from '#core/catalog.js';
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
 import type { InferenceOutcome, InferenceRequest, InferenceSuccess } from '#core/inference.js';
 import type { InferRequestMessage, InferResponseMessage } from '#core/inference-message.js';
-import type { Candidate } from '#core/picker.js';
+import { shedPick, type AttemptObserver, type Candidate, type Picker } from '#core/picker.js';
 import { beginOnReplica, candidatesOf, finishOnReplica, reserveOf, type RoutingTable } from '#core/routing-table.js';
 import { probe } from '#core/grid/standing.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
@@ -22,7 +22,7 @@ import type { Delivery } from '#runtime/actor.js';
 import { Attempt } from './attempt.js';
 import type { AttemptDesk } from './attempt-desk.js';
 import { answerOf } from './infer-answer.js';
-import { isOn, noReplica } from './no-replica.js';
+import { isOn, noReplica, shedError } from './no-replica.js';
 import type { Router } from './router.js';
 import type { SequenceRoutes } from './sequence-routes.js';
 
@@ -35,6 +35,7 @@ export interface CallHost {
   readonly attemptsMax: number;
   /** Limits, budgets and bans of attempts. */
   readonly desk: AttemptDesk;
+  readonly attemptObserver: AttemptObserver | undefined;
   readonly onFinished: ((finished: Finished) => void) | undefined;
   begin(bytes: number): void;
   end(bytes: number): void;
@@ -59,17 +60,38 @@ export function deadlinePassed(waitedMs: number): IntarsiaError {
   );
 }
 
-export interface CallParts {
+interface CommonParts {
   readonly gateway: CallHost;
-  readonly model: ServedModel;
-  readonly message: InferRequestMessage;
   readonly request: InferenceRequest;
   /** The only device that may run it; empty for any. */
   readonly device: string;
-  readonly classes: ReadonlyMap<string, number> | undefined;
   readonly bytes: number;
   readonly span: Span;
+}
+
+/** A client's request. */
+interface ClientParts extends CommonParts {
+  readonly model: ServedModel;
+  readonly message: InferRequestMessage;
+  readonly classes: ReadonlyMap<string, number> | undefined;
   readonly reply: InferReply;
+  readonly hop?: undefined;
+}
+
+/** A request from one stage of a split model to the next: see stage-desk.ts. */
+interface HopParts extends CommonParts {
+  readonly model: RoutedModel;
+  readonly hop: HopReply;
+}
+
+export type CallParts = ClientParts | HopParts;
+
+/** Whoever sent a request on to the next stage; gets exactly one of the first two. */
+export interface HopReply {
+  succeed(outcome: InferenceSuccess): void;
+  fail(error: IntarsiaError): void;
+  /** The request is sent again: whoever had it is lost, failed or too slow. */
+  sentAgain(): void;
 }
 
 /** One request under way: the address of its first attempt's reply, and the transport's ticket. */
@@ -95,6 +117,8 @@ export class InferenceCall extends Attempt implements InferTicket {
   /** A device is being told: a failure it answers at once is kept in `#failedInTell` for the loop in `#send`. */
   #inTell = false;
   #failedInTell: IntarsiaError | undefined;
+  /** The picker refused the request. */
+  #shed: IntarsiaError | undefined;
 
   constructor(parts: CallParts) {
     super();
@@ -135,7 +159,9 @@ export class InferenceCall extends Attempt implements InferTicket {
           : (receipt.computeInputUs + receipt.computeInferUs + receipt.computeOutputUs + receipt.linkUs) / 1000;
       const measured = receipt !== undefined && receipt.batchItems > 0;
       finishOnReplica(candidate.load, request.items, measured ? computeMs / receipt.batchItems : undefined);
-      if (candidate.standing !== undefined) {
+      gateway.attemptObserver?.ended(candidate, request, gateway.clock.nowMs(), outcome);
+      // What failed behind the stage says nothing of the stage.
+      if (candidate.standing !== undefined && (outcome.ok || outcome.downstream !== true)) {
         const nowMs = gateway.clock.nowMs();
         const queueMs = receipt === undefined ? 0 : receipt.queueUs / 1000;
         gateway.desk.judge(candidate.standing, outcome, {
@@ -151,7 +177,7 @@ export class InferenceCall extends Attempt implements InferTicket {
       if (outcome.ok) gateway.desk.counts.late += 1;
       this.#releaseWhenBack();
     } else if (outcome.ok) this.#succeed(outcome, attempt);
-    else if (!outcome.error.retryable) this.#fail(outcome.error);
+    else if (!outcome.error.retryable || outcome.downstream === true) this.#fail(outcome.error);
     else if (this.#inTell) this.#failedInTell = outcome.error;
     else {
       this.#exclude(attempt);
@@ -231,21 +257,23 @@ export class InferenceCall extends Attempt implements InferTicket {
         break;
       }
       const table = gateway.router.current;
-      const candidates = candidatesOf(table, model.name, model.version);
+      const candidates = candidatesOf(table, request.model, request.version);
       const { sequence } = request;
       let candidate: Candidate | undefined;
       if (sequence !== undefined) {
         // Its state stays where it is, also on a device or host that others are led away from.
-        const reserve = reserveOf(table, model.name, model.version);
+        const reserve = reserveOf(table, request.model, request.version);
         candidate = gateway.sequences.find(request, sequence, candidates, reserve);
       }
       candidate ??= this.#choose(table, candidates, nowMs);
       if (candidate === undefined) {
-        error ??= noReplica(model, [...candidates, ...reserveOf(table, model.name, model.version)], this.#parts.device);
+        error = this.#shed ?? error;
+        error ??= noReplica(model, [...candidates, ...reserveOf(table, request.model, request.version)], this.#parts.device);
         break;
       }
       if (sequence !== undefined) gateway.sequences.follow(request, sequence, candidate);
       this.#attempts += 1;
+      if (this.#attempts > 1) this.#parts.hop?.sentAgain();
       const attempt = this.#freeAttempt();
       attempt.candidate = candidate;
       attempt.device = gateway.router.deviceOf(candidate);
@@ -275,7 +303,7 @@ export class InferenceCall extends Attempt implements InferTicket {
       probe(standing, nowMs + Math.min(limitMs, gateway.desk.probeMsMax));
     }
     const others =
-      candidatesOf(table, model.name, model.version).length + reserveOf(table, model.name, model.version).length;
+      candidatesOf(table, request.model, request.version).length + reserveOf(table, request.model, request.version).length;
     if (others < 2 || request.sequence !== undefined || device !== '' || this.#attempts >= this.#attemptsMax) return;
     this.#limitMs = nowMs + limitMs;
     if (this.#attempts === 1) this.#hedgeMs = nowMs + gateway.desk.hedgeAfterMs(standing);
@@ -283,23 +311,35 @@ export class InferenceCall extends Attempt implements InferTicket {
 
   /** The picker's choice, or the device the client insists on. */
   #choose(table: RoutingTable, candidates: readonly Candidate[], nowMs: number): Candidate | undefined {
-    const { model, request, device } = this.#parts;
+    const { model, device } = this.#parts;
     const failed = this.#failed ?? nobody;
     if (device !== '') {
       const wanted = ({ replica, load }: Candidate): boolean =>
         load.ready && !failed.has(replica.id) && isOn(replica.stages[0], device);
-      return candidates.find(wanted) ?? reserveOf(table, model.name, model.version).find(wanted);
+      return candidates.find(wanted) ?? reserveOf(table, request.model, request.version).find(wanted);
     }
     const { picker } = table;
-    const chosen = candidates[picker.pick(request, candidates, nowMs, failed)];
-    if (chosen !== undefined || table.reserve === undefined) return chosen;
-    const reserve = reserveOf(table, model.name, model.version);
+    const chosen = this.#pick(picker, candidates, nowMs, failed);
+    if (chosen !== undefined || table.reserve === undefined || this.#shed !== undefined) return chosen;
+    const reserve = reserveOf(table, request.model, request.version);
     // Rather somebody who failed a moment ago than nobody at all.
     return (
-      reserve[picker.pick(request, reserve, nowMs, failed)] ??
-      candidates[picker.pick(request, candidates, Infinity, failed)] ??
-      reserve[picker.pick(request, reserve, Infinity, failed)]
+      this.#pick(picker, reserve, nowMs, failed) ??
+      this.#pick(picker, candidates, Infinity, failed) ??
+      this.#pick(picker, reserve, Infinity, failed)
     );
+  }
+
+  #pick(
+    picker: Picker,
+    candidates: readonly Candidate[],
+    nowMs: number,
+    failed: ReadonlySet<string>,
+  ): Candidate | undefined {
+    if (this.#shed !== undefined) return undefined;
+    const index = picker.pick(this.#parts.request, candidates, nowMs, failed);
+    if (index === shedPick) this.#shed = shedError(this.#parts.request, picker.explainShed?.());
+    return candidates[index];
   }
 
   /** Undefined when the device took the request, or has answered it for good already. */
@@ -315,6 +355,7 @@ export class InferenceCall extends Attempt implements InferTicket {
     }
     const message: DeviceMessage = { type: 'infer', request, replyTo: attempt };
     beginOnReplica(candidate.load, request.items);
+    gateway.attemptObserver?.began(candidate, request, attempt.sentMs);
     attempt.held = true;
     this.#inTell = true;
     const delivery = device.tell(message);
@@ -324,6 +365,7 @@ export class InferenceCall extends Attempt implements InferTicket {
     if (delivery === 'accepted' || isBack(attempt)) return error;
     attempt.held = false;
     finishOnReplica(candidate.load, request.items, undefined);
+    gateway.attemptObserver?.ended(candidate, request, attempt.sentMs, undefined);
     if (delivery === 'full') return intarsiaError('QUEUE_FULL', `the mailbox of device ${name} is full`);
     if (candidate.standing !== undefined) gateway.desk.unreachable(candidate.standing, attempt.sentMs);
     return intarsiaError('DEVICE_UNAVAILABLE', `device ${name} has stopped`);
@@ -356,9 +398,16 @@ export class InferenceCall extends Attempt implements InferTicket {
   }
 
   #succeed(outcome: InferenceSuccess, attempt: Attempt): void {
+    const parts = this.#parts;
+    if (parts.hop !== undefined) {
+      this.#answered = true;
+      parts.hop.succeed(outcome);
+      this.#end(outcome);
+      return;
+    }
     let answer: InferResponseMessage;
     try {
-      const { gateway, message, model, classes } = this.#parts;
+      const { gateway, message, model, classes } = parts;
       answer = answerOf(outcome, { message, model, classes, receipts: gateway.receipts, host: hostOf(attempt) });
     } catch (error) {
       this.#fail(asIntarsiaError(error));
@@ -367,13 +416,15 @@ export class InferenceCall extends Attempt implements InferTicket {
     this.#answered = true;
     // One device of this host had the request, and has computed with it.
     const requestIsRead = this.#attempts === 1 && !this.held && attempt.candidate?.standing === undefined;
-    this.#parts.reply.succeed(answer, requestIsRead);
+    parts.reply.succeed(answer, requestIsRead);
     this.#end(outcome);
   }
 
   #fail(error: IntarsiaError): void {
     this.#answered = true;
-    this.#parts.reply.fail(error);
+    const parts = this.#parts;
+    if (parts.hop === undefined) parts.reply.fail(error);
+    else parts.hop.fail(error);
     this.#end({ ok: false, error });
   }
 
@@ -403,7 +454,10 @@ export class InferenceCall extends Attempt implements InferTicket {
       }
     }
     if (span !== noSpan) span.end(outcome.ok ? undefined : outcome.error.code);
-    gateway.onFinished?.({ request, outcome, finishedMs: gateway.clock.nowMs() });
+    if (gateway.onFinished === undefined) return;
+    // A split model's request bears the name of its first stage.
+    const told = request.then === undefined ? request : { ...request, model: this.#parts.model.name };
+    gateway.onFinished({ request: told, outcome, finishedMs: gateway.clock.nowMs() });
   }
 
   /** Lets the request's bytes go once no device of this host has them. Links hold copies of their own, within bounds. */

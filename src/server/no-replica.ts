@@ -1,9 +1,13 @@
-/** Which device a client insists on, and why a request has nowhere to go. */
+/** Which device a client insists on, and why a request has nowhere to go or is refused. */
 import type { ServedModel } from '#core/catalog.js';
 import { intarsiaError, type IntarsiaError } from '#core/errors.js';
-import type { Candidate } from '#core/picker.js';
+import type { InferenceRequest } from '#core/inference.js';
+import type { Candidate, ShedReason } from '#core/picker.js';
 import type { Stage } from '#core/replica.js';
 import { deviceKey } from '#core/routing-table.js';
+
+/** What is told of a model that has nowhere to go. */
+export type RoutedModel = Pick<ServedModel, 'name' | 'version' | 'devices' | 'elsewhere'>;
 
 /** Whether the stage runs on the device, written `device` or `host/device`. */
 export function isOn(stage: Stage | undefined, device: string): boolean {
@@ -11,7 +15,7 @@ export function isOn(stage: Stage | undefined, device: string): boolean {
 }
 
 /** `candidates`: all replicas, in use and in reserve. `device`: the one the client insists on; empty for any. */
-export function noReplica(model: ServedModel, candidates: readonly Candidate[], device: string): IntarsiaError {
+export function noReplica(model: RoutedModel, candidates: readonly Candidate[], device: string): IntarsiaError {
   const isServedThere =
     model.devices.some((id) => id === device) || candidates.some(({ replica }) => isOn(replica.stages[0], device));
   if (device !== '' && !isServedThere) {
@@ -27,6 +31,21 @@ export function noReplica(model: ServedModel, candidates: readonly Candidate[], 
         'DEVICE_UNAVAILABLE',
         `none of the ${candidates.length} devices of model '${model.name}' can take a request now`,
       );
+}
+
+/** The picker refused the request: no candidate would answer it in time, and its class would rather know now. */
+export function shedError(request: InferenceRequest, reason: ShedReason | undefined): IntarsiaError {
+  if (reason === undefined) {
+    return intarsiaError('RESOURCE_EXHAUSTED', `shed: a request to model '${request.model}' was refused`, {
+      reason: 'shed',
+    });
+  }
+  const { class: sloClass, sloMs, soonestMs } = reason;
+  return intarsiaError(
+    'RESOURCE_EXHAUSTED',
+    `shed: this ${sloClass} request to model '${request.model}' should be answered within ${sloMs} ms and would be after ${soonestMs.toFixed(1)} ms at the soonest`,
+    { reason: 'shed', class: sloClass, sloMs, soonestMs },
+  );
 }
 
 const listedMax = 20;

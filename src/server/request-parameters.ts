@@ -6,6 +6,7 @@ import { intarsiaError } from '#core/errors.js';
 import { anonymousTenant, tenantId } from '#core/ids.js';
 import type { Billing } from '#core/billing.js';
 import type { SequenceStep } from '#core/inference.js';
+import { isSloClass, sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
 import type { InferParameter, InferParameters } from '#core/inference-message.js';
 import type { Caller, InferCall } from '#ports/inference-gateway.js';
 
@@ -16,6 +17,8 @@ export interface RequestParameters {
   /** Milliseconds from arrival; Infinity when none is given. */
   readonly deadlineInMs: number;
   readonly sloMs: number;
+  /** Undefined when the client does not say. */
+  readonly sloClass: SloClass | undefined;
   /** The only device that may run it; empty for any. */
   readonly device: string;
   readonly billing: Billing;
@@ -31,6 +34,7 @@ const plainParameters: RequestParameters = {
   queueTimeoutUs: 0,
   deadlineInMs: Infinity,
   sloMs: 0,
+  sloClass: undefined,
   device: '',
   billing: anonymousBilling,
 };
@@ -49,6 +53,7 @@ export function readParameters(parameters: InferParameters, call: InferCall): Re
   let queueTimeoutUs = 0;
   let deadlineInMs = Infinity;
   let sloMs = call.sloMs;
+  let sloClass: SloClass | undefined;
   let tenant = caller.tenant;
   let device = '';
   let project = '';
@@ -84,6 +89,9 @@ export function readParameters(parameters: InferParameters, call: InferCall): Re
       case 'intarsia_device':
         device = text(key, parameter);
         break;
+      case 'intarsia_slo_class':
+        sloClass = classOf(key, text(key, parameter));
+        break;
       case 'intarsia_tenant':
         tenant = namedTenant(text(key, parameter), caller);
         break;
@@ -106,9 +114,17 @@ export function readParameters(parameters: InferParameters, call: InferCall): Re
     queueTimeoutUs,
     deadlineInMs,
     sloMs,
+    sloClass,
     device,
     billing: { tenant, project, user },
   };
+}
+
+function classOf(key: string, name: string): SloClass {
+  if (isSloClass(name)) return name;
+  throw intarsiaError('INVALID_ARGUMENT', `parameter '${key}' is '${name}'; it may be ${sloClasses.join(', ')}`, {
+    parameter: key,
+  });
 }
 
 function namedTenant(name: string, caller: Caller): Billing['tenant'] {

@@ -7,6 +7,8 @@ import type { SloClass } from './slo-class.js';
 
 /** A replica, or a plan of several stages, that might take the request. Times in ms, predicted from profiles. */
 export interface DispatchCandidate {
+  /** Number of the first device, the same for all models on it; small, from 0 on. */
+  device: number;
   /** There and back, and the stages after the first. */
   netMs: number;
   /** What is left of the batch that runs on the first device. */
@@ -117,6 +119,7 @@ export interface DispatchPolicy {
 
 export function newDispatchCandidate(): DispatchCandidate {
   return {
+    device: 0,
     netMs: 0,
     runningMs: 0,
     queuedAheadMs: 0,
