@@ -94,6 +94,7 @@ function look(grid: Grid, memory = emptyMemory): { readonly output: ReconcileOut
     assignments: grid.assignments,
     actuals: grid.actuals,
     manifestOf: (model, version): ModelManifest => ({ format: 1, model, version, digest, memoryBytes: GiB, files: [] }),
+    verificationOf: () => undefined,
     memory,
     options: defaultReconcileOptions,
   };

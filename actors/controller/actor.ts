@@ -221,7 +221,7 @@ class Controller implements Actor<ControllerInbox> {
     this.#deleted.clear();
     const { clock } = this.#context;
     const { view } = this.#news;
-    const { deployments, rollouts, assignments, actuals, manifestOf } = this.#state;
+    const { deployments, rollouts, assignments, actuals, manifestOf, verificationOf } = this.#state;
     const output = reconcile({
       nowMs: clock.nowMs(),
       epoch: leadership.epoch,
@@ -231,6 +231,7 @@ class Controller implements Actor<ControllerInbox> {
       assignments,
       actuals,
       manifestOf,
+      verificationOf,
       memory: this.#memory,
       options: this.#options.reconcile,
     });

@@ -307,6 +307,7 @@ export class GridDesk implements GridAdmin {
       assignments: state.assignments,
       actuals: state.actuals,
       manifestOf: state.manifestOf,
+      verificationOf: state.verificationOf,
       memory: emptyMemory,
       options: defaultReconcileOptions,
     });
@@ -316,7 +317,7 @@ export class GridDesk implements GridAdmin {
   async #desired(call: GridCall): Promise<DesiredState> {
     const { store, keys } = this.#options;
     const state = new DesiredState(keys, () => {});
-    const folders: readonly Folder[] = ['deployments', 'rollouts', 'assignments', 'actual', 'models'];
+    const folders: readonly Folder[] = ['deployments', 'rollouts', 'assignments', 'actual', 'models', 'verifications'];
     const snapshots = await Promise.all(
       folders.map((folder) => store.range(prefixOf(keys, folder), this.#until(call))),
     );

@@ -108,6 +108,45 @@ export class CachedArtifacts implements ArtifactSource, ArtifactShelf {
     return await this.#options.local.describe(model, version);
   }
 
+  /**
+   * The files of a model in a folder of their own, to be looked at: nothing is served of them. @throws as `ensure` fails.
+   */
+  async borrow(
+    manifest: ModelManifest,
+    { deadlineMs }: Pick<FetchOptions, 'deadlineMs'>,
+  ): Promise<HeldTree & { readonly release: () => Promise<void> }> {
+    const { clock, cache } = this.#options;
+    const checked = checkManifest(manifest);
+    const onAbandon = new Set<() => void>();
+    let isLate = false;
+    const abandon = (): void => {
+      isLate = true;
+      for (const listener of [...onAbandon]) listener();
+    };
+    const timer = Number.isFinite(deadlineMs) ? clock.scheduleAt(deadlineMs, abandon) : undefined;
+    const path = await cache.makeTree();
+    try {
+      const progress = new Progress(checked, clock, new Set());
+      await this.#placeAll(path, {
+        manifest: checked,
+        progress,
+        isWanted: () => !isLate && !this.#isClosed,
+        onAbandon,
+      });
+      if (this.#isClosed) throw intarsiaError('CANCELLED', 'this host is stopping');
+      if (isLate) {
+        const what = `${manifest.model} version ${manifest.version}`;
+        throw intarsiaError('DEADLINE_EXCEEDED', `the files of model ${what} were not here in time`);
+      }
+    } catch (thrown) {
+      await cache.removeTree(path);
+      throw asIntarsiaError(thrown);
+    } finally {
+      timer?.cancel();
+    }
+    return { manifest: checked, path, release: () => cache.removeTree(path) };
+  }
+
   /** Models that are held now. */
   held(): readonly HeldTree[] {
     return [...this.#trees.values()];

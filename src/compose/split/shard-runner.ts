@@ -87,18 +87,26 @@ export class ShardChain {
     return new ShardChain(options, sessions, notes);
   }
 
-  /** Runs the chain. Outputs in the model's order. @throws what `Executor.run` throws, with the stage. */
-  async run(inputs: readonly Tensor[]): Promise<readonly Tensor[]> {
+  /**
+   * Runs the chain. Outputs in the model's order. @throws what `Executor.run` throws, with the stage.
+   * @param carry What becomes of a value on its way from one shard to the next.
+   */
+  async run(inputs: readonly Tensor[], carry: (tensor: Tensor) => Tensor = same): Promise<readonly Tensor[]> {
+    const crossing = new Set(this.#plan.crossings.map(({ name }) => name));
+    const sent = new Map<string, Tensor>();
     const values = new Map(inputs.map((tensor) => [tensor.name, tensor]));
     for (const shard of this.#plan.shards) {
       const { device, executor } = this.#stages[shard.index] as Stage;
       try {
         const { outputs } = await executor.run({
           session: this.#sessions[shard.index] as SessionId,
-          inputs: shard.inputs.map((name) => runInput(values.get(name), name)),
+          inputs: shard.inputs.map((name) => runInput(sent.get(name) ?? values.get(name), name)),
           outputs: [],
         });
-        for (const tensor of outputs) values.set(tensor.name, tensor);
+        for (const tensor of outputs) {
+          values.set(tensor.name, tensor);
+          if (crossing.has(tensor.name)) sent.set(tensor.name, carry(tensor));
+        }
       } catch (error) {
         throw stageFailure(shard.index, device, error);
       }
@@ -113,6 +121,10 @@ export class ShardChain {
   async unload(): Promise<void> {
     await unload(this.#stages, this.#sessions);
   }
+}
+
+function same(tensor: Tensor): Tensor {
+  return tensor;
 }
 
 async function unload(stages: readonly Stage[], sessions: readonly SessionId[]): Promise<void> {

@@ -1,6 +1,6 @@
 /**
  * The copies of deployments as the store shows them: what is assigned, seen through membership and what hosts say about it.
- * A copy of which one shard is lost is lost as a whole.
+ * A copy of a split is a gang of shards; one that has lost shards is told apart as broken, and a standby is one shard alone.
  */
 import type { HostId } from '../ids.js';
 import type { MemoryDraft, ReconcileOptions } from './reconcile-memory.js';
@@ -15,14 +15,18 @@ import type {
   View,
   ViewHost,
 } from './records.js';
-import { editionText } from './rollout.js';
+import { pieceText, type EditionName } from './rollout.js';
 
 export interface Copy {
   readonly deployment: string;
   readonly replica: number;
   readonly edition: Edition;
-  /** By shard. */
+  /** By shard; of a standby, one. */
   readonly places: readonly PlaceDevice[];
+  /** Which shard this is a standby of; undefined for a copy. */
+  readonly standby?: number;
+  /** Shards of a split that should be somewhere else; empty for a whole model, of which `isToMove` says it. */
+  readonly badShards: readonly number[];
   readonly state: 'ready' | 'starting' | 'failed';
   /** Why it failed; empty otherwise. */
   readonly reason: string;
@@ -34,15 +38,22 @@ export interface Copy {
   readonly isTainted: boolean;
 }
 
-/** What a host says of an edition on a device. */
-export type ActualOf = (host: HostId, device: string, edition: string) => ActualReplica | undefined;
+/** A copy of a split of which shards are gone with their host or its incarnation. */
+export interface BrokenCopy {
+  readonly edition: Edition;
+  /** By shard. */
+  readonly places: readonly (PlaceDevice | undefined)[];
+}
+
+/** What a host says of an edition, or of a shard of it, on a device. */
+export type ActualOf = (host: HostId, device: string, piece: string) => ActualReplica | undefined;
 
 export function actualIndex(actuals: ReadonlyMap<HostId, HostActual>): ActualOf {
   const hosts = new Map<HostId, Map<string, ActualReplica>>();
   for (const [host, { replicas }] of actuals) {
-    hosts.set(host, new Map(replicas.map((replica) => [`${replica.device} ${editionText(replica)}`, replica])));
+    hosts.set(host, new Map(replicas.map((replica) => [`${replica.device} ${pieceText(replica)}`, replica])));
   }
-  return (host, device, edition) => hosts.get(host)?.get(`${device} ${edition}`);
+  return (host, device, piece) => hosts.get(host)?.get(`${device} ${piece}`);
 }
 
 /** Hosts and devices that copies may be placed on, with why some may not be. */
@@ -77,8 +88,13 @@ export interface CopiesInput {
   readonly actualOf: ActualOf;
   readonly draft: MemoryDraft;
   readonly options: ReconcileOptions;
-  /** How many shards a copy of an edition has; 1 for a whole model. */
-  readonly shardsOf: (edition: Edition) => number;
+}
+
+/** What a deployment has. */
+export interface Copies {
+  /** Complete ones and standbys, in the order of their numbers. */
+  readonly copies: readonly Copy[];
+  readonly broken: readonly BrokenCopy[];
 }
 
 interface Shard {
@@ -86,8 +102,8 @@ interface Shard {
   readonly place: PlaceDevice;
 }
 
-/** All copies of which every shard is where it was assigned, by deployment and in the order of their numbers. */
-export function readCopies(input: CopiesInput): ReadonlyMap<string, readonly Copy[]> {
+/** All copies by deployment. A broken one's shards are still on their devices. */
+export function readCopies(input: CopiesInput): ReadonlyMap<string, Copies> {
   const { table, assignments } = input;
   const found = new Map<string, Map<number, Shard[]>>();
   for (const [host, assignment] of assignments) {
@@ -104,67 +120,79 @@ export function readCopies(input: CopiesInput): ReadonlyMap<string, readonly Cop
       else shards.push({ replica, place: device });
     }
   }
-  const copies = new Map<string, Copy[]>();
+  const all = new Map<string, Copies>();
   for (const [deployment, gangs] of found) {
-    const complete: Copy[] = [];
+    const copies: Copy[] = [];
+    const broken: BrokenCopy[] = [];
     for (const [number, shards] of [...gangs].sort(([a], [b]) => a - b)) {
       const [first] = shards;
-      if (first === undefined || shards.length !== input.shardsOf(first.replica)) continue;
-      shards.sort((a, b) => a.replica.shard - b.replica.shard);
-      complete.push(readCopy(deployment, number, first.replica, shards, input));
+      if (first === undefined) continue;
+      const { model, version, split, standby } = first.replica;
+      const edition: Edition = split === undefined ? { model, version } : { model, version, split };
+      const count = standby === true ? 1 : (split?.shards.length ?? 1);
+      if (shards.length === count) {
+        shards.sort((a, b) => a.replica.shard - b.replica.shard);
+        copies.push(readCopy({ deployment, replica: number, edition }, shards, input));
+      } else if (split !== undefined) {
+        const places = split.shards.map((_, shard) => shards.find((one) => one.replica.shard === shard)?.place);
+        broken.push({ edition, places });
+      }
     }
-    copies.set(deployment, complete);
+    all.set(deployment, { copies, broken });
   }
-  return copies;
+  return all;
 }
 
 function readCopy(
-  deployment: string,
-  replica: number,
-  { model, version }: AssignedReplica,
-  shards: readonly { readonly place: PlaceDevice }[],
+  identity: Pick<Copy, 'deployment' | 'replica' | 'edition'>,
+  shards: readonly Shard[],
   { actualOf, draft, options }: CopiesInput,
 ): Copy {
-  const edition: Edition = { model, version };
-  const text = editionText(edition);
+  const { deployment, replica, edition } = identity;
   let state: Copy['state'] = 'ready';
   let reason = '';
   let isSuspected = false;
-  let isLost = false;
-  let isDraining = false;
-  let isDegraded = false;
-  for (const { place } of shards) {
+  let isToMove = false;
+  let isTainted = false;
+  const badShards: number[] = [];
+  for (const { place, replica: assigned } of shards) {
     const { host, view } = place.host;
-    const actual = actualOf(host, place.device.id, text);
-    if (actual?.deployment === deployment && actual.state === 'failed') {
+    const { shard } = assigned;
+    const actual = actualOf(host, place.device.id, pieceText(assigned));
+    const isFailed = actual?.deployment === deployment && actual.state === 'failed';
+    if (isFailed) {
       state = 'failed';
       reason = `${host}, ${place.device.id}: ${actual.reason}`;
     } else if (state === 'ready' && !(actual?.state === 'ready' && actual.deployment === deployment)) {
       state = 'starting';
     }
-    if (place.closed !== '') isDegraded = true;
-    if (view.state === 'draining') isDraining = true;
-    if (view.state === 'suspected') {
-      isSuspected = true;
-      isLost = draft.isLost(`${host} ${view.generation}`, options.suspectGraceMs) || isLost;
-    }
+    const isShardSuspected = view.state === 'suspected';
+    isSuspected ||= isShardSuspected;
+    const isLost = isShardSuspected && draft.isLost(`${host} ${view.generation}`, options.suspectGraceMs);
+    const isFailing = !isShardSuspected && (isFailed || place.closed !== '');
+    const mark = edition.split === undefined ? `${deployment} ${replica}` : `${deployment} ${replica} ${shard}`;
+    const isShardTainted = isFailing && draft.isTainted(mark, options.failureGraceMs);
+    if (isShardTainted) draft.avoid(avoidKey(assigned, place), draft.nowMs + options.avoidMs);
+    isTainted ||= isShardTainted;
+    const isBad = isLost || view.state === 'draining' || isShardTainted;
+    isToMove ||= isBad;
+    if (isBad && edition.split !== undefined) badShards.push(shard);
   }
-  const isFailing = !isSuspected && (state === 'failed' || isDegraded);
-  const isTainted = isFailing && draft.isTainted(`${deployment} ${replica}`, options.failureGraceMs);
-  if (isTainted) for (const { place } of shards) draft.avoid(avoidKey(edition, place), draft.nowMs + options.avoidMs);
+  const [first] = shards;
   return {
-    deployment,
-    replica,
-    edition,
+    ...identity,
     places: shards.map(({ place }) => place),
+    ...(first?.replica.standby === true ? { standby: first.replica.shard } : {}),
+    badShards,
     state: isSuspected && state === 'ready' ? 'starting' : state,
     reason,
     isSuspected,
-    isToMove: isLost || isDraining || isTainted,
+    isToMove,
     isTainted,
   };
 }
 
-export function avoidKey(edition: Edition, { host, device }: PlaceDevice): string {
-  return `${editionText(edition)} ${host.host} ${device.id}`;
+/** @param piece An edition, or one shard of it. */
+export function avoidKey(piece: EditionName & { readonly shard?: number }, { host, device }: PlaceDevice): string {
+  return `${pieceText(piece)} ${host.host} ${device.id}`;
 }

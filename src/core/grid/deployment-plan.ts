@@ -1,23 +1,27 @@
 /**
  * One deployment at one look: which of its copies stay, which leave, which are placed anew, and what its rollout does.
  */
-import { avoidKey, type Copy } from './copies.js';
-import { isDeviceAllowed, isHostAllowed, refusalsText } from './placement.js';
-import type { Gang, PlacementRequest, PlacementSearch, PlacementTable } from './placement.js';
+import { avoidKey, type BrokenCopy, type Copy } from './copies.js';
+import { isDeviceAllowed, isHostAllowed, refusalsText, shardEdition } from './placement.js';
+import type { Gang, PlacementRequest, PlacementSearch, PlacementTable, Refusal } from './placement.js';
 import type { MemoryDraft, ReconcileOptions } from './reconcile-memory.js';
 import type { Deployment, Edition, RolloutRecord, Tier } from './records.js';
-import { editionText, isSameEdition, rolloutStep, type RolloutStep } from './rollout.js';
+import { editionText, isSameEdition, rolloutStep, wantedEdition, type RolloutStep } from './rollout.js';
+import { Mending } from './shard-mending.js';
 
 export interface DeploymentPlanInput {
   readonly deployment: Deployment;
   readonly revision: number;
   readonly record: RolloutRecord | undefined;
   readonly copies: readonly Copy[];
+  readonly broken: readonly BrokenCopy[];
   readonly table: PlacementTable;
   readonly draft: MemoryDraft;
   readonly options: ReconcileOptions;
   /** Bytes of a copy; undefined when no host has published the files. */
   readonly bytesOf: (edition: Edition) => number | undefined;
+  /** Why no copy of an edition may be placed, whatever room there is; empty when it may. */
+  readonly refusalOf: (edition: Edition) => string;
 }
 
 export interface DeploymentPlan {
@@ -57,6 +61,7 @@ class Planner {
   readonly #groups: readonly Group[];
   readonly #staying: Copy[][];
   readonly #leaving: Copy[] = [];
+  readonly #mending: Mending;
   #nextReplica: number;
   #unplaced = 0;
   #refusal = '';
@@ -68,6 +73,7 @@ class Planner {
     this.#staying = this.#groups.map(() => []);
     this.#nextReplica = input.record?.nextReplica ?? 0;
     for (const { replica } of input.copies) this.#nextReplica = Math.max(this.#nextReplica, replica + 1);
+    this.#mending = new Mending({ ...input, nextReplica: () => this.#takeNumber() });
   }
 
   plan(): DeploymentPlan {
@@ -89,6 +95,10 @@ class Planner {
       }
       return copies;
     });
+    const serving = servingEdition(step.record);
+    const isServed = kept.flat().some(({ edition }) => isSameEdition(edition, serving));
+    const standbys = isServed ? this.#mending.settle(serving) : [];
+    for (const refusal of this.#mending.refusals) this.#addRefusal(refusal);
     let readyMissing = 0;
     for (const [index, { wanted }] of this.#groups.entries()) {
       readyMissing += Math.max(0, wanted - (kept[index] ?? []).filter(isReady).length);
@@ -96,8 +106,9 @@ class Planner {
     const leavingMost = Math.max(readyMissing, this.#unplaced);
     const leaving = this.#leaving.sort(byUse).slice(0, leavingMost);
     draft.refused(deployment.name, this.#refusal);
-    const copies = [...kept.flat(), ...leaving];
-    const isCalm = step.record.phase === 'complete' && readyMissing === 0 && leaving.length === 0 && !this.#isMoving;
+    const copies = [...kept.flat(), ...standbys, ...leaving];
+    const isMoving = this.#isMoving || this.#mending.isMoving;
+    const isCalm = step.record.phase === 'complete' && readyMissing === 0 && leaving.length === 0 && !isMoving;
     const record: RolloutRecord = {
       ...step.record,
       nextReplica: this.#nextReplica,
@@ -122,22 +133,49 @@ class Planner {
       : [{ level: 'warn', text: this.#refusal }];
   }
 
-  /** Copies into those that stay, by group, and those that have to leave. */
+  /** Copies into those that stay, by group, and those that have to leave. What is left of broken ones is made whole. */
   #sort(): void {
-    const { copies, deployment } = this.#input;
-    for (const copy of copies) {
-      const index = this.#groups.findIndex(({ tier }) => isAllowed(copy, deployment, tier));
-      const group = this.#staying[index];
-      // A copy that failed stays until it is known that there is a better place.
-      if (group === undefined || (copy.isToMove && !copy.isTainted)) this.#leaving.push(copy);
-      else group.push(copy);
+    const { copies, broken, deployment, record } = this.#input;
+    const editions = [wantedEdition(deployment), record?.stable, record?.target];
+    const repaired = broken
+      .filter(({ edition }) => editions.some((one) => isSameEdition(one, edition)))
+      .filter(({ edition }) => this.#input.refusalOf(edition) === '')
+      .flatMap((one) => this.#mending.repair(this.#newest(one)) ?? []);
+    const present = copies.filter(({ standby }) => standby === undefined).map((copy) => this.#newest(copy));
+    for (const copy of [...present, ...repaired]) {
+      if (copy.edition.split === undefined) this.#sortWhole(copy);
+      else this.#sortSplit(copy);
     }
+  }
+
+  #sortWhole(copy: Copy): void {
+    const { deployment } = this.#input;
+    const index = this.#groups.findIndex(({ tier }) => isAllowed(copy, deployment, tier));
+    const group = this.#staying[index];
+    // A copy that failed stays until it is known that there is a better place.
+    if (group === undefined || (copy.isToMove && !copy.isTainted)) this.#leaving.push(copy);
+    else group.push(copy);
+  }
+
+  /** Shards that should be elsewhere move one by one, so the copy stays. */
+  #sortSplit(copy: Copy): void {
+    const mended = this.#mending.mend(copy);
+    const isOf = (tier: Tier | undefined): boolean =>
+      tier === undefined || mended.places.every(({ host }) => host.view.record.tier === tier);
+    const group = this.#staying[this.#groups.findIndex(({ tier }) => isOf(tier))];
+    if (group === undefined) this.#leaving.push(mended);
+    else group.push(mended);
+  }
+
+  /** With what the deployment says now about its split: constraints and standbys may have changed. */
+  #newest<Thing extends Copy | BrokenCopy>(thing: Thing): Thing {
+    const wanted = wantedEdition(this.#input.deployment);
+    return wanted.split !== undefined && isSameEdition(thing.edition, wanted) ? { ...thing, edition: wanted } : thing;
   }
 
   #step(): RolloutStep {
     const { deployment, revision, record, draft } = this.#input;
-    const { model, version } = deployment;
-    const target: Edition = { model, version };
+    const target = wantedEdition(deployment);
     const stable = isSameEdition(record?.stable, target) ? undefined : record?.stable;
     const groups = this.#groups.map(({ wanted }, index) => {
       const staying = this.#staying[index] ?? [];
@@ -171,9 +209,11 @@ class Planner {
   #fill(group: Group, edition: Edition, wanted: number, staying: readonly Copy[]): readonly Copy[] {
     const { deployment } = this.#input;
     const own = staying.filter((copy) => isSameEdition(copy.edition, edition));
-    const sound = own.filter(({ isTainted }) => !isTainted);
-    const tainted = own.filter(({ isTainted }) => isTainted);
-    const bytes = this.#input.bytesOf(edition);
+    // Shards that failed move one by one.
+    const isWhole = edition.split === undefined;
+    const sound = own.filter(({ isTainted }) => !isTainted || !isWhole);
+    const tainted = own.filter(({ isTainted }) => isTainted && isWhole);
+    const bytes = this.#input.refusalOf(edition) === '' ? this.#input.bytesOf(edition) : undefined;
     if (wanted === 0) {
       this.#leaving.push(...own);
       return [];
@@ -181,6 +221,7 @@ class Planner {
     const isFull = own.length === wanted && tainted.length === 0;
     const mayMove =
       isFull &&
+      isWhole &&
       deployment.spread !== 'none' &&
       own.every((copy) => isReady(copy)) &&
       this.#leaving.length === 0 &&
@@ -195,7 +236,7 @@ class Planner {
     for (let placed = 0; placed < missing; placed += 1) {
       const gang = bytes === undefined ? undefined : search.place();
       if (gang === undefined) {
-        this.#refuse(missing - placed, edition, request, bytes);
+        this.#refuse(missing - placed, edition, request);
         break;
       }
       copies.push(this.#newCopy(edition, gang));
@@ -257,23 +298,25 @@ class Planner {
     const { deployment, draft } = this.#input;
     return {
       edition: editionText(edition),
-      shardBytes: [bytes],
+      shardBytes: edition.split?.shards.map(({ memoryBytes }) => memoryBytes) ?? [bytes],
       constraints: deployment.constraints,
+      ...(edition.split === undefined
+        ? {}
+        : { shardConstraints: edition.split.shards.map(({ constraints }) => constraints) }),
       tier: group.tier,
       spread: deployment.spread,
-      placed: own.flatMap(({ places }) => places.map(({ host }) => host)),
-      isAvoided: (device) => draft.hasAvoided && draft.isAvoided(avoidKey(edition, device)),
+      placed: own.flatMap(({ places }) => [...new Set(places.map(({ host }) => host))]),
+      isAvoided: (device, shard) => draft.hasAvoided && draft.isAvoided(avoidKey({ ...edition, shard }, device)),
     };
   }
 
   #newCopy(edition: Edition, places: Gang): Copy {
-    const replica = this.#nextReplica;
-    this.#nextReplica += 1;
     return {
       deployment: this.#input.deployment.name,
-      replica,
+      replica: this.#takeNumber(),
       edition,
       places,
+      badShards: [],
       state: 'starting',
       reason: '',
       isSuspected: false,
@@ -282,20 +325,56 @@ class Planner {
     };
   }
 
-  #refuse(copies: number, edition: Edition, request: PlacementRequest, bytes: number | undefined): void {
-    const { table } = this.#input;
+  #takeNumber(): number {
+    this.#nextReplica += 1;
+    return this.#nextReplica - 1;
+  }
+
+  #refuse(copies: number, edition: Edition, request: PlacementRequest): void {
+    const { table, refusalOf } = this.#input;
     this.#unplaced += copies;
     const what = `${copies} ${copies === 1 ? 'copy' : 'copies'} of ${editionText(edition)}`;
-    let text: string;
-    if (bytes === undefined) {
-      text = `${what} cannot be placed: no host has published the files of that version`;
-    } else {
+    const forbidden = refusalOf(edition);
+    if (forbidden !== '') this.#addRefusal(`${what} cannot be placed: ${forbidden}`);
+    else if (edition.split === undefined) {
       const refusals = table.refusals(request);
-      const never = refusals.every(({ isFinal }) => isFinal) ? 'can never fit' : 'cannot be placed now';
-      text = `${what} ${never}: ${refusalsText(refusals)}`;
+      this.#addRefusal(`${what} ${neverText(refusals)}: ${refusalsText(refusals)}`);
+    } else this.#addRefusal(`${what} ${this.#shardTrouble(request)}`);
+  }
+
+  /** Which shard fits nowhere, with what every host has against it. */
+  #shardTrouble(request: PlacementRequest): string {
+    const { table } = this.#input;
+    const { shardBytes } = request;
+    for (const shard of shardBytes.keys()) {
+      const alone = table.search({
+        ...request,
+        edition: shardEdition(request.edition, shard, shardBytes.length),
+        shardBytes: [shardBytes[shard] ?? 0],
+        shardConstraints: [request.shardConstraints?.[shard]],
+        isAvoided: (device) => request.isAvoided(device, shard),
+      });
+      if (alone.couldPlace()) continue;
+      const refusals = table.shardRefusals(request, shard);
+      return `${neverText(refusals)}: stage ${shard + 1} of ${shardBytes.length}: ${refusalsText(refusals)}`;
     }
+    const largest = shardBytes.indexOf(Math.max(...shardBytes));
+    const refusals = table.shardRefusals(request, largest);
+    return `cannot be placed now: each of its ${shardBytes.length} stages has a place alone, but not all at once; stage ${largest + 1}, the largest with ${shardBytes[largest] ?? 0} bytes: ${refusalsText(refusals)}`;
+  }
+
+  #addRefusal(text: string): void {
     this.#refusal = (this.#refusal === '' ? text : `${this.#refusal}; ${text}`).slice(0, reasonLengthMax);
   }
+}
+
+function neverText(refusals: readonly Refusal[]): string {
+  return refusals.every(({ isFinal }) => isFinal) ? 'can never fit' : 'cannot be placed now';
+}
+
+/** What serves for certain: the target once it is complete, what served before until then. */
+function servingEdition({ phase, stable, target }: RolloutRecord): Edition {
+  return phase === 'complete' ? target : (stable ?? target);
 }
 
 function isReady({ state }: Copy): boolean {

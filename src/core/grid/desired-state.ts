@@ -9,6 +9,7 @@ import { manifestFromText } from './manifest.js';
 import { readActual } from './record-text.js';
 import type { DesiredDeployment } from './reconcile.js';
 import type { GridEvent, HostActual, HostAssignment, ModelManifest, RolloutRecord } from './records.js';
+import { verificationFromText, type VerificationRecord } from './verification.js';
 import type { HostId, ModelName, ModelVersion } from '../ids.js';
 
 /** What is read of an entry of the store; those of the store port fit. */
@@ -17,9 +18,17 @@ export interface RecordEntry {
   readonly modRevision: number;
 }
 
-export type Folder = 'deployments' | 'rollouts' | 'assignments' | 'actual' | 'models' | 'events';
+export type Folder = 'deployments' | 'rollouts' | 'assignments' | 'actual' | 'models' | 'verifications' | 'events';
 
-export const folders: readonly Folder[] = ['deployments', 'rollouts', 'assignments', 'actual', 'models', 'events'];
+export const folders: readonly Folder[] = [
+  'deployments',
+  'rollouts',
+  'assignments',
+  'actual',
+  'models',
+  'verifications',
+  'events',
+];
 
 export function prefixOf(keys: GridKeys, folder: Folder): string {
   return folder === 'actual' ? keys.actuals : keys[folder];
@@ -34,6 +43,7 @@ export class DesiredState {
   eventSequence = 0;
   readonly #keys: GridKeys;
   readonly #manifests = new Map<string, ModelManifest>();
+  readonly #verifications = new Map<string, VerificationRecord>();
   readonly #warn: (text: string) => void;
 
   constructor(keys: GridKeys, warn: (text: string) => void) {
@@ -43,6 +53,9 @@ export class DesiredState {
 
   readonly manifestOf = (model: ModelName, version: ModelVersion): ModelManifest | undefined =>
     this.#manifests.get(this.#keys.model(model, version));
+
+  readonly verificationOf = (model: ModelName, version: ModelVersion, split: string): VerificationRecord | undefined =>
+    this.#verifications.get(this.#keys.verification(model, version, split));
 
   /** The content of a key changed, or it is gone. */
   set(folder: Folder, key: string, entry: RecordEntry | undefined): void {
@@ -82,6 +95,10 @@ export class DesiredState {
       case 'models':
         if (entry === undefined) this.#manifests.delete(key);
         else this.#manifests.set(key, manifestFromText(entry.value));
+        return;
+      case 'verifications':
+        if (entry === undefined) this.#verifications.delete(key);
+        else this.#verifications.set(key, verificationFromText(entry.value, key));
         return;
       case 'events':
         if (entry === undefined) return;

@@ -29,6 +29,7 @@ export interface GridKeys {
   readonly models: string;
   readonly served: string;
   readonly events: string;
+  readonly verifications: string;
   host(host: HostId): string;
   order(host: HostId): string;
   vote(host: HostId, generation: Generation, voter: HostId): string;
@@ -37,6 +38,7 @@ export interface GridKeys {
   rollout(name: string): string;
   assignment(host: HostId): string;
   model(model: string, version: string): string;
+  verification(model: string, version: string, split: string): string;
   /** Undefined when the key is not of that shape. */
   parseMember(key: string): MemberKey | undefined;
 }
@@ -71,6 +73,7 @@ export function gridKeys(grid: string): GridKeys {
     models: folder('models'),
     served: folder('served'),
     events: folder('events'),
+    verifications: folder('verifications'),
     host: under(hosts),
     order: under(orders),
     vote: (host, generation, voter) => `${votes}${written(host)}/${generation}/${written(voter)}`,
@@ -79,6 +82,8 @@ export function gridKeys(grid: string): GridKeys {
     rollout: under(folder('rollouts')),
     assignment: under(folder('assignments')),
     model: (model, version) => `${folder('models')}${written(model)}/${written(version)}`,
+    verification: (model, version, split) =>
+      `${folder('verifications')}${written(model)}/${written(version)}/${written(split)}`,
     parseMember: (key) => parseMember(key, members),
   };
 }

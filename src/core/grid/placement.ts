@@ -42,12 +42,14 @@ export interface PlacementRequest {
   /** Bytes of each shard; one for a whole model. */
   readonly shardBytes: readonly number[];
   readonly constraints: PlacementConstraints;
+  /** Beside those of the whole, by shard. */
+  readonly shardConstraints?: readonly (PlacementConstraints | undefined)[];
   readonly tier: Tier | undefined;
   readonly spread: 'host' | 'zone' | 'none';
   /** Where the deployment's copies are already: hosts, once a copy. */
   readonly placed: readonly PlaceHost[];
   /** A device that should be used only when nothing else fits. */
-  readonly isAvoided: (device: PlaceDevice) => boolean;
+  readonly isAvoided: (device: PlaceDevice, shard: number) => boolean;
 }
 
 /** Why one host does not take a copy. */
@@ -96,16 +98,35 @@ export class PlacementTable {
 
   /** A search for places of one deployment. */
   search(request: PlacementRequest): PlacementSearch {
-    const { constraints, tier, spread } = request;
-    const key = JSON.stringify([constraints, tier, spread]);
-    let eligible = this.#eligible.get(key);
-    if (eligible === undefined) this.#eligible.set(key, (eligible = this.#gather(request)));
+    const eligible = request.shardBytes.map((_, shard) => this.#eligibleOf(request, shard));
     return new PlacementSearch(this, request, eligible);
+  }
+
+  #eligibleOf({ constraints, shardConstraints, tier, spread }: PlacementRequest, shard: number): Eligible {
+    const further = shardConstraints?.[shard] ?? {};
+    const key = JSON.stringify([constraints, further, tier, spread]);
+    let eligible = this.#eligible.get(key);
+    if (eligible === undefined)
+      this.#eligible.set(key, (eligible = this.#gather([constraints, further], tier, spread)));
+    return eligible;
   }
 
   /** Why no host takes another copy, by host. */
   refusals(request: PlacementRequest): readonly Refusal[] {
     return [...this.hosts.values()].map((host) => refusalOf(host, request));
+  }
+
+  /** Why no host takes one shard. */
+  shardRefusals(request: PlacementRequest, shard: number): readonly Refusal[] {
+    const { edition, shardBytes, shardConstraints, constraints } = request;
+    const one: PlacementRequest = {
+      ...request,
+      edition: shardEdition(edition, shard, shardBytes.length),
+      shardBytes: [shardBytes[shard] ?? 0],
+      constraints,
+      shardConstraints: [shardConstraints?.[shard]],
+    };
+    return this.refusals(one);
   }
 
   #set(device: PlaceDevice, edition: string, now: PlacedEdition | undefined): void {
@@ -122,7 +143,11 @@ export class PlacementTable {
     device.load = device.editions.size / (device.device.speed > 0 ? device.device.speed : 1);
   }
 
-  #gather({ constraints, tier, spread }: PlacementRequest): Eligible {
+  #gather(
+    constraints: readonly PlacementConstraints[],
+    tier: Tier | undefined,
+    spread: PlacementRequest['spread'],
+  ): Eligible {
     const devices: PlaceDevice[] = [];
     const domains: number[] = [];
     const hosts: number[] = [];
@@ -132,9 +157,9 @@ export class PlacementTable {
       // Copies on hosts that take no more are counted too.
       const domain = numberOf(domainNumbers, domainName(host, spread));
       const number = numberOf(hostNumbers, host.host);
-      if (host.closed !== '' || !isHostAllowed(host.view, constraints, tier)) continue;
+      if (host.closed !== '' || !constraints.every((one) => isHostAllowed(host.view, one, tier))) continue;
       for (const device of host.devices) {
-        if (device.closed !== '' || !isDeviceAllowed(device.device, constraints)) continue;
+        if (device.closed !== '' || !constraints.every((one) => isDeviceAllowed(device.device, one))) continue;
         devices.push(device);
         domains.push(domain);
         hosts.push(number);
@@ -155,43 +180,80 @@ interface Eligible {
 }
 
 const noDevices: ReadonlySet<PlaceDevice> = new Set();
+const noneEligible: Eligible = {
+  devices: [],
+  domains: new Int32Array(),
+  hosts: new Int32Array(),
+  domainNumbers: new Map(),
+  hostNumbers: new Map(),
+};
+
+/** Devices looked at, at most, to fit the shards of one copy beside each other once the first choices do not. */
+const gangStepsMax = 5_000;
 
 export class PlacementSearch {
   readonly #table: PlacementTable;
   readonly #request: PlacementRequest;
-  readonly #eligible: Eligible;
+  /** By shard; domains and hosts have the same numbers in all of them. */
+  readonly #eligible: readonly Eligible[];
   readonly #perDomain: Int32Array;
   readonly #perHost: Int32Array;
+  #steps = 0;
 
-  constructor(table: PlacementTable, request: PlacementRequest, eligible: Eligible) {
+  constructor(table: PlacementTable, request: PlacementRequest, eligible: readonly Eligible[]) {
     this.#table = table;
     this.#request = request;
     this.#eligible = eligible;
-    this.#perDomain = new Int32Array(eligible.domainNumbers.size);
-    this.#perHost = new Int32Array(eligible.hostNumbers.size);
+    this.#perDomain = new Int32Array(eligible[0]?.domainNumbers.size ?? 0);
+    this.#perHost = new Int32Array(eligible[0]?.hostNumbers.size ?? 0);
     for (const host of request.placed) this.#count(host, 1);
   }
 
   /** Places one more copy and takes the memory for it; undefined, and nothing changed, when some shard fits nowhere. */
   place(mayBeAvoided = true): Gang | undefined {
-    const { edition, shardBytes } = this.#request;
-    const gang: PlaceDevice[] = [];
-    const before: (PlacedEdition | undefined)[] = [];
-    for (const [shard, bytes] of shardBytes.entries()) {
-      const name = shardEdition(edition, shard, shardBytes.length);
-      const best = this.#best({ edition: name, bytes, gang, mayBeAvoided });
-      if (best === undefined) {
-        for (const [index, device] of gang.entries()) {
-          this.#table.restore(device, shardEdition(edition, index, shardBytes.length), before[index]);
-        }
-        return undefined;
-      }
-      before.push(best.editions.get(name));
-      this.#table.take(best, name, { bytes, assigned: true });
-      gang.push(best);
+    const { shardBytes } = this.#request;
+    const order = [...shardBytes.keys()];
+    if (order.length > 1) {
+      // Those with the fewest places first, then the largest.
+      const places = (shard: number): number => this.#eligible[shard]?.devices.length ?? 0;
+      order.sort((a, b) => places(a) - places(b) || (shardBytes[b] ?? 0) - (shardBytes[a] ?? 0) || a - b);
     }
+    this.#steps = 0;
+    const found = new Map<number, PlaceDevice>();
+    if (!this.#placeFrom(order, 0, found, mayBeAvoided)) return undefined;
+    const gang = [...shardBytes.keys()].map((shard) => found.get(shard) as PlaceDevice);
     for (const host of new Set(gang.map((device) => device.host))) this.#count(host, 1);
     return gang;
+  }
+
+  /** The shards from `at` on: the best device for each, the next best where what follows finds no place. */
+  #placeFrom(order: readonly number[], at: number, found: Map<number, PlaceDevice>, mayBeAvoided: boolean): boolean {
+    const { edition, shardBytes } = this.#request;
+    const shard = order[at];
+    if (shard === undefined) return true;
+    const name = shardEdition(edition, shard, shardBytes.length);
+    const bytes = shardBytes[shard] ?? 0;
+    const tried = new Set<PlaceDevice>();
+    for (;;) {
+      const best = this.#best({ edition: name, shard, bytes, gang: found, tried, mayBeAvoided });
+      if (best === undefined) return false;
+      const before = best.editions.get(name);
+      this.#table.take(best, name, { bytes, assigned: true });
+      found.set(shard, best);
+      if (this.#placeFrom(order, at + 1, found, mayBeAvoided)) return true;
+      found.delete(shard);
+      this.#table.restore(best, name, before);
+      tried.add(best);
+      this.#steps += 1;
+      if (this.#steps > gangStepsMax) return false;
+    }
+  }
+
+  /** Whether another copy, of one shard, has a place. Changes nothing. */
+  couldPlace(): boolean {
+    const { edition, shardBytes } = this.#request;
+    const bytes = shardBytes[0] ?? 0;
+    return (this.#eligible[0]?.devices ?? []).some((device) => fits(device, edition, bytes));
   }
 
   /** A copy has left. */
@@ -202,11 +264,11 @@ export class PlacementSearch {
   /** Copies in the emptiest domain in which another one fits; Infinity when it fits in none. */
   leastCrowded(): number {
     const { edition, shardBytes, isAvoided } = this.#request;
-    const { devices, domains } = this.#eligible;
+    const { devices, domains } = this.#eligible[0] ?? noneEligible;
     let least = Infinity;
     for (const [index, device] of devices.entries()) {
       const copies = this.#perDomain[domains[index] ?? 0] ?? 0;
-      if (copies >= least || !fits(device, edition, shardBytes[0] ?? 0) || isAvoided(device)) continue;
+      if (copies >= least || !fits(device, edition, shardBytes[0] ?? 0) || isAvoided(device, 0)) continue;
       least = copies;
     }
     return least;
@@ -214,7 +276,7 @@ export class PlacementSearch {
 
   /** Copies of the deployment in the host's domain, and on the host. */
   copiesBeside(host: PlaceHost): readonly [domain: number, host: number] {
-    const { domainNumbers, hostNumbers } = this.#eligible;
+    const { domainNumbers, hostNumbers } = this.#eligible[0] ?? noneEligible;
     const domain = domainNumbers.get(domainName(host, this.#request.spread));
     const number = hostNumbers.get(host.host);
     return [this.#perDomain[domain ?? -1] ?? 0, this.#perHost[number ?? -1] ?? 0];
@@ -223,42 +285,51 @@ export class PlacementSearch {
   /** What is compared first is what costs least to know; whether a device has room is asked only of one that would win. */
   #best(wanted: {
     readonly edition: string;
+    readonly shard: number;
     readonly bytes: number;
-    readonly gang: readonly PlaceDevice[];
+    /** Where other shards of the copy are. */
+    readonly gang: ReadonlyMap<number, PlaceDevice>;
+    readonly tried: ReadonlySet<PlaceDevice>;
     readonly mayBeAvoided: boolean;
   }): PlaceDevice | undefined {
-    const { edition, bytes, gang, mayBeAvoided } = wanted;
+    const { edition, shard, bytes, gang, tried, mayBeAvoided } = wanted;
     const { isAvoided, spread } = this.#request;
-    const { devices, domains, hosts } = this.#eligible;
+    const { devices, domains, hosts } = this.#eligible[shard] ?? noneEligible;
     const there = this.#table.devicesWith(edition);
+    const others = new Set(gang.values());
     let best: PlaceDevice | undefined;
-    let bestRank: readonly [avoided: number, domain: number, host: number, there: number] = [0, 0, 0, 0];
+    let bestRank: readonly [avoided: number, shared: number, domain: number, host: number, there: number] = [
+      0, 0, 0, 0, 0,
+    ];
     for (let index = 0; index < devices.length; index += 1) {
       const device = devices[index] as PlaceDevice;
-      const avoided = isAvoided(device) ? 1 : 0;
-      if (avoided === 1 && !mayBeAvoided) continue;
+      const avoided = isAvoided(device, shard) ? 1 : 0;
+      if ((avoided === 1 && !mayBeAvoided) || tried.has(device)) continue;
+      // Stages of one copy share a device only where no other takes one of them.
+      const shared = others.has(device) ? 1 : 0;
       const domain = spread === 'none' ? 0 : (this.#perDomain[domains[index] as number] as number);
       const host = spread === 'none' ? 0 : (this.#perHost[hosts[index] as number] as number);
       const absent = there.size > 0 && there.has(device) ? 0 : 1;
       if (best !== undefined) {
         const order =
           avoided - bestRank[0] ||
-          domain - bestRank[1] ||
-          host - bestRank[2] ||
-          absent - bestRank[3] ||
+          shared - bestRank[1] ||
+          domain - bestRank[2] ||
+          host - bestRank[3] ||
+          absent - bestRank[4] ||
           device.load - best.load;
         // Equal ones stay in the order of the table.
         if (order > 0 || (order === 0 && freeBytes(device) <= freeBytes(best))) continue;
       }
-      if (!fits(device, edition, bytes) || gang.includes(device)) continue;
+      if (!fits(device, edition, bytes)) continue;
       best = device;
-      bestRank = [avoided, domain, host, absent];
+      bestRank = [avoided, shared, domain, host, absent];
     }
     return best;
   }
 
   #count(host: PlaceHost, change: number): void {
-    const { domainNumbers, hostNumbers } = this.#eligible;
+    const { domainNumbers, hostNumbers } = this.#eligible[0] ?? noneEligible;
     const domain = domainNumbers.get(domainName(host, this.#request.spread));
     const number = hostNumbers.get(host.host);
     if (domain !== undefined) this.#perDomain[domain] = (this.#perDomain[domain] ?? 0) + change;
@@ -322,16 +393,21 @@ function hostObjection(record: ViewHost['record'], constraints: PlacementConstra
 
 function refusalOf(host: PlaceHost, request: PlacementRequest): Refusal {
   const { constraints, tier, edition, shardBytes } = request;
+  const further = shardBytes.length === 1 ? (request.shardConstraints?.[0] ?? {}) : {};
   const { record } = host.view;
   const refused = (reason: string, isFinal: boolean, bytesMissing = 0): Refusal => {
     return { host: host.host, reason, bytesMissing, isFinal };
   };
-  const objection = hostObjection(record, constraints, tier);
+  const objection = hostObjection(record, constraints, tier) || hostObjection(record, further, tier);
   if (objection !== '') return refused(objection, true);
   if (host.devices.length === 0) return refused('it has no devices', true);
-  const allowed = host.devices.filter(({ device }) => isDeviceAllowed(device, constraints));
+  const allowed = host.devices.filter(
+    ({ device }) => isDeviceAllowed(device, constraints) && isDeviceAllowed(device, further),
+  );
   if (allowed.length === 0) {
-    const wanted = [...(constraints.devices ?? []), ...(constraints.providers ?? [])].join(' or ');
+    const wanted = [constraints, further]
+      .flatMap(({ devices = [], providers = [] }) => [...devices, ...providers])
+      .join(' or ');
     const has = host.devices.map(({ device }) => `${device.id} (${device.provider})`).join(', ');
     return refused(`it has ${has}, not ${wanted}`, true);
   }
@@ -340,7 +416,7 @@ function refusalOf(host: PlaceHost, request: PlacementRequest): Refusal {
   if (largest.device.memoryBytes < bytes) {
     const missing = bytes - largest.device.memoryBytes;
     return refused(
-      `a copy takes ${bytes} bytes (${formatBytes(bytes)}) and ${largest.device.id} has ${largest.device.memoryBytes} bytes in all: ${missing} bytes missing`,
+      `${edition.includes('#') ? 'the shard' : 'a copy'} takes ${bytes} bytes (${formatBytes(bytes)}) and ${largest.device.id} has ${largest.device.memoryBytes} bytes in all: ${missing} bytes missing`,
       true,
       missing,
     );
@@ -351,7 +427,8 @@ function refusalOf(host: PlaceHost, request: PlacementRequest): Refusal {
   for (const place of allowed) {
     const { id } = place.device;
     if (place.closed !== '') reasons.push(`${id} ${place.closed}`);
-    else if (place.editions.get(edition)?.assigned === true) reasons.push(`${id} has a copy already`);
+    else if (place.editions.get(edition)?.assigned === true)
+      reasons.push(`${id} has ${edition.includes('#') ? 'that shard' : 'a copy'} already`);
     else {
       const free = freeBytes(place) + (place.editions.get(edition)?.bytes ?? 0);
       const missing = bytes - free;
@@ -359,7 +436,7 @@ function refusalOf(host: PlaceHost, request: PlacementRequest): Refusal {
       reasons.push(
         missing > 0
           ? `${id} has ${formatBytes(Math.max(0, free))} of ${formatBytes(place.device.memoryBytes)} free: ${missing} bytes missing of ${bytes}`
-          : `${id} fits one shard and not all`,
+          : `${id} has room for it, but not beside the other shards`,
       );
     }
   }

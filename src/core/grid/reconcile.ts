@@ -9,7 +9,7 @@
  * - What finds no place is reported with what each host has against it, and takes nothing.
  */
 import type { HostId, ModelName, ModelVersion } from '../ids.js';
-import { actualIndex, placeHosts, readCopies, type Copy } from './copies.js';
+import { actualIndex, avoidKey, placeHosts, readCopies, type Copies, type Copy } from './copies.js';
 import { planDeployment, type DeploymentPlan } from './deployment-plan.js';
 import { PlacementTable } from './placement.js';
 import { MemoryDraft, type ReconcileMemory, type ReconcileOptions } from './reconcile-memory.js';
@@ -23,7 +23,8 @@ import type {
   RolloutRecord,
   View,
 } from './records.js';
-import { editionText } from './rollout.js';
+import { editionText, pieceText, type EditionName } from './rollout.js';
+import { verificationText, type VerificationRecord } from './verification.js';
 
 export interface DesiredDeployment {
   readonly deployment: Deployment;
@@ -41,6 +42,8 @@ export interface ReconcileInput {
   readonly assignments: ReadonlyMap<HostId, HostAssignment>;
   readonly actuals: ReadonlyMap<HostId, HostActual>;
   readonly manifestOf: (model: ModelName, version: ModelVersion) => ModelManifest | undefined;
+  /** What the equivalence gate found of a split; undefined: it never looked. */
+  readonly verificationOf: (model: ModelName, version: ModelVersion, split: string) => VerificationRecord | undefined;
   readonly memory: ReconcileMemory;
   readonly options: ReconcileOptions;
 }
@@ -67,8 +70,8 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
   const table = new PlacementTable(placeHosts(view, actuals));
   const actualOf = actualIndex(actuals);
   const bytesOf = memoryBytesOf(input);
-  const copies = readCopies({ table, assignments, actualOf, draft, options: input.options, shardsOf: () => 1 });
-  takeMemory(table, input, bytesOf);
+  const copies = readCopies({ table, assignments, actualOf, draft, options: input.options });
+  takeMemory(table, input, bytesOf, brokenPieces(copies));
   const events: ReconcileEvent[] = [];
   const plans = [...deployments.keys()].sort().map((name) => {
     const { deployment, revision } = deployments.get(name) as DesiredDeployment;
@@ -76,11 +79,13 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
       deployment,
       revision,
       record: input.rollouts.get(name),
-      copies: copies.get(name) ?? [],
+      copies: copies.get(name)?.copies ?? [],
+      broken: copies.get(name)?.broken ?? [],
       table,
       draft,
       options: input.options,
       bytesOf: (edition) => bytesOf(edition, deployment),
+      refusalOf: (edition) => splitRefusal(input, edition),
     });
     for (const event of plan.events) events.push({ ...event, subject: `deployment ${name}` });
     return plan;
@@ -100,10 +105,36 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
   };
 }
 
+/** Why an edition may not be placed, whatever room there is; empty when it may. */
+function splitRefusal({ manifestOf, verificationOf }: ReconcileInput, { model, version, split }: Edition): string {
+  const manifest = manifestOf(model, version);
+  if (manifest === undefined) return 'no host has published the files of that version';
+  if (split === undefined) return '';
+  if (split.digest !== manifest.digest) {
+    return `split ${split.id} was made of ${split.digest.slice(0, 12)}, and the published files are ${manifest.digest.slice(0, 12)}: deploy it again`;
+  }
+  const verification = verificationOf(model, version, split.id);
+  if (verification === undefined) return `split ${split.id} was never compared with the whole model`;
+  return verification.verdict === 'equal' ? '' : `split ${split.id} is ${verificationText(verification)}`;
+}
+
+/** Shards of broken copies: they are there, and a copy may be made of them again. */
+function brokenPieces(copies: ReadonlyMap<string, Copies>): ReadonlySet<string> {
+  const pieces = new Set<string>();
+  for (const { broken } of copies.values()) {
+    for (const { edition, places } of broken) {
+      for (const [shard, place] of places.entries()) {
+        if (place !== undefined) pieces.add(avoidKey({ ...edition, shard }, place));
+      }
+    }
+  }
+  return pieces;
+}
+
 /** Bytes of a copy: what the deployment says, else the manifest; undefined when there is no manifest. */
 function memoryBytesOf({
   manifestOf,
-}: ReconcileInput): (edition: Edition, deployment?: Deployment) => number | undefined {
+}: ReconcileInput): (edition: EditionName, deployment?: Deployment) => number | undefined {
   return ({ model, version }, deployment) => {
     const manifest = manifestOf(model, version);
     if (manifest === undefined) return undefined;
@@ -116,21 +147,28 @@ function memoryBytesOf({
 function takeMemory(
   table: PlacementTable,
   { assignments, actuals, deployments }: ReconcileInput,
-  bytesOf: (edition: Edition, deployment?: Deployment) => number | undefined,
+  bytesOf: (edition: EditionName, deployment?: Deployment) => number | undefined,
+  broken: ReadonlySet<string>,
 ): void {
   for (const [host, { generation, replicas }] of assignments) {
     if (table.hosts.get(host)?.view.generation !== generation) continue;
     for (const replica of replicas) {
       const device = table.device(host, replica.device);
-      const bytes = bytesOf(replica, deployments.get(replica.deployment)?.deployment) ?? 0;
-      if (device !== undefined) table.take(device, editionText(replica), { bytes, assigned: true });
+      if (device === undefined) continue;
+      const bytes =
+        replica.split?.shards[replica.shard]?.memoryBytes ??
+        bytesOf(replica, deployments.get(replica.deployment)?.deployment) ??
+        0;
+      const assigned = broken.size === 0 || !broken.has(avoidKey(replica, device));
+      table.take(device, pieceText(replica), { bytes, assigned });
     }
   }
   for (const [host, { replicas }] of actuals) {
     for (const replica of replicas) {
       const device = table.device(host, replica.device);
-      const bytes = Math.max(replica.memoryBytes, replica.memoryBytes > 0 ? 0 : (bytesOf(replica) ?? 0));
-      if (device !== undefined) table.take(device, editionText(replica), { bytes, assigned: false });
+      const unknown = replica.memoryBytes > 0 || replica.split !== undefined;
+      const bytes = Math.max(replica.memoryBytes, unknown ? 0 : (bytesOf(replica) ?? 0));
+      if (device !== undefined) table.take(device, pieceText(replica), { bytes, assigned: false });
     }
   }
 }
@@ -145,11 +183,16 @@ function isWritten(record: RolloutRecord, before: RolloutRecord | undefined, lim
     record.deploymentRevision === before.deploymentRevision &&
     record.nextReplica === before.nextReplica &&
     record.readyMost === before.readyMost &&
-    editionText(record.target) === editionText(before.target) &&
-    (record.stable === undefined ? '' : editionText(record.stable)) ===
-      (before.stable === undefined ? '' : editionText(before.stable)) &&
+    isSameText(record.target, before.target) &&
+    isSameText(record.stable, before.stable) &&
     quarter(record) === quarter(before)
   );
+}
+
+/** With what a split says beside its id. */
+function isSameText(one: Edition | undefined, other: Edition | undefined): boolean {
+  if (one === undefined || other === undefined) return one === other;
+  return editionText(one) === editionText(other) && JSON.stringify(one.split) === JSON.stringify(other.split);
 }
 
 function changedAssignments(
@@ -183,10 +226,19 @@ function changedAssignments(
   return changed;
 }
 
-function addShards(wanted: Map<HostId, AssignedReplica[]>, { deployment, replica, edition, places }: Copy): void {
-  for (const [shard, { host, device }] of places.entries()) {
-    const { model, version } = edition;
-    const assigned: AssignedReplica = { deployment, model, version, device: device.id, replica, shard };
+function addShards(
+  wanted: Map<HostId, AssignedReplica[]>,
+  { deployment, replica, edition, places, standby }: Copy,
+): void {
+  for (const [index, { host, device }] of places.entries()) {
+    const assigned: AssignedReplica = {
+      deployment,
+      ...edition,
+      device: device.id,
+      replica,
+      shard: standby ?? index,
+      ...(standby === undefined ? {} : { standby: true }),
+    };
     const ofHost = wanted.get(host.host);
     if (ofHost === undefined) wanted.set(host.host, [assigned]);
     else ofHost.push(assigned);
@@ -241,7 +293,9 @@ function isSameReplica(one: AssignedReplica, other: AssignedReplica | undefined)
     one.shard === other.shard &&
     one.device === other.device &&
     one.version === other.version &&
-    one.model === other.model
+    one.model === other.model &&
+    one.standby === other.standby &&
+    JSON.stringify(one.split) === JSON.stringify(other.split)
   );
 }
 

@@ -5,6 +5,8 @@
  *
  * The state is a record in the store. Time in it is a duration without progress, so that a new leader counts on from there.
  */
+import type { ModelName, ModelVersion } from '../ids.js';
+import type { SplitSpec } from '../split/split-spec.js';
 import type { Deployment, Edition, RolloutRecord } from './records.js';
 
 /** Copies of the deployment now, in one of its groups (a tier, or all). */
@@ -37,11 +39,34 @@ export interface RolloutStep {
 }
 
 export function isSameEdition(left: Edition | undefined, right: Edition | undefined): boolean {
-  return left !== undefined && left.model === right?.model && left.version === right.version;
+  return (
+    left !== undefined &&
+    left.model === right?.model &&
+    left.version === right.version &&
+    left.split?.id === right.split?.id
+  );
 }
 
-export function editionText({ model, version }: Edition): string {
-  return `${model}/${version}`;
+/** The edition of a deployment, or of what hosts say they have. */
+export interface EditionName {
+  readonly model: ModelName;
+  readonly version: ModelVersion;
+  readonly split?: SplitSpec | string;
+}
+
+export function editionText({ model, version, split }: EditionName): string {
+  if (split === undefined) return `${model}/${version}`;
+  return `${model}/${version}~${typeof split === 'string' ? split : split.id}`;
+}
+
+/** What one device has of an edition: all of it, or a shard. */
+export function pieceText(piece: EditionName & { readonly shard?: number }): string {
+  return piece.split === undefined ? editionText(piece) : `${editionText(piece)}#${piece.shard ?? 0}`;
+}
+
+/** The edition that a deployment wants. */
+export function wantedEdition({ model, version, split }: Deployment): Edition {
+  return split === undefined ? { model, version } : { model, version, split };
 }
 
 /** What a rollout does next. The same input gives the same step. */
@@ -56,11 +81,17 @@ type Events = { level: 'info' | 'warn'; text: string }[];
 /** The record, begun anew where the operator wants something else than before. */
 function begin(input: RolloutInput, events: Events): RolloutRecord {
   const { deployment, deploymentRevision, record } = input;
-  const { model, version } = deployment;
-  const target: Edition = { model, version };
+  const target = wantedEdition(deployment);
   if (record !== undefined && isSameEdition(record.target, target)) {
     const isTriedAgain = record.deploymentRevision !== deploymentRevision && record.phase === 'rolled-back';
-    if (!isTriedAgain) return { ...record, deploymentRevision };
+    // Constraints, standbys and memory of a split may have changed: the newest words count.
+    if (!isTriedAgain)
+      return {
+        ...record,
+        deploymentRevision,
+        target,
+        ...(isSameEdition(record.stable, target) ? { stable: target } : {}),
+      };
   }
   const stable = record?.stable;
   const isBack = isSameEdition(stable, target);

@@ -10,6 +10,7 @@ import { readTensorProto } from '../onnx/tensor-proto.js';
 import type { ValueTypes } from './boundary-type.js';
 import type { Tolerance } from './equivalence.js';
 import type { SplitGraph, SplitNode } from './graph.js';
+import type { SplitCompression } from './split-spec.js';
 
 const relativeFloat = 1e-3;
 const relativeHalf = 1e-2;
@@ -28,6 +29,13 @@ export function toleranceOf(graph: SplitGraph, types: ValueTypes, question: Tole
   const isExact = question.isUnoptimized && question.isReferenceEngine;
   if (hasHalves(graph, types)) return { relative: relativeHalf, steps: new Map() };
   return { relative: isExact ? 0 : relativeFloat, steps: isExact ? new Map() : quantizationSteps(graph) };
+}
+
+/** What compressing activations between stages allows on top: fp16 keeps 11 bits of each value, int8 of its tensor's range 8. */
+const relativeCompressed = { none: 0, fp16: 1e-2, int8: 5e-2 } as const;
+
+export function compressedTolerance({ relative, steps }: Tolerance, compression: SplitCompression): Tolerance {
+  return { relative: Math.max(relative, relativeCompressed[compression]), steps };
 }
 
 function hasHalves(graph: SplitGraph, types: ValueTypes): boolean {
