@@ -89,7 +89,7 @@ describe('the examples of the client', () => {
     expect(modules).toContain('src/adapters/grpc/client-channel.ts');
     const others = modules.filter(
       (path) =>
-        !/^(src\/(client|core|gen|ports|adapters\/(grpc\/client-channel|node))|node_modules\/@(grpc|protobuf-ts)\/)/.test(
+        !/^(src\/(client|core|gen|ports|adapters\/(grpc\/(client-channel|detached-)|node))|node_modules\/@(grpc|protobuf-ts)\/)/.test(
           path,
         ) && path.includes('/'),
     );

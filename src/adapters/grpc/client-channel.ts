@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import type { ChannelCredentials, ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import { intarsiaError, messageOf } from '#core/errors.js';
+import { DetachedConnections } from './detached-credentials.js';
 
 export interface ChannelTls {
   /** PEM file of the authority that signed the server's certificate; empty for the system's own list. */
@@ -77,10 +78,11 @@ export interface ChannelStream extends RunningCall {
 
 export class GrpcChannel {
   readonly #client: Client;
+  readonly #connections = new DetachedConnections();
   #lastMetadata: { readonly fields: CallMetadata; readonly built: Metadata } | undefined;
 
   constructor(options: ChannelOptions) {
-    this.#client = new Client(options.target, channelCredentials(options.tls), {
+    this.#client = new Client(options.target, this.#connections.under(channelCredentials(options.tls)), {
       'grpc.max_send_message_length': options.messageBytesMax,
       'grpc.max_receive_message_length': options.messageBytesMax,
       'grpc-node.flow_control_window': options.windowBytes,
@@ -109,6 +111,7 @@ export class GrpcChannel {
     options: ChannelCallOptions,
     done: (outcome: CallOutcome) => void,
   ): RunningCall {
+    this.#connections.begin();
     const call = this.#client.makeUnaryRequest<Buffer, Buffer>(
       path,
       asIs,
@@ -117,6 +120,7 @@ export class GrpcChannel {
       this.#metadata(options.metadata),
       { deadline: options.deadlineWallMs },
       (error, message) => {
+        this.#connections.end();
         if (error === null && message !== undefined) done({ ok: true, message });
         else done({ ok: false, failure: failureOf(error) });
       },
@@ -126,6 +130,7 @@ export class GrpcChannel {
 
   /** A stream of messages both ways; answers go to the listener. */
   stream(path: string, options: ChannelCallOptions, listener: ChannelStreamListener): ChannelStream {
+    this.#connections.begin();
     const call: ClientDuplexStream<Buffer, Buffer> = this.#client.makeBidiStreamRequest(
       path,
       asIs,
@@ -137,6 +142,7 @@ export class GrpcChannel {
     const end = (failure: CallFailure | undefined): void => {
       if (ended) return;
       ended = true;
+      this.#connections.end();
       listener.end(failure);
     };
     call.on('data', (message: Buffer) => listener.message(message));
