@@ -7,8 +7,8 @@
  *
  * Each process is a member of the grid of its own, with role `gateway` and a name of its own (`host-g1`, `host-g2`, …): it
  * has its own links to every host, this machine's included, its own view and its own experience of who fails. Nothing is
- * shared but the listening sockets, so that a process that dies costs its own connections and nothing else; it is started
- * again. The process that starts them keeps the devices and opens no ports for clients. Links and metrics have ports of
+ * shared but the listening sockets, so that a process that dies costs its own connections and nothing else: those it had not
+ * taken yet go to the next one (handed-connections.ts), and it is started again. The process that starts them keeps the devices and opens no ports for clients. Links and metrics have ports of
  * their own in each process: those of the host plus 100 for the first, plus 200 for the second, and so on.
  */
 import cluster, { type Worker } from 'node:cluster';
@@ -17,6 +17,7 @@ import { intarsiaError } from '#core/errors.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
 import type { HostConfig } from '#config.js';
+import { rescueConnections } from './handed-connections.js';
 
 /** What a gateway process is told, and tells. It speaks first: what it is sent before it listens would be lost. */
 export type GatewayOrder = { readonly type: 'start'; readonly config: HostConfig } | { readonly type: 'stop' };
@@ -117,6 +118,11 @@ class Seat {
     const { clock, startMsMax = startMsMaxDefault } = this.#options;
     const config = await this.#options.configOf(this.#index);
     const worker = cluster.fork();
+    rescueConnections(worker);
+    // Such as a connection that can no longer be handed over; its end is told by `exit`.
+    worker.on('error', (error: Error) => {
+      this.#options.log.debug('a gateway process cannot be told', { gateway: this.#index, reason: error.message });
+    });
     this.#worker = worker;
     this.#isAwake = false;
     this.#startedMs = clock.nowMs();
