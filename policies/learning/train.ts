@@ -1,0 +1,285 @@
+/**
+ * Training from nothing to a policy, one step at a time: rules are compared and the best becomes the teacher; a network
+ * imitates it, then plays and is corrected; its last layer is searched by the cross-entropy method; all of it is optimised
+ * by policy gradients. After each stage, and now and then within, the network plays scenarios it is never trained on; the
+ * best one there is the result, wherever it came from.
+ *
+ * A step takes a state and gives the next. Every draw is named by its stage and step, so that going on from a saved state
+ * gives the same numbers as never having stopped.
+ */
+import type { Tensorflow } from '#adapters/tfjs/tensorflow.js';
+import type { Random } from '#ports/random.js';
+import { cloneBehaviour } from './bc.js';
+import { iterateCem, startCem } from './cem.js';
+import type { EpisodeOrder, EpisodeRecord, Outcomes, Player, Rollouts } from './environment.js';
+import { flatten, initialLayers, unflatten, withLastLayer } from './layers.js';
+import { joinDecisions } from './join-decisions.js';
+import { iteratePpo, startPpo } from './ppo.js';
+import { missesByClass } from './returns.js';
+import { stepsOf, type Stage, type TrainingPlan, type TrainingState } from './training-plan.js';
+
+/** The world that is trained in, as the trainer sees it. */
+export interface TrainingWorld<Scenario> {
+  readonly featureCount: number;
+  readonly classes: readonly string[];
+  readonly rollouts: Rollouts<Scenario>;
+  /**
+   * A scenario by its name: same name, same scenario. `progress` (0 to 1) is how far the curriculum is, `requests` how long
+   * it should be. Names that begin with `validation` give scenarios that no other name gives.
+   */
+  scenario(name: string, progress: number, requests: number): Scenario;
+  /** Mean objective of an episode's requests; lower is better. */
+  objective(outcomes: Outcomes): number;
+  /** By class: price of a miss in the objective, and share that may be missed. */
+  readonly missWeights: readonly number[];
+  readonly allowedMisses: readonly number[];
+}
+
+export interface TrainingTools<Scenario> {
+  readonly tf: Tensorflow;
+  readonly random: Random;
+  readonly world: TrainingWorld<Scenario>;
+  readonly plan: TrainingPlan;
+}
+
+export function firstState(): TrainingState {
+  return {
+    ...{ stage: 'rules', step: 0, teacher: '', ruleObjectives: [], ruleMisses: [], layers: [] },
+    ...{ search: undefined, optimisation: undefined, best: undefined, curves: [] },
+  };
+}
+
+/** The next step. Gives back the same state once training is done. */
+export async function trainStep<Scenario>(
+  state: TrainingState,
+  tools: TrainingTools<Scenario>,
+): Promise<TrainingState> {
+  switch (state.stage) {
+    case 'rules':
+      return compareRules(state, tools);
+    case 'imitation':
+      return imitate(state, tools);
+    case 'search':
+      return search(state, tools);
+    case 'optimisation':
+      return optimise(state, tools);
+    case 'done':
+      return state;
+  }
+}
+
+/** Every rule plays the training scenarios and those of validation. */
+async function compareRules<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
+  const { world, plan } = tools;
+  const training = Array.from({ length: plan.imitation.episodes }, (_, number) =>
+    world.scenario(`rules ${number}`, number / plan.imitation.episodes, plan.imitation.requests),
+  );
+  const judged = validationScenarios(tools);
+  const orders = plan.rules.flatMap((name) =>
+    [...training, ...judged].map((scenario) => order(scenario, { kind: 'rule', name })),
+  );
+  const records = await world.rollouts.run(orders);
+  const perRule = training.length + judged.length;
+  const objectives = plan.rules.map((_, rule) =>
+    records.slice(rule * perRule, (rule + 1) * perRule).map(({ outcomes }) => world.objective(outcomes)),
+  );
+  // Scenarios differ in scale: each counts by how far a rule is from the best rule there.
+  const regret = objectives.map((own) =>
+    own.slice(0, training.length).reduce((sum, value, index) => {
+      return sum + value / Math.min(...objectives.map((others) => others[index] ?? Infinity)) - 1;
+    }, 0),
+  );
+  const best = regret.indexOf(Math.min(...regret));
+  const ruleObjectives = judged.map((_, index) =>
+    Math.min(...objectives.map((own) => own[training.length + index] ?? Infinity)),
+  );
+  const ofTeacher = records.slice(best * perRule + training.length, (best + 1) * perRule);
+  const values = Object.fromEntries(
+    plan.rules.map((name, index) => [`regret ${name}`, (regret[index] ?? 0) / training.length]),
+  );
+  return advance(state, tools, {
+    teacher: plan.rules[best] ?? '',
+    ruleObjectives,
+    ruleMisses: rates(ofTeacher, world.classes.length),
+    layers: initialLayers(tools.random.stream('first weights'), [world.featureCount, ...plan.hidden, 1]),
+    values,
+  });
+}
+
+/** Step 0: the teacher plays. Later: the network plays, the teacher says what it would have done, and both are learned from. */
+async function imitate<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
+  const { world, plan, random, tf } = tools;
+  const { teacher, step } = state;
+  const playedBy = (round: number): Player =>
+    round === 0 ? { kind: 'rule', name: teacher } : { kind: 'network', layers: state.layers, choose: 'sample' };
+  const ordersOf = (round: number): EpisodeOrder<Scenario>[] =>
+    Array.from({ length: plan.imitation.episodes }, (_, number) => ({
+      scenario: world.scenario(`imitation ${number}`, number / plan.imitation.episodes, plan.imitation.requests),
+      player: playedBy(round),
+      dice: `imitation ${round} ${number} ${plan.seed}`,
+      teacher,
+      record: true,
+    }));
+  const records = await world.rollouts.run([...ordersOf(0), ...(step === 0 ? [] : ordersOf(step))]);
+  const decisions = joinDecisions(records, world.featureCount, random.stream(`imitation order ${step}`));
+  let loss = 0;
+  const stream = random.stream(`imitation ${step}`);
+  const { layers, agreement } = cloneBehaviour(
+    { tf, random: stream },
+    state.layers,
+    decisions,
+    plan.imitation,
+    (epoch) => {
+      loss = epoch.loss;
+    },
+  );
+  const values = { loss, agreement, decisions: decisions.choices.length };
+  return advance(state, tools, { layers, values, judge: true });
+}
+
+/** One iteration of the cross-entropy method on the last layer. */
+async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
+  const { world, plan, random } = tools;
+  const { step, layers, teacher } = state;
+  const options = plan.search;
+  const before = state.search ?? startCem(flatten(layers.slice(-1)), options);
+  const scenarios = Array.from({ length: options.scenarios }, (_, number) =>
+    world.scenario(`search ${step} ${number}`, (number + 0.5) / options.scenarios, options.requests),
+  );
+  const iteration = await iterateCem(before, options, random.stream('search'), async (vectors) => {
+    const players: Player[] = [
+      { kind: 'rule', name: teacher },
+      ...vectors.map((vector): Player => ({ kind: 'network', layers: withLastLayer(layers, vector), choose: 'best' })),
+    ];
+    const records = await world.rollouts.run(
+      players.flatMap((player) => scenarios.map((scenario) => order(scenario, player))),
+    );
+    const objectives = records.map(({ outcomes }) => world.objective(outcomes));
+    const ofTeacher = objectives.slice(0, scenarios.length);
+    return vectors.map((_, vector) => {
+      const own = objectives.slice((vector + 1) * scenarios.length, (vector + 2) * scenarios.length);
+      return own.reduce((sum, value, index) => sum + value / (ofTeacher[index] ?? 1), 0) / scenarios.length - 1;
+    });
+  });
+  const found = withLastLayer(layers, Float32Array.from(iteration.state.mean));
+  const values = {
+    'mean against teacher': iteration.meanObjective,
+    'elite against teacher': iteration.eliteObjective,
+    deviation: iteration.state.deviation.reduce((sum, value) => sum + value, 0) / iteration.state.deviation.length,
+  };
+  const isLast = step + 1 === options.iterations;
+  const next = { values, search: iteration.state, judge: isLast || (step + 1) % plan.validation.every === 0 };
+  return advance(state, tools, { ...next, judged: found, ...(isLast ? { layers: found } : {}) });
+}
+
+/** One iteration of policy optimisation, from the best network so far. */
+async function optimise<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
+  const { world, plan, random, tf } = tools;
+  const options = plan.optimisation;
+  const start = state.best?.layers ?? state.layers;
+  const before = state.optimisation ?? startPpo(start, flatten(start), world.missWeights);
+  const { state: after, ...measures } = await iteratePpo(
+    before,
+    { tf, random: random.stream('optimisation') },
+    {
+      shape: start,
+      rollouts: world.rollouts,
+      scenario: (iteration, sequence) => {
+        const progress = iteration / Math.max(1, options.iterations - 1);
+        // The end of an episode must not be foreseen: lengths are drawn, memoryless, with a growing mean.
+        const mean = options.requestsFirst * (options.requestsLast / options.requestsFirst) ** progress;
+        const draw = random.stream(`length ${iteration} ${sequence}`).next();
+        const requests = Math.round(mean * Math.min(3, 0.5 - 0.5 * Math.log(1 - draw)));
+        return world.scenario(`optimisation ${iteration} ${sequence}`, progress, requests);
+      },
+      // What the rule itself misses under overload cannot be asked of the network.
+      allowedMisses: world.allowedMisses.map((allowed, index) => Math.max(allowed, state.ruleMisses[index] ?? 0)),
+      multipliersMin: world.missWeights,
+    },
+    options,
+  );
+  const layers = unflatten(start, after.parameters);
+  const values = {
+    'mean reward': measures.meanReward,
+    'mean cost': measures.meanCost,
+    entropy: measures.entropy,
+    divergence: measures.divergence,
+    ...Object.fromEntries(world.classes.map((name, index) => [`misses ${name}`, measures.missRates[index] ?? 0])),
+    ...Object.fromEntries(
+      world.classes.map((name, index) => [`price of a miss ${name}`, after.multipliers[index] ?? 0]),
+    ),
+  };
+  const isLast = state.step + 1 === options.iterations;
+  const judge = isLast || (state.step + 1) % plan.validation.every === 0;
+  return advance(state, tools, { layers, values, optimisation: after, judge });
+}
+
+interface StepResult extends Partial<
+  Pick<TrainingState, 'teacher' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'search' | 'optimisation'>
+> {
+  readonly values: Readonly<Record<string, number>>;
+  /** Whether the network is judged after this step; `judged` when it is another one than `layers`. */
+  readonly judge?: boolean;
+  readonly judged?: TrainingState['layers'];
+}
+
+async function advance<Scenario>(
+  state: TrainingState,
+  tools: TrainingTools<Scenario>,
+  { values, judge = false, judged, ...change }: StepResult,
+): Promise<TrainingState> {
+  const { plan } = tools;
+  const after: TrainingState = { ...state, ...change };
+  const network = judged ?? after.layers;
+  let { best } = state;
+  let measured = values;
+  if (judge) {
+    const { gain, missRates } = await validate(network, after, tools);
+    const { classes } = tools.world;
+    const misses = Object.fromEntries(
+      classes.map((name, index) => [`validation misses ${name}`, missRates[index] ?? 0]),
+    );
+    measured = { ...values, 'validation gain': gain, ...misses };
+    if (best === undefined || gain < best.gain) best = { stage: state.stage, step: state.step, gain, layers: network };
+  }
+  const curves = [...state.curves, { stage: state.stage, step: state.step, values: measured }];
+  const isOver = state.step + 1 >= stepsOf(plan, state.stage);
+  const stage = isOver ? stageAfter(plan, state.stage) : state.stage;
+  return { ...after, best, curves, stage, step: isOver ? 0 : state.step + 1 };
+}
+
+function stageAfter(plan: TrainingPlan, stage: Stage): Stage {
+  const rest: readonly Stage[] = ['rules', 'imitation', 'search', 'optimisation', 'done'];
+  return rest.slice(rest.indexOf(stage) + 1).find((next) => next === 'done' || stepsOf(plan, next) > 0) ?? 'done';
+}
+
+async function validate<Scenario>(
+  layers: TrainingState['layers'],
+  state: TrainingState,
+  tools: TrainingTools<Scenario>,
+): Promise<{ readonly gain: number; readonly missRates: readonly number[] }> {
+  const { world } = tools;
+  const scenarios = validationScenarios(tools);
+  const player: Player = { kind: 'network', layers, choose: 'best' };
+  const records = await world.rollouts.run(scenarios.map((scenario) => order(scenario, player)));
+  const gain = records.reduce((sum, { outcomes }, index) => {
+    return sum + world.objective(outcomes) / (state.ruleObjectives[index] ?? 1) - 1;
+  }, 0);
+  return { gain: gain / scenarios.length, missRates: rates(records, world.classes.length) };
+}
+
+function validationScenarios<Scenario>({ world, plan }: TrainingTools<Scenario>): Scenario[] {
+  const { scenarios, requests } = plan.validation;
+  return Array.from({ length: scenarios }, (_, number) =>
+    world.scenario(`validation ${number}`, (number + 0.5) / scenarios, requests),
+  );
+}
+
+function order<Scenario>(scenario: Scenario, player: Player): EpisodeOrder<Scenario> {
+  return { scenario, player, dice: 'judge', record: false };
+}
+
+function rates(records: readonly EpisodeRecord[], classes: number): number[] {
+  const { requests, missed } = missesByClass(records, classes);
+  return requests.map((count, index) => (count === 0 ? 0 : (missed[index] ?? 0) / count));
+}

@@ -1,0 +1,133 @@
+/**
+ * What a training run does, as plain data, and all it knows between two steps. The plan goes into the run folder and into
+ * the manifest; the state is the checkpoint. Both are JSON once `training-state.ts` has packed the arrays.
+ */
+import type { Layer } from '#core/scheduling/network.js';
+import { bcDefaults, type BcOptions } from './bc.js';
+import { cemDefaults, type CemOptions, type CemState } from './cem.js';
+import { ppoDefaults, type PpoOptions, type PpoState } from './ppo.js';
+
+export interface TrainingPlan {
+  readonly seed: number;
+  /** Widths of the hidden layers. */
+  readonly hidden: readonly number[];
+  /** Rules to learn from and to beat: the best of them on the training scenarios is the teacher. */
+  readonly rules: readonly string[];
+  readonly imitation: BcOptions & {
+    readonly episodes: number;
+    readonly requests: number;
+    /** Rounds after the first, in which the network plays and the teacher says what it would have done. */
+    readonly corrections: number;
+  };
+  readonly search: CemOptions & { readonly scenarios: number; readonly requests: number };
+  readonly optimisation: PpoOptions & { readonly requestsFirst: number; readonly requestsLast: number };
+  /** Scenarios that are never trained on; the best network on them is the result. */
+  readonly validation: { readonly scenarios: number; readonly requests: number; readonly every: number };
+}
+
+export const fullPlan: TrainingPlan = {
+  seed: 1,
+  hidden: [32, 32],
+  rules: ['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'sed'],
+  imitation: { ...bcDefaults, episodes: 24, requests: 3_000, corrections: 2 },
+  search: { ...cemDefaults, iterations: 40, scenarios: 6, requests: 2_000 },
+  optimisation: { ...ppoDefaults, iterations: 120, requestsFirst: 300, requestsLast: 1_500 },
+  validation: { scenarios: 16, requests: 4_000, every: 5 },
+};
+
+/** One to three minutes on two cores. */
+export const quickPlan: TrainingPlan = {
+  ...fullPlan,
+  hidden: [16],
+  rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'sed'],
+  imitation: { ...fullPlan.imitation, episodes: 6, requests: 1_000, corrections: 1, epochs: 6 },
+  search: { ...fullPlan.search, iterations: 8, population: 12, scenarios: 3, requests: 600 },
+  optimisation: {
+    ...fullPlan.optimisation,
+    ...{ iterations: 4, sequences: 4, plays: 4, decisionsMax: 4_096, requestsFirst: 200, requestsLast: 400 },
+  },
+  validation: { scenarios: 4, requests: 800, every: 4 },
+};
+
+export const stages = ['rules', 'imitation', 'search', 'optimisation', 'done'] as const;
+export type Stage = (typeof stages)[number];
+
+/** A point of the curves. */
+export interface CurvePoint {
+  readonly stage: Stage;
+  /** Step within the stage. */
+  readonly step: number;
+  readonly values: Readonly<Record<string, number>>;
+}
+
+export interface Candidate {
+  readonly stage: Stage;
+  readonly step: number;
+  /** Mean over validation scenarios of objective ÷ that of the best rule in hindsight, less 1; negative is better. */
+  readonly gain: number;
+  readonly layers: readonly Layer[];
+}
+
+export interface TrainingState {
+  readonly stage: Stage;
+  readonly step: number;
+  readonly teacher: string;
+  /** Objective of the best rule in hindsight on each validation scenario. */
+  readonly ruleObjectives: readonly number[];
+  /** Misses of the teacher by class on the validation scenarios. */
+  readonly ruleMisses: readonly number[];
+  readonly layers: readonly Layer[];
+  readonly search: CemState | undefined;
+  readonly optimisation: PpoState | undefined;
+  readonly best: Candidate | undefined;
+  readonly curves: readonly CurvePoint[];
+}
+
+/** Steps of each stage, and how long one takes compared with others, for a progress bar. */
+export function stepsOf(plan: TrainingPlan, stage: Stage): number {
+  switch (stage) {
+    case 'rules':
+      return 1;
+    case 'imitation':
+      return 1 + plan.imitation.corrections;
+    case 'search':
+      return plan.search.iterations;
+    case 'optimisation':
+      return plan.optimisation.iterations;
+    case 'done':
+      return 0;
+  }
+}
+
+/** Requests that a stage simulates in one step: most of what a step costs. */
+export function requestsOf(plan: TrainingPlan, stage: Stage): number {
+  const { imitation, search, optimisation, validation, rules } = plan;
+  switch (stage) {
+    case 'rules':
+      return rules.length * (validation.scenarios * validation.requests + imitation.episodes * imitation.requests);
+    case 'imitation':
+      return imitation.episodes * imitation.requests + validation.scenarios * validation.requests;
+    case 'search':
+      return search.population * search.scenarios * search.requests;
+    case 'optimisation':
+      return (
+        optimisation.sequences * optimisation.plays * 0.5 * (optimisation.requestsFirst + optimisation.requestsLast) +
+        2 * optimisation.decisionsMax * optimisation.epochs
+      );
+    case 'done':
+      return 0;
+  }
+}
+
+/** Share of the whole that is done before a step, 0 to 1. */
+export function shareDone(plan: TrainingPlan, at: { readonly stage: Stage; readonly step: number }): number {
+  let total = 0;
+  let done = 0;
+  for (const stage of stages) {
+    const work = requestsOf(plan, stage);
+    total += work * stepsOf(plan, stage);
+    if (stages.indexOf(stage) < stages.indexOf(at.stage)) done += work * stepsOf(plan, stage);
+    if (stage === at.stage) done += work * at.step;
+  }
+  return total === 0 ? 1 : done / total;
+}
