@@ -126,6 +126,7 @@ export class ModelRoster {
       limits,
       metrics: new ModelMetrics(metrics, model, version, descriptor.id),
       statistics: statistics.recorder,
+      profile: this.#shared.options.profileOf(model, version),
     });
   }
 

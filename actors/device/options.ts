@@ -4,6 +4,7 @@ import type { IntarsiaError } from '#core/errors.js';
 import type { ArtifactDigest, ModelName, ModelVersion } from '#core/ids.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { ExecutionProvider } from '#core/provider.js';
+import type { ServiceProfile } from '#core/scheduling/service-profile.js';
 import type { ExecutorFactory } from '#ports/executor.js';
 import type { Metrics } from '#ports/metrics.js';
 import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
@@ -56,6 +57,8 @@ export interface DeviceActorOptions {
   readonly metrics: Metrics;
   readonly limits: DeviceLimits;
   readonly batchingPolicy: BatchingPolicy;
+  /** What is known of a model's run times here before it was measured. Default: nothing. */
+  readonly profileOf: (model: ModelName, version: ModelVersion) => ServiceProfile | undefined;
   /** Bytes models may hold. */
   readonly memoryBytesMax: number;
   /** Start the executor at once rather than with the first load. Default false. */
@@ -98,6 +101,7 @@ export function completeDeviceOptions(given: DeviceOptionsGiven): DeviceActorOpt
   return {
     fallbacks: [],
     batchingPolicy: tritonBatching(),
+    profileOf: () => undefined,
     memoryBytesMax: given.descriptor.memoryBytes,
     startAtOnce: false,
     quarantine: defaultQuarantineRule,

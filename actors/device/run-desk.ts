@@ -137,6 +137,7 @@ export class RunDesk {
     this.#pumpPending = false;
     const nowMs = this.#shared.context.clock.nowMs();
     this.#expire(nowMs);
+    if (this.#shared.options.batchingPolicy.sheds === true) this.#shed(nowMs);
     this.#round += 1;
     let wakeMs = Infinity;
     while (this.#permitsFree > 0 && this.#holds === 0 && this.#shared.withWork.size > 0) {
@@ -177,6 +178,17 @@ export class RunDesk {
       const expired = model.queue.expire(nowMs);
       this.#drop(model, expired, nowMs);
       dropped ||= expired.length > 0;
+    }
+    if (dropped) this.#events.settled();
+  }
+
+  /** Refuses what would be late even if it ran at once, alone. While nothing is known of run times, nobody. */
+  #shed(nowMs: number): void {
+    let dropped = false;
+    for (const model of this.#shared.withWork) {
+      const late = model.queue.shed(nowMs, model.runMs(1));
+      this.#drop(model, late, nowMs);
+      dropped ||= late.length > 0;
     }
     if (dropped) this.#events.settled();
   }
@@ -261,7 +273,9 @@ export class RunDesk {
       return;
     }
     model.queue.complete(batch, split.states, nowMs);
-    model.ran(nowMs - run.startedMs);
+    model.ran(nowMs - run.startedMs, batch.items, computeMsOf(result));
+    const { batchingPolicy } = this.#shared.options;
+    if (batchingPolicy.ended !== undefined) batchingPolicy.ended(model, batch.items, allInTime(batch, nowMs));
     this.#events.proved(nowMs);
     this.#inOrder(run, () => {
       this.#tellSuccess(
@@ -417,6 +431,17 @@ export class RunDesk {
       }
     }
   }
+}
+
+function computeMsOf({ computeInputUs, computeInferUs, computeOutputUs }: RunResult): number {
+  return (computeInputUs + computeInferUs + computeOutputUs) / 1000;
+}
+
+function allInTime(batch: Batch<Waiter>, nowMs: number): boolean {
+  for (const { request } of batch.entries) {
+    if (nowMs > Math.min(request.deadlineMs, request.arrivedMs + (request.sloMs ?? Infinity))) return false;
+  }
+  return true;
 }
 
 /** For `count` readers of the same outputs: the last one to call it releases them. */

@@ -9,6 +9,8 @@ import type { DeviceDescriptor } from '#core/device.js';
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion, SessionId } from '#core/ids.js';
 import type { InferenceOutcome } from '#core/inference.js';
 import type { ModelQueue } from '#core/model-queue.js';
+import { RunTimes } from '#core/scheduling/run-times.js';
+import type { ServiceProfile } from '#core/scheduling/service-profile.js';
 import type { Executor, RunRequest } from '#ports/executor.js';
 import type { ReplyTo } from '#runtime/actor.js';
 import type { LaunchView } from '#policies/batching/batching-policy.js';
@@ -41,6 +43,8 @@ export interface ServedModelOptions {
   readonly metrics: ModelMetrics;
   /** Figures of an earlier load of the same version go on. */
   readonly statistics: ModelStatisticsRecorder;
+  /** Run times as known beforehand; undefined to learn them from the first run on. */
+  readonly profile: ServiceProfile | undefined;
 }
 
 /** Weight of the newest run in the mean duration of runs. */
@@ -89,6 +93,10 @@ export class ServedModel implements LaunchView {
   answered = 0;
   readonly heldAnswers = new Map<number, () => void>();
   readonly #levels: number;
+  readonly #runs: RunTimes;
+  /** Recent mean of actual over expected run times, where they were known beforehand. */
+  #ratio = 1;
+  readonly #isProfiled: boolean;
 
   constructor(options: ServedModelOptions) {
     const { placement, limits, descriptor } = options;
@@ -103,6 +111,8 @@ export class ServedModel implements LaunchView {
     this.statistics = options.statistics;
     this.instances = instancesOn(config, descriptor);
     this.itemsMax = Math.max(1, config.maxBatchSize);
+    this.#runs = new RunTimes(options.profile, this.itemsMax);
+    this.#isProfiled = options.profile !== undefined;
     this.#levels = config.dynamicBatching?.priorityLevels ?? 0;
     const strategy = config.sequenceBatching?.strategy;
     this.preserveOrdering =
@@ -139,8 +149,12 @@ export class ServedModel implements LaunchView {
     return urgencyOf(this.queue.topLevel, this.#levels);
   }
 
+  get nearestTargetMs(): number {
+    return this.queue.nearestTargetMs();
+  }
+
   runMs(items: number): number {
-    return this.statistics.meanRunUs(items) / 1000;
+    return this.#runs.at(items) * this.#ratio;
   }
 
   /** Neither waiting nor running work. */
@@ -160,8 +174,12 @@ export class ServedModel implements LaunchView {
     return this.layout.trial(session, this.trial === 1 ? 1 : 0);
   }
 
-  ran(ms: number): void {
+  /** @param ms From hand-over to answer. @param computeMs Inside the executor, for so many items. */
+  ran(ms: number, items: number, computeMs: number): void {
     this.serviceMs = this.serviceMs === 0 ? ms : this.serviceMs + newestWeight * (ms - this.serviceMs);
+    const expectedMs = this.#runs.at(items);
+    if (!this.#isProfiled) this.#runs.learn(items, computeMs);
+    else if (expectedMs > 0 && computeMs > 0) this.#ratio += newestWeight * (computeMs / expectedMs - this.#ratio);
   }
 
   status(memoryBytes: number): SessionStatus {

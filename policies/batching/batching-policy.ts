@@ -2,8 +2,8 @@
  * The decision a batching policy makes, each time a device has a free permit and a model has work.
  *
  * Observed: a `LaunchView` for every model queue that has work and a free instance: length in requests, items and bytes;
- *   moment of the oldest arrival and of the nearest deadline (ms on the host's clock); urgency class; items of the largest
- *   batch; mean milliseconds of a run by its items, as measured on this device.
+ *   moment of the oldest arrival, of the nearest deadline and of the nearest target (ms on the host's clock); urgency class;
+ *   items of the largest batch; expected milliseconds of a run by its items, as measured on this device.
  * May be chosen: one of the queues with a cap on the batch's items, or to leave the permit free until a moment. What does
  *   not fit (a batch above the model's own limit, a request that has expired) is masked out below, never punished.
  * Rewarded (for policies that learn): answers within their deadline, less the cost of the run. Example: a run of 8 items and
@@ -19,7 +19,12 @@ export interface LaunchView extends QueueView {
   readonly urgency: number;
   /** Items of the largest batch the model takes. */
   readonly itemsMax: number;
-  /** Mean milliseconds of a run with so many items on this device; 0 while it was never measured. */
+  /**
+   * Earliest moment (ms, monotonic) by which one of the first waiting requests hopes for its answer: its deadline, or its
+   * arrival and its objective, whichever comes first; Infinity when none hopes for anything.
+   */
+  readonly nearestTargetMs: number;
+  /** Milliseconds a run with so many items is expected to take on this device; 0 while nothing was measured. */
   runMs(items: number): number;
 }
 
@@ -40,4 +45,8 @@ export interface BatchingPolicy {
   readonly decidesAlone: boolean;
   /** `views` holds at least one. */
   choose(views: readonly LaunchView[], nowMs: number, choice: LaunchChoice): void;
+  /** Whether requests whose deadline would pass even in a run of their own, begun now, are refused rather than run. */
+  readonly sheds?: boolean;
+  /** A batch of the queue was answered: whether all of its requests were in time. For policies that learn from it. */
+  ended?(view: LaunchView, items: number, inTime: boolean): void;
 }

@@ -34,8 +34,9 @@ const launchMarginMs = 1;
 const passedOverMax = 1024;
 /** Levels kept while nobody waits at them. */
 const levelsKeptMax = 64;
-/** Waiting requests that are looked at for the nearest deadline. */
+/** Waiting requests that are looked at for the nearest deadline; and of each level for the nearest target. */
 const deadlineScanMax = 64;
+const targetScanMax = 8;
 
 class Entry<Waiter> implements QueuedRequest<Waiter> {
   readonly request: InferenceRequest;
@@ -151,6 +152,21 @@ export class BatchQueue<Waiter> implements ModelQueue<Waiter> {
     return nearest;
   }
 
+  nearestTargetMs(): number {
+    let nearest = Infinity;
+    for (const level of this.#levels) {
+      if (level.count === 0) continue;
+      let seen = 0;
+      for (let entry = level.fresh.head ?? level.delayed.head; entry !== undefined; entry = following(entry)) {
+        const { deadlineMs, arrivedMs, sloMs = Infinity } = entry.request;
+        nearest = Math.min(nearest, deadlineMs, arrivedMs + sloMs);
+        seen += 1;
+        if (seen === targetScanMax) break;
+      }
+    }
+    return nearest;
+  }
+
   offer(request: InferenceRequest, waiter: Waiter, nowMs: number): IntarsiaError | undefined {
     invariant(request.items <= this.#itemsMax, 'a request holds no more items than its model takes at once');
     invariant(!this.#byId.has(request.id), 'a request waits once');
@@ -197,6 +213,19 @@ export class BatchQueue<Waiter> implements ModelQueue<Waiter> {
       }
     }
     this.nextExpiryMs = nextExpiryMs;
+    return dropped;
+  }
+
+  shed(nowMs: number, leadMs: number): readonly Dropped<Waiter>[] {
+    // A lower bound: when even that is far enough away, nobody is near.
+    if (this.nextExpiryMs >= nowMs + leadMs) return nobodyDropped;
+    const dropped: Dropped<Waiter>[] = [];
+    for (const entry of this.#byId.values()) {
+      const { request } = entry;
+      if (request.deadlineMs >= nowMs + leadMs) continue;
+      this.#remove(entry);
+      dropped.push({ entry, error: tooLate(request, nowMs, leadMs) });
+    }
     return dropped;
   }
 
@@ -364,6 +393,7 @@ export class BatchQueue<Waiter> implements ModelQueue<Waiter> {
 }
 
 const noInputs: readonly never[] = [];
+const nobodyDropped: readonly never[] = [];
 
 /** The entry behind this one at its level: the delayed ones follow the others. */
 function following<Waiter>(entry: Entry<Waiter>): Entry<Waiter> | undefined {
@@ -384,6 +414,15 @@ export function deadlineExceeded(request: InferenceRequest, waitedMs: number): I
     'DEADLINE_EXCEEDED',
     `the deadline of the request to model '${request.model}' passed after it had waited for ${waitedMs.toFixed(1)} ms`,
     { waitedMs },
+  );
+}
+
+function tooLate(request: InferenceRequest, nowMs: number, leadMs: number): IntarsiaError {
+  const leftMs = request.deadlineMs - nowMs;
+  return intarsiaError(
+    'DEADLINE_EXCEEDED',
+    `the request to model '${request.model}' would be late: ${leftMs.toFixed(1)} ms are left, a run takes about ${leadMs.toFixed(1)} ms`,
+    { leftMs, runMs: leadMs },
   );
 }
 

@@ -69,6 +69,11 @@ export interface ModelQueue<Waiter> {
   oldestArrivedMs(): number;
   /** Earliest deadline among the first waiting requests, up to 64 of them (ms); Infinity when none. */
   nearestDeadlineMs(): number;
+  /**
+   * Earliest moment by which one of the first waiting requests of each level hopes for its answer (ms): its deadline, or its
+   * arrival and its objective; Infinity when none does.
+   */
+  nearestTargetMs(): number;
   /** Nothing earlier than this needs `expire` (ms); Infinity when nothing ever will. */
   readonly nextExpiryMs: number;
   /** Takes a request, or says why not. The queue keeps nothing of a refused one. */
@@ -77,6 +82,8 @@ export interface ModelQueue<Waiter> {
   cancel(id: RequestId, nowMs: number): readonly Dropped<Waiter>[];
   /** Takes out everything whose timeout or deadline is at or before `nowMs`. Call before `form`. */
   expire(nowMs: number): readonly Dropped<Waiter>[];
+  /** Takes out what would pass its deadline even if a run of `leadMs` began now. Sequences are never cut short. */
+  shed(nowMs: number, leadMs: number): readonly Dropped<Waiter>[];
   form(nowMs: number, options: FormOptions): Formed<Waiter>;
   /**
    * A batch is over. `states[i]` are the state outputs of request i, named by output; undefined when the run failed.

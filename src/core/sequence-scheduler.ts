@@ -149,6 +149,22 @@ export class SequenceScheduler<Waiter> implements ModelQueue<Waiter> {
     return nearest;
   }
 
+  nearestTargetMs(): number {
+    let nearest = Infinity;
+    let seen = 0;
+    for (const { request } of this.#byRequest.values()) {
+      nearest = Math.min(nearest, request.deadlineMs, request.arrivedMs + (request.sloMs ?? Infinity));
+      seen += 1;
+      if (seen >= deadlineScanMax) break;
+    }
+    return nearest;
+  }
+
+  /** A sequence that lost a request in the middle is worth nothing: none is taken out before its time. */
+  shed(): readonly Dropped<Waiter>[] {
+    return [];
+  }
+
   offer(request: InferenceRequest, waiter: Waiter, nowMs: number): IntarsiaError | undefined {
     invariant(!this.#byRequest.has(request.id), 'a request waits once');
     if (request.deadlineMs <= nowMs) return deadlineExceeded(request, 0);

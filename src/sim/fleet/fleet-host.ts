@@ -105,7 +105,10 @@ export class FleetHost {
 
   #spawn(silicon: FleetSilicon, index: number): ActorRef<DeviceMessage> {
     const { device } = silicon;
-    const { batching } = this.#options;
+    const {
+      batching,
+      fleet: { models },
+    } = this.#options;
     const actor = deviceActor({
       descriptor: descriptorOf(device),
       startExecutor: silicon.start,
@@ -115,6 +118,7 @@ export class FleetHost {
       // Nobody reads the figures, and whoever is lost is lost visibly.
       usageMs: 0,
       canaryMs: 0,
+      profileOf: (name) => device.service[models.findIndex((model) => model.name === name)],
       ...(batching === undefined ? {} : { batchingPolicy: batching(device) }),
       hooks: {
         onHealth: (health) => {

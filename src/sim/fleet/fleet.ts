@@ -36,7 +36,10 @@ export interface FleetDevice {
   readonly netMs: number;
   /** Of the link, MB/s (10^6 bytes); Infinity where it does not matter. */
   readonly linkMBs: number;
-  /** Batches that may be with the executor at once; it computes one at a time. */
+  /**
+   * Batches that may be with the executor at once; it computes one at a time. More than one hides the hand-over on real
+   * devices; here it takes no time, and 1 forms batches latest.
+   */
   readonly permits: number;
   /** Losses of a spot device per hour; 0 for a device that is not taken away. */
   readonly spotHazardPerHour: number;

@@ -210,7 +210,7 @@ function readDevices(known: Known, row: unknown, index: number): FleetDevice[] {
     memoryBytes,
     netMs: at.number('netMs', 0, 1e6, tierNetMs[tier]),
     linkMBs: at.number('linkMBs', 1e-3, 1e9, 1250),
-    permits: at.whole('permits', 1, 64, 2),
+    permits: at.whole('permits', 1, 64, 1),
     spotHazardPerHour: at.number('spotHazardPerHour', 0, 1e6, spot ? 0.3 : 0),
     failuresPerHour: at.number('failuresPerHour', 0, 1e6, 0),
     repairMs: at.number('repairMs', 0, 1e9, 30_000),

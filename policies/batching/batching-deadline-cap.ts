@@ -1,0 +1,64 @@
+/**
+ * Deadline-capped batches: the queue whose head must begin soonest is launched, with as many items as can run without the
+ * head missing its target, and without the head of the most urgent other queue having to begin later than it can. Of the
+ * sizes that fit, the smallest that is about as efficient as any: where batches gain nothing, nobody waits for one.
+ *
+ * Never waits. What is late anyway is not held against anybody: it takes part in the most efficient batch.
+ */
+import type { BatchingPolicy, LaunchView } from './batching-policy.js';
+
+/** A size this close to the least time per item counts as efficient. */
+const efficientWithin = 1.02;
+
+export function deadlineCapBatching(): BatchingPolicy {
+  return {
+    name: 'deadline-cap',
+    decidesAlone: true,
+    choose(views, nowMs, choice): void {
+      let best = 0;
+      let bestMs = Infinity;
+      let bestArrivedMs = Infinity;
+      for (let index = 0; index < views.length; index += 1) {
+        const view = views[index] as LaunchView;
+        // Who is late already is as urgent as who must begin now, or those behind him would become late, too.
+        const beginMs = Math.max(nowMs, latestBeginMs(view));
+        if (beginMs > bestMs || (beginMs === bestMs && view.oldestArrivedMs >= bestArrivedMs)) continue;
+        best = index;
+        bestMs = beginMs;
+        bestArrivedMs = view.oldestArrivedMs;
+      }
+      let otherMs = Infinity;
+      for (let index = 0; index < views.length; index += 1) {
+        if (index === best) continue;
+        const latestMs = latestBeginMs(views[index] as LaunchView);
+        if (latestMs >= nowMs && latestMs < otherMs) otherMs = latestMs;
+      }
+      choice.queue = best;
+      choice.untilMs = Infinity;
+      choice.itemsMax = itemsOf(views[best] as LaunchView, nowMs, otherMs);
+    },
+  };
+}
+
+/** When a run of the head alone must begin for it to be in time. */
+function latestBeginMs(view: LaunchView): number {
+  return view.nearestTargetMs - view.runMs(1);
+}
+
+function itemsOf(view: LaunchView, nowMs: number, otherMs: number): number {
+  const soloMs = view.runMs(1);
+  if (soloMs === 0) return Infinity;
+  const ownMs = view.nearestTargetMs - nowMs;
+  const limitMs = Math.min(ownMs < soloMs ? Infinity : ownMs, otherMs - nowMs);
+  const count = Math.min(view.queuedItems, view.itemsMax);
+  let items = 1;
+  let leastMs = soloMs;
+  for (let size = 2; size <= count; size += 1) {
+    const ms = view.runMs(size);
+    if (ms > limitMs) break;
+    if (ms / size > leastMs / efficientWithin) continue;
+    items = size;
+    leastMs = ms / size;
+  }
+  return items;
+}
