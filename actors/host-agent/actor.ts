@@ -193,7 +193,7 @@ class HostAgent implements Actor<HostAgentInbox> {
   #perform(effect: AgentEffect): void {
     switch (effect.type) {
       case 'rule':
-        this.#options.onRuled(effect.models);
+        this.#options.onRuled(effect.models, effect.splits);
         return;
       case 'fetch': {
         const { edition } = effect;

@@ -11,6 +11,7 @@ import type { IntarsiaError } from '#core/errors.js';
 import type { AssignedReplica, Edition, Generation, HostAssignment } from '#core/grid/records.js';
 import { editionText } from '#core/grid/rollout.js';
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from '#core/ids.js';
+import { pieceModelName, readShardName, type SplitSpec } from '#core/split/split-spec.js';
 import type { ImposeOutcome } from '#actors/model-registry/protocol.js';
 import type { AgentReplica } from './protocol.js';
 
@@ -20,11 +21,20 @@ export type AgentEffect =
   | { readonly type: 'fetch'; readonly edition: Edition }
   /** Its files are not needed any more. */
   | { readonly type: 'release'; readonly edition: Edition }
-  | { readonly type: 'rule'; readonly models: ReadonlySet<ModelName> }
+  /** `splits`: those of which shards are wanted here, by id. */
+  | {
+      readonly type: 'rule';
+      readonly models: ReadonlySet<ModelName>;
+      readonly splits: ReadonlyMap<string, SplitSpec>;
+    }
   | { readonly type: 'impose'; readonly model: ModelName; readonly versions: ImposedVersions | undefined };
 
 interface Slot {
+  /** As the registry and the devices know it: a shard has a name of its own. */
   readonly model: ModelName;
+  /** The model as clients know it: of a shard, what it is a shard of. */
+  readonly whole: ModelName;
+  readonly shard: { readonly split: SplitSpec; readonly index: number } | undefined;
   readonly version: ModelVersion;
   readonly device: DeviceId;
   deployment: string;
@@ -79,7 +89,9 @@ export class AgentBehavior {
   assigned(assignment: HostAssignment, generation: Generation, nowMs: number): readonly AgentEffect[] {
     if (assignment.generation !== generation) return [];
     const wanted = new Map<string, AssignedReplica>();
-    for (const replica of assignment.replicas) wanted.set(slotKey(replica), replica);
+    for (const replica of assignment.replicas) {
+      wanted.set(slotKey({ ...replica, model: pieceModelName(replica) }), replica);
+    }
     this.#withdrawn = new Set(assignment.withdrawn);
     for (const [key, replica] of wanted) this.#want(key, replica);
     for (const [key, slot] of this.#slots) if (!wanted.has(key)) this.#leave(slot, nowMs);
@@ -170,7 +182,9 @@ export class AgentBehavior {
     const names = [...ruled].sort().join(' ');
     if (names !== this.#ruled) {
       this.#ruled = names;
-      this.#effects.push({ type: 'rule', models: ruled });
+      const splits = new Map<string, SplitSpec>();
+      for (const { shard } of this.#slots.values()) if (shard !== undefined) splits.set(shard.split.id, shard.split);
+      this.#effects.push({ type: 'rule', models: ruled, splits });
     }
     for (const model of new Set([...ruled, ...this.#models.keys()])) this.#impose(model, ruled, nowMs);
     this.#releaseFiles();
@@ -180,12 +194,13 @@ export class AgentBehavior {
   /** What deployments have here, and what the host serves of its own. */
   replicas(): readonly AgentReplica[] {
     const shown: AgentReplica[] = [];
-    for (const { deployment, model, version, device, phase, reason } of this.#slots.values()) {
+    for (const { deployment, whole, shard, version, device, phase, reason } of this.#slots.values()) {
       const state = phase === 'leaving' ? 'unloading' : phase;
-      shown.push({ deployment, model, version, device, state, reason });
+      const part = shard === undefined ? {} : { split: shard.split.id, shard: shard.index };
+      shown.push({ deployment, model: whole, version, device, state, reason, ...part });
     }
     for (const { model, version, device } of this.#served()) {
-      if (this.#slots.has(slotKey({ model, version, device }))) continue;
+      if (this.#slots.has(slotKey({ model, version, device })) || readShardName(model) !== undefined) continue;
       shown.push({ deployment: '', model, version, device, state: 'ready', reason: '' });
     }
     return shown;
@@ -195,11 +210,14 @@ export class AgentBehavior {
     return [...this.#ruledModels()].sort();
   }
 
-  #want(key: string, { model, version, device, deployment }: AssignedReplica): void {
+  #want(key: string, replica: AssignedReplica): void {
+    const { model: whole, version, device, deployment, split, shard: index } = replica;
     const slot = this.#slots.get(key);
     if (slot === undefined) {
-      const phase = 'fetching';
-      this.#slots.set(key, { model, version, device, deployment, phase, reason: '', attempts: 0, dueMs: 0 });
+      const model = pieceModelName(replica);
+      const shard = split === undefined ? undefined : { split, index };
+      const state = { deployment, phase: 'fetching', reason: '', attempts: 0, dueMs: 0 } as const;
+      this.#slots.set(key, { model, whole, shard, version, device, ...state });
       return;
     }
     slot.deployment = deployment;
@@ -216,18 +234,18 @@ export class AgentBehavior {
   #followFiles(nowMs: number): void {
     for (const slot of this.#slots.values()) {
       if (slot.deployment === '' || slot.phase === 'leaving') continue;
-      const text = editionText(slot);
+      const text = filesText(slot);
       const files = this.#files.get(text);
       if (files !== undefined && !(files.state === 'failed' && nowMs >= files.dueMs)) continue;
       if (files === undefined) {
         this.#files.set(text, { state: 'fetching', digest: '', reason: '', attempts: 0, dueMs: 0 });
       } else files.state = 'fetching';
-      this.#effects.push({ type: 'fetch', edition: { model: slot.model, version: slot.version } });
+      this.#effects.push({ type: 'fetch', edition: { model: slot.whole, version: slot.version } });
     }
   }
 
   #advance(slot: Slot, nowMs: number): void {
-    const files = this.#files.get(editionText(slot));
+    const files = this.#files.get(filesText(slot));
     switch (slot.phase) {
       case 'fetching':
       case 'loading':
@@ -258,7 +276,8 @@ export class AgentBehavior {
   #replaceOwn(nowMs: number): void {
     for (const { model, version, device } of this.#served()) {
       const key = slotKey({ model, version, device });
-      if (this.#slots.has(key)) continue;
+      // What a shard's copy comes to is decided on several hosts: only the controller's word withdraws the whole model.
+      if (this.#slots.has(key) || readShardName(model) !== undefined) continue;
       const slots = [...this.#slots.values()].filter((slot) => slot.model === model && slot.deployment !== '');
       const assigned = slots.filter(({ phase }) => phase !== 'leaving');
       const isReplaced = assigned.length > 0 && assigned.every(({ phase }) => phase === 'ready');
@@ -266,6 +285,8 @@ export class AgentBehavior {
       const dueMs = nowMs + this.#options.routeAwayMs;
       this.#slots.set(key, {
         model,
+        whole: model,
+        shard: undefined,
         version,
         device,
         deployment: '',
@@ -280,9 +301,14 @@ export class AgentBehavior {
   /** Models with something assigned that is past its fetching, or with something that leaves, or withdrawn. */
   #ruledModels(): ReadonlySet<ModelName> {
     const models = new Set(this.#withdrawn);
-    for (const { model, phase } of this.#slots.values()) if (phase !== 'fetching') models.add(model);
+    for (const { model, whole, phase } of this.#slots.values()) {
+      if (phase === 'fetching') continue;
+      models.add(model);
+      // Its files are here for the sake of its shards: nobody is to serve it whole because of that.
+      models.add(whole);
+    }
     for (const model of this.#models.keys()) {
-      for (const slot of this.#slots.values()) if (slot.model === model) models.add(model);
+      for (const slot of this.#slots.values()) if (slot.model === model || slot.whole === model) models.add(model);
     }
     return models;
   }
@@ -355,7 +381,7 @@ export class AgentBehavior {
 
   #releaseFiles(): void {
     const used = new Set<string>();
-    for (const slot of this.#slots.values()) used.add(editionText(slot));
+    for (const slot of this.#slots.values()) used.add(filesText(slot));
     for (const [text, { state }] of this.#files) {
       if (used.has(text) || state === 'fetching') continue;
       const [model, version] = [text.slice(0, text.lastIndexOf('/')), text.slice(text.lastIndexOf('/') + 1)];
@@ -374,13 +400,19 @@ export class AgentBehavior {
   /** @param digest Of the files it was assigned with; empty: any. */
   #isServed({ model, version, device }: Slot, digest: ArtifactDigest | '' = ''): boolean {
     const served = this.#catalog.models.get(model)?.served.get(version);
-    return served?.devices.includes(device) === true && (digest === '' || served.digest === digest);
+    const made = served?.part?.whole.digest ?? served?.digest;
+    return served?.devices.includes(device) === true && (digest === '' || made === digest);
   }
 
   #whyNotServed({ model, version, device }: Slot): string {
     const status = this.#catalog.models.get(model)?.versions.find((one) => one.version === version);
     return status === undefined || status.reason === '' ? `${device} does not have it any more` : status.reason;
   }
+}
+
+/** Whose files it is made from. */
+function filesText({ whole, version }: Slot): string {
+  return editionText({ model: whole, version });
 }
 
 function slotKey({ model, version, device }: { model: ModelName; version: ModelVersion; device: DeviceId }): string {

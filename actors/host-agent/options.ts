@@ -3,6 +3,7 @@ import type { Catalog } from '#core/catalog.js';
 import type { GridKeys } from '#core/grid/keys.js';
 import type { DeviceId, HostId, ModelName, ModelVersion } from '#core/ids.js';
 import type { ArtifactSource } from '#ports/artifact-source.js';
+import type { SplitSpec } from '#core/split/split-spec.js';
 import type { Store } from '#ports/store.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { MembershipMessage } from '#actors/membership/protocol.js';
@@ -22,9 +23,9 @@ export interface HostAgentOptions {
   readonly catalog: Catalog;
   /**
    * Called before the registry is asked for anything: models that deployments rule here. The repository's own files of
-   * these are not to be served; the held ones are.
+   * these are not to be served; the held ones are. `splits`: those of which shards are to be made here, by id.
    */
-  readonly onRuled?: (models: ReadonlySet<ModelName>) => void;
+  readonly onRuled?: (models: ReadonlySet<ModelName>, splits: ReadonlyMap<string, SplitSpec>) => void;
   /** Whether the version is in the host's own repository, so that its manifest is published. Default: all that are served. */
   readonly isOwn?: (model: ModelName, version: ModelVersion) => boolean;
   /** Time for one call of the store, ms, default 5,000. */

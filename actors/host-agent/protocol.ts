@@ -14,6 +14,9 @@ export interface AgentReplica {
   readonly device: DeviceId;
   readonly state: ReplicaState;
   readonly reason: string;
+  /** Of a shard: id of its split, and which one. */
+  readonly split?: string;
+  readonly shard?: number;
 }
 
 export interface AgentStatus {

@@ -7,6 +7,7 @@ import { asIntarsiaError } from '#core/errors.js';
 import { manifestToText } from '#core/grid/manifest.js';
 import type { ActualReplica, HostActual } from '#core/grid/records.js';
 import { publishedFacts } from '#core/grid/served-facts.js';
+import { pieceModelName } from '#core/split/split-spec.js';
 import type { StoreOperation } from '#ports/store.js';
 import type { DeviceStatus } from '#actors/device/protocol.js';
 import type { OwnRegistration } from '#actors/membership/protocol.js';
@@ -80,8 +81,9 @@ export class Publication {
   async #actual({ catalog, replicas, degraded, assignmentRevision }: PublicationInput): Promise<HostActual> {
     const memory = await this.#memory();
     const shown = replicas.map((replica): ActualReplica => {
-      const { model, version, device, state, reason, deployment } = replica;
-      const served = catalog.models.get(model)?.served.get(version);
+      const { model, version, device, state, reason, deployment, split, shard } = replica;
+      const name = pieceModelName(replica);
+      const served = catalog.models.get(name)?.served.get(version);
       const isThere = served?.devices.includes(device) === true;
       return {
         model,
@@ -90,9 +92,10 @@ export class Publication {
         state,
         reason: reason.slice(0, reasonLengthMax),
         digest: isThere ? served.digest : '',
-        memoryBytes: memory.get(`${device} ${model}/${version}`) ?? 0,
+        memoryBytes: memory.get(`${device} ${name}/${version}`) ?? 0,
         ...(isThere ? { facts: this.#factsOf(served).fingerprint } : {}),
         deployment,
+        ...(split === undefined || shard === undefined ? {} : { split, shard }),
       };
     });
     const { host } = this.#options;
@@ -130,8 +133,9 @@ export class Publication {
   /** Before the replicas that name them. */
   async #publishFacts({ catalog }: PublicationInput, { replicas }: HostActual): Promise<void> {
     const { keys, store } = this.#options;
-    for (const { model, version, facts } of replicas) {
-      const served = catalog.models.get(model)?.served.get(version);
+    for (const replica of replicas) {
+      const { version, facts } = replica;
+      const served = catalog.models.get(pieceModelName(replica))?.served.get(version);
       if (facts === undefined || served === undefined || this.#factsWritten.has(facts)) continue;
       const key = `${keys.served}${facts}`;
       // Whoever was first has written the same.

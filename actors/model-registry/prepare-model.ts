@@ -13,7 +13,8 @@ import { modelConfigFromPbtxt } from '#core/model-config-text.js';
 import type { ModelConfig, SequenceState, VersionPolicy } from '#core/model-config.js';
 import { defaultModelFilename, defaultVersionPolicy } from '#core/model-config-draft.js';
 import { formatShape, tensorBytes } from '#core/tensor.js';
-import type { ModelFiles, ModelFolder } from '#ports/model-files.js';
+import { shardConfig, splitRoute } from '#core/split/shard-config.js';
+import type { ArtifactPart, ModelArtifact, ModelFiles, ModelFolder } from '#ports/model-files.js';
 import type { Random } from '#ports/random.js';
 import type { Placement } from '#actors/device/protocol.js';
 import type { LoadOverrides } from './protocol.js';
@@ -119,7 +120,8 @@ async function prepareVersion(
   }
   const artifact = await folder.artifact(version, draft?.defaultModelFilename ?? defaultModelFilename);
   try {
-    const { facts, digest, path } = artifact;
+    const { facts, digest, path, part } = artifact;
+    if (part !== undefined) return await prepareShard({ name, version, draft, folder, artifact, part });
     const config = await withInitialStates(completeModelConfig(draft, facts, name), folder);
     const labels = await readLabels(config, folder);
     const inputs = artifactInputs(config, facts);
@@ -157,6 +159,64 @@ async function prepareVersion(
     await artifact.release();
     throw thrown;
   }
+}
+
+/** A piece of a model: its own configuration follows from the whole's. */
+async function prepareShard({
+  name,
+  version,
+  draft,
+  folder,
+  artifact,
+  part,
+}: {
+  readonly name: ModelName;
+  readonly version: ModelVersion;
+  readonly draft: ModelConfigDraft | undefined;
+  readonly folder: ModelFolder;
+  readonly artifact: ModelArtifact;
+  readonly part: ArtifactPart;
+}): Promise<PreparedVersion> {
+  const { facts, digest, path } = artifact;
+  const { model, shard, split } = part;
+  const wholeConfig = completeModelConfig(draft, part.facts, model);
+  const config = shardConfig(wholeConfig, facts, { name, batches: split.splitBatches === true });
+  const whole = {
+    name: model,
+    version,
+    config: wholeConfig,
+    inputs: clientInputs(wholeConfig),
+    outputs: clientOutputs(wholeConfig),
+    optionalInputs: new Set(wholeConfig.inputs.filter(({ optional }) => optional).map((input) => input.name)),
+    digest: part.digest,
+    labels: await readLabels(wholeConfig, folder),
+  };
+  const route = splitRoute(model, split, part.stages);
+  const served: ServedModel = {
+    name,
+    version,
+    config,
+    inputs: clientInputs(config),
+    outputs: clientOutputs(config),
+    optionalInputs: new Set(),
+    digest,
+    labels: new Map(),
+    devices: [],
+    part: { shard, route, whole },
+  };
+  const placement: Placement = {
+    model: name,
+    version,
+    config,
+    artifact: { digest, path },
+    weightBytes: facts.weightBytes,
+    inputs: artifactInputs(config, facts),
+    outputs: artifactOutputs(config, facts),
+    optimization: config.optimization ?? 'all',
+    warmups: [],
+  };
+  const identity = JSON.stringify([digest, modelConfigToJson(config), modelConfigToJson(wholeConfig), route]);
+  return { version, served, placement, identity, release: () => artifact.release() };
 }
 
 /** One label a line; empty lines at the end are no labels. */

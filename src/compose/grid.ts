@@ -20,6 +20,7 @@ import { gridPicker } from '#policies/placement/placement-grid.js';
 import { startGridActors, type GridActors } from '#server/grid-actors.js';
 import { GridDesk } from '#server/grid-desk.js';
 import type { PublishedRouter } from '#server/router.js';
+import type { StageCounts } from '#server/stage-counts.js';
 import type { ArtifactPeer } from '#ports/artifact-source.js';
 import type { Clock } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
@@ -41,6 +42,7 @@ export interface GridHostOptions {
   readonly profiles: ProfileBook;
   readonly devices: readonly StartedDevice[];
   readonly registry: ActorRef<ModelRegistryMessage>;
+  readonly stageCounts: StageCounts;
 }
 
 /** Where clients reach this host; empty where they reach it by other processes. */
@@ -105,6 +107,7 @@ export class GridHost {
       picker: gridPicker(random.stream('picker')),
       devices,
       isCandidate: isHost,
+      stages: { counts: this.#options.stageCounts },
       leaseMs: ports.config.leaseMs,
       ...(isHost ? { serving: { registry, artifacts: ports.artifacts, onRuled: (models) => ports.rule(models) } } : {}),
     });

@@ -40,6 +40,7 @@ import { createGateway } from '#server/gateway.js';
 import { createHealth } from '#server/health.js';
 import { PublishedRouter } from '#server/router.js';
 import { createServices } from '#server/services.js';
+import { exportStageMetrics, StageCounts } from '#server/stage-counts.js';
 import type { HostConfig } from '#config.js';
 import { hostDevices } from './devices.js';
 import { executorsOf } from './executors.js';
@@ -226,6 +227,8 @@ export async function startHost(
         },
       }),
     );
+    const stageCounts = new StageCounts();
+    exportStageMetrics(metrics, stageCounts);
     const grid: GridHost | undefined =
       ports === undefined
         ? undefined
@@ -241,6 +244,7 @@ export async function startHost(
             profiles,
             devices: started,
             registry,
+            stageCounts,
           });
 
     let phase: 'starting' | 'serving' | 'stopping' = 'starting';

@@ -4,6 +4,7 @@
  */
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from './ids.js';
 import type { ModelConfig } from './model-config.js';
+import type { SplitRoute } from './split/stage-chain.js';
 import type { TensorSpec } from './tensor.js';
 
 /** Triton's words for the repository index. */
@@ -26,6 +27,17 @@ export interface ServedModel {
   readonly devices: readonly DeviceId[];
   /** Devices of other hosts that serve it, written `host/device`; absent outside of a grid. */
   readonly elsewhere?: readonly string[];
+  /** Of a model that is served in pieces: how requests are run. `devices` and `elsewhere` are then of its first stage. */
+  readonly split?: SplitRoute;
+  /** Of a piece of a model, which clients never see: what it is a piece of. */
+  readonly part?: ModelPart;
+}
+
+/** What a piece of a split model tells of the whole, so that whoever knows its pieces can serve it. */
+export interface ModelPart {
+  readonly shard: number;
+  readonly route: SplitRoute;
+  readonly whole: Omit<ServedModel, 'devices' | 'elsewhere' | 'split' | 'part'>;
 }
 
 export interface VersionStatus {

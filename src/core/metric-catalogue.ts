@@ -288,6 +288,36 @@ export const metricCatalogue = {
     labels: [],
     help: 'Answers that came after another attempt had answered, and were dropped.',
   },
+  intarsia_stage_runs_total: {
+    type: 'counter',
+    unit: 'runs',
+    labels: [],
+    help: 'Stages of split models that this host ran, one for each request.',
+  },
+  intarsia_stage_reruns_total: {
+    type: 'counter',
+    unit: 'runs',
+    labels: ['stage'],
+    help: 'Stages of split models that this host had run again elsewhere, from the values it kept: stage counts from 1.',
+  },
+  intarsia_activation_kept_bytes: {
+    type: 'gauge',
+    unit: 'bytes',
+    labels: [],
+    help: 'Values that this host keeps until the next stages of split models have answered.',
+  },
+  intarsia_activation_bytes_spared_total: {
+    type: 'counter',
+    unit: 'bytes',
+    labels: [],
+    help: 'Bytes that compression of activations spared between stages of split models.',
+  },
+  intarsia_activation_packing_error: {
+    type: 'gauge',
+    unit: 'share',
+    labels: [],
+    help: 'Largest error that compression made of an activation, as a share of the largest magnitude of its tensor.',
+  },
   intarsia_telemetry_rows_total: {
     type: 'counter',
     unit: 'rows',

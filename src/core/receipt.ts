@@ -32,6 +32,21 @@ export interface Receipt {
   /** United States dollars of this request's share; undefined when the device has no price. */
   readonly costUsd?: number;
   readonly price?: DevicePrice;
+  /** Of a split model: what each stage took, in order. The figures above are then of all stages together. */
+  readonly stages?: readonly StageReceipt[];
+}
+
+/** One stage of a split model, as its own device tells. */
+export interface StageReceipt {
+  /** Empty outside of a grid. */
+  readonly host: string;
+  readonly device: DeviceId;
+  readonly emulated: boolean;
+  readonly queueUs: number;
+  readonly computeUs: number;
+  readonly batchItems: number;
+  readonly energyJoules?: number;
+  readonly costUsd?: number;
 }
 
 export interface ReceiptInput {
@@ -73,4 +88,44 @@ export function makeReceipt(input: ReceiptInput): Receipt {
       : { energyJoules: (busyWatts.watts * computeUs * share) / 1e6, energySource: busyWatts.source }),
     ...(price === undefined ? {} : { costUsd: (price.usdPerHour * computeUs * share) / 3.6e9, price }),
   };
+}
+
+/**
+ * The receipt of a stage and of all that follow it. Times, energy and cost add up; a sum is known only where every part is.
+ * @param items What the client is billed for.
+ * @param rest Of the stages behind it; undefined for the last one.
+ */
+export function stageReceipt(own: Receipt, host: string, items: number, rest: Receipt | undefined): Receipt {
+  const { device, emulated, queueUs, computeInputUs, computeInferUs, computeOutputUs, batchItems } = own;
+  const { energyJoules, costUsd, energySource: _source, price: _price, ...base } = own;
+  const stage: StageReceipt = {
+    host,
+    device,
+    emulated,
+    queueUs,
+    computeUs: computeInputUs + computeInferUs + computeOutputUs,
+    batchItems,
+    ...(energyJoules === undefined ? {} : { energyJoules }),
+    ...(costUsd === undefined ? {} : { costUsd }),
+  };
+  if (rest === undefined) return { ...own, billedUnits: items, stages: [stage] };
+  const energy = sumKnown(energyJoules, rest.energyJoules);
+  const cost = sumKnown(costUsd, rest.costUsd);
+  return {
+    ...base,
+    emulated: emulated || rest.emulated,
+    queueUs: queueUs + rest.queueUs,
+    computeInputUs: computeInputUs + rest.computeInputUs,
+    computeInferUs: computeInferUs + rest.computeInferUs,
+    computeOutputUs: computeOutputUs + rest.computeOutputUs,
+    linkUs: own.linkUs + rest.linkUs,
+    billedUnits: items,
+    ...(energy === undefined ? {} : { energyJoules: energy }),
+    ...(cost === undefined ? {} : { costUsd: cost }),
+    stages: [stage, ...(rest.stages ?? [])],
+  };
+}
+
+function sumKnown(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? undefined : one + other;
 }

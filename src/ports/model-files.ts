@@ -16,6 +16,7 @@
  */
 import type { ArtifactDigest, ModelName, ModelVersion } from '#core/ids.js';
 import type { ModelFacts } from '#core/onnx/model-facts.js';
+import type { SplitSpec } from '#core/split/split-spec.js';
 
 /** One model as a look at the repositories found it. */
 export interface ModelListing {
@@ -44,8 +45,22 @@ export interface ModelArtifact {
   readonly facts: ModelFacts;
   /** Every file with its size and SHA-256; the model file first. */
   readonly files: readonly { readonly name: string; readonly bytes: number; readonly sha256: string }[];
+  /** Of a piece of a model: what it is a piece of. */
+  readonly part?: ArtifactPart;
   /** Gives it back; the last holder's call frees its disk space. Further calls do nothing. */
   release(): Promise<void>;
+}
+
+/** What a piece of a model tells of the whole. */
+export interface ArtifactPart {
+  readonly model: ModelName;
+  readonly shard: number;
+  readonly split: SplitSpec;
+  /** Of the whole model. */
+  readonly digest: ArtifactDigest;
+  readonly facts: ModelFacts;
+  /** Names that each stage takes and gives, in order. */
+  readonly stages: readonly { readonly inputs: readonly string[]; readonly outputs: readonly string[] }[];
 }
 
 /** A model's folder, opened. */

@@ -38,6 +38,7 @@ import type { ActorRef } from '#runtime/actor.js';
 import type { ActorSystem } from '#runtime/system.js';
 import { DeviceLoads, type LoadedDevice } from './device-loads.js';
 import type { PublishedRouter } from './router.js';
+import { StageDesk, type StageDeskOptions } from './stage-desk.js';
 
 export interface GridActorsOptions {
   /** Made with `links` as its way to other hosts, and attached to them. */
@@ -47,7 +48,7 @@ export interface GridActorsOptions {
   readonly keys: GridKeys;
   readonly links: RemoteDelivery;
   readonly record: HostRecord;
-  /** Gets the grid's tables, and is told where devices of other hosts are. Own devices are set by whoever spawned them. */
+  /** Gets the grid's tables, and is told where devices are: those of other hosts, and the own ones, with their stages. */
   readonly router: PublishedRouter;
   readonly picker: Picker;
   /** Devices of this host; none on a host that is only a gateway. */
@@ -69,6 +70,8 @@ export interface GridActorsOptions {
   readonly reconcile?: Partial<ReconcileOptions>;
   readonly ingress?: Omit<IngressOptions, 'deviceOf'>;
   readonly peers?: Pick<PeersOptions, 'requestsMax' | 'bytesMax'>;
+  /** Counts of what happens between stages of split models, and bounds of what is kept for them. */
+  readonly stages: Pick<StageDeskOptions, 'counts' | 'bytesMax' | 'requestsMax' | 'attemptsMax' | 'attempts'>;
 }
 
 /** The actors of a host of a grid. Their mailboxes take messages at once. */
@@ -116,7 +119,9 @@ export function startGridActors(options: GridActorsOptions): GridActors {
   );
 
   // Requests of other hosts' gateways, and this gateway's requests to other hosts.
-  const own = new Map(devices.map(({ descriptor, ref }) => [descriptor.id, ref]));
+  const stages = new StageDesk({ ...options.stages, host, router, clock });
+  const own = new Map(devices.map(({ descriptor, ref }) => [descriptor.id, stages.device(ref)]));
+  for (const [device, ref] of own) router.setDevice(host, device, ref);
   const ingress: ActorRef<IngressMessage> | undefined =
     devices.length === 0
       ? undefined

@@ -22,7 +22,7 @@ import type { Delivery } from '#runtime/actor.js';
 import { Attempt } from './attempt.js';
 import type { AttemptDesk } from './attempt-desk.js';
 import { answerOf } from './infer-answer.js';
-import { isOn, noReplica, shedError } from './no-replica.js';
+import { isOn, noReplica, shedError, type RoutedModel } from './no-replica.js';
 import type { Router } from './router.js';
 import type { SequenceRoutes } from './sequence-routes.js';
 
@@ -268,7 +268,11 @@ export class InferenceCall extends Attempt implements InferTicket {
       candidate ??= this.#choose(table, candidates, nowMs);
       if (candidate === undefined) {
         error = this.#shed ?? error;
-        error ??= noReplica(model, [...candidates, ...reserveOf(table, request.model, request.version)], this.#parts.device);
+        error ??= noReplica(
+          model,
+          [...candidates, ...reserveOf(table, request.model, request.version)],
+          this.#parts.device,
+        );
         break;
       }
       if (sequence !== undefined) gateway.sequences.follow(request, sequence, candidate);
@@ -293,7 +297,7 @@ export class InferenceCall extends Attempt implements InferTicket {
 
   /** When the attempt that just began is overdue, and when a hedge may follow. */
   #limit(candidate: Candidate, table: RoutingTable, nowMs: number): void {
-    const { gateway, model, request, device } = this.#parts;
+    const { gateway, request, device } = this.#parts;
     const { standing } = candidate;
     if (standing === undefined) return;
     this.#limitMs = Infinity;
@@ -303,7 +307,8 @@ export class InferenceCall extends Attempt implements InferTicket {
       probe(standing, nowMs + Math.min(limitMs, gateway.desk.probeMsMax));
     }
     const others =
-      candidatesOf(table, request.model, request.version).length + reserveOf(table, request.model, request.version).length;
+      candidatesOf(table, request.model, request.version).length +
+      reserveOf(table, request.model, request.version).length;
     if (others < 2 || request.sequence !== undefined || device !== '' || this.#attempts >= this.#attemptsMax) return;
     this.#limitMs = nowMs + limitMs;
     if (this.#attempts === 1) this.#hedgeMs = nowMs + gateway.desk.hedgeAfterMs(standing);
@@ -311,7 +316,7 @@ export class InferenceCall extends Attempt implements InferTicket {
 
   /** The picker's choice, or the device the client insists on. */
   #choose(table: RoutingTable, candidates: readonly Candidate[], nowMs: number): Candidate | undefined {
-    const { model, device } = this.#parts;
+    const { request, device } = this.#parts;
     const failed = this.#failed ?? nobody;
     if (device !== '') {
       const wanted = ({ replica, load }: Candidate): boolean =>

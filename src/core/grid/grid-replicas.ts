@@ -2,14 +2,7 @@
  * The candidates of a grid's routing table, with what is live about them: they outlive the tables, so that a new table
  * forgets neither what is in flight nor who is banned. A replica that is gone is kept while a request is on its way to it.
  */
-import {
-  replicaId,
-  type ArtifactDigest,
-  type DeviceId,
-  type HostId,
-  type ModelName,
-  type ModelVersion,
-} from '../ids.js';
+import type { ArtifactDigest, DeviceId, HostId, ModelName, ModelVersion, ReplicaId } from '../ids.js';
 import type { Candidate } from '../picker.js';
 import type { PeerStatus } from './host-load.js';
 import {
@@ -51,7 +44,8 @@ export class GridReplicas {
 
   /** The candidate of a replica: the one there is, when it is of the same artefact. */
   candidate({ model, version, digest, host, device, speed }: WantedCandidate): Candidate {
-    const id = replicaId(`${model}/${version}@${host}/${device}`);
+    // Checked when its parts came in; a shard's name has a sign that no name of a client may have.
+    const id = `${model}/${version}@${host}/${device}` as ReplicaId;
     let ofModel = this.#models.get(model);
     if (ofModel === undefined) this.#models.set(model, (ofModel = new Map<string, Candidate>()));
     const known = ofModel.get(id);

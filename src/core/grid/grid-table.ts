@@ -5,7 +5,7 @@
  * Changes are cheap and a table is made only when asked: what one host changed costs as much as the versions it serves,
  * and everything else is taken over from the table before. Who asks how often is the routing actor's business.
  */
-import type { Catalog, CatalogEntry } from '../catalog.js';
+import type { Catalog } from '../catalog.js';
 import type { DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
 import type { Candidate, Picker } from '../picker.js';
 import type { RoutingTable } from '../routing-table.js';
@@ -13,8 +13,10 @@ import { emptyCatalog } from '../catalog.js';
 import type { PeerStatus } from './host-load.js';
 import { GridReplicas } from './grid-replicas.js';
 import { awaitedEntry, mergedEntry, versionParts, type PlacedReplica, type VersionParts } from './grid-versions.js';
+import { splitParts, withSplit, type BuiltModel } from './grid-splits.js';
 import { emptyView, type ActualReplica, type HostActual, type View, type ViewHost } from './records.js';
 import type { ServedFacts } from './served-facts.js';
+import { pieceModelName, readShardName } from '../split/split-spec.js';
 
 export interface GridTableOptions {
   /** The gateway's own host. */
@@ -32,11 +34,6 @@ interface ModelSlot {
   readonly versions: Map<ModelVersion, Map<string, ActualReplica & { readonly host: HostId }>>;
 }
 
-interface BuiltModel {
-  readonly entry: CatalogEntry;
-  readonly parts: ReadonlyMap<ModelVersion, VersionParts>;
-}
-
 export class GridTable {
   readonly #options: GridTableOptions;
   readonly #replicas: GridReplicas;
@@ -46,6 +43,10 @@ export class GridTable {
   readonly #models = new Map<ModelName, ModelSlot>();
   readonly #defaults = new Map<ModelName, ModelVersion>();
   readonly #changed = new Set<ModelName>();
+  /** By model: names of the shards that hosts have of it. */
+  readonly #shards = new Map<ModelName, Set<ModelName>>();
+  /** What clients may not see: the entries of shards. */
+  readonly #built = new Map<ModelName, BuiltModel>();
   #view: View = emptyView;
   #own: Catalog = emptyCatalog;
   #table: GridRoutingTable;
@@ -104,22 +105,24 @@ export class GridTable {
       return;
     }
     for (const replica of this.#actuals.get(host)?.replicas ?? []) {
-      const slot = this.#models.get(replica.model);
+      const name = pieceModelName(replica);
+      const slot = this.#models.get(name);
       const placed = slot?.versions.get(replica.version);
       placed?.delete(placeOf(host, replica.device));
       if (placed?.size === 0) slot?.versions.delete(replica.version);
-      this.#changed.add(replica.model);
+      this.#changed.add(name);
     }
     this.#setActual(host, actual);
     for (const replica of actual?.replicas ?? []) {
-      const slot = this.#slot(replica.model);
+      const name = pieceModelName(replica);
+      const slot = this.#slot(name);
       let placed = slot.versions.get(replica.version);
       if (placed === undefined) {
         placed = new Map<string, ActualReplica & { readonly host: HostId }>();
         slot.versions.set(replica.version, placed);
       }
       placed.set(placeOf(host, replica.device), { ...replica, host });
-      this.#changed.add(replica.model);
+      this.#changed.add(name);
     }
   }
 
@@ -159,15 +162,17 @@ export class GridTable {
     const models = new Map(this.#table.catalog.models);
     const candidates = new Map(this.#table.candidates);
     const reserve = new Map(this.#table.reserve);
-    for (const name of this.#changed) {
+    for (const name of this.#inOrder()) {
       const built = this.#build(name);
       if (built === undefined) {
+        this.#built.delete(name);
         models.delete(name);
         candidates.delete(name);
         reserve.delete(name);
         continue;
       }
-      models.set(name, built.entry);
+      if (readShardName(name) === undefined) models.set(name, built.entry);
+      else this.#built.set(name, built);
       candidates.set(
         name,
         mapOf(built.parts, (parts) => parts.candidates),
@@ -184,11 +189,35 @@ export class GridTable {
     return this.#table;
   }
 
+  /** What has changed: shards first, and after them the models that they are of. */
+  #inOrder(): readonly ModelName[] {
+    const wholes = new Set<ModelName>();
+    const shards: ModelName[] = [];
+    for (const name of this.#changed) {
+      const shard = readShardName(name);
+      wholes.add(shard?.model ?? name);
+      if (shard === undefined) continue;
+      shards.push(name);
+      const known = this.#shards.get(shard.model);
+      const isThere = this.#models.has(name) || this.#own.models.has(name);
+      if (isThere && known === undefined) this.#shards.set(shard.model, new Set([name]));
+      else if (isThere) known?.add(name);
+      else known?.delete(name);
+      if (known?.size === 0) this.#shards.delete(shard.model);
+    }
+    return [...shards, ...wholes];
+  }
+
   #build(name: ModelName): BuiltModel | undefined {
     const slot = this.#models.get(name);
     const own = this.#own.models.get(name);
     if (slot?.versions.size === 0) this.#models.delete(name);
-    const versions = new Set<ModelVersion>([...(own?.served.keys() ?? []), ...(slot?.versions.keys() ?? [])]);
+    const split = splitParts([...(this.#shards.get(name) ?? [])].sort(), this.#built);
+    const versions = new Set<ModelVersion>([
+      ...(own?.served.keys() ?? []),
+      ...(slot?.versions.keys() ?? []),
+      ...split.keys(),
+    ]);
     if (own === undefined && versions.size === 0) {
       this.#replicas.keepOnly(name, new Set());
       const awaited = this.#defaults.get(name);
@@ -208,7 +237,7 @@ export class GridTable {
         candidate: (digest, host, device) =>
           this.#replicas.candidate({ model: name, version, digest, host, device, speed: this.#speed(host, device) }),
       });
-      parts.set(version, made);
+      parts.set(version, withSplit(made, split.get(version)));
       for (const { replica } of [...made.candidates, ...made.reserve]) kept.add(replica.id);
     }
     this.#replicas.keepOnly(name, kept);
@@ -249,7 +278,7 @@ export class GridTable {
 
   #hostChanged(host: HostId): void {
     if (host === this.#options.host) for (const model of this.#own.models.keys()) this.#changed.add(model);
-    else for (const { model } of this.#actuals.get(host)?.replicas ?? []) this.#changed.add(model);
+    else for (const replica of this.#actuals.get(host)?.replicas ?? []) this.#changed.add(pieceModelName(replica));
   }
 
   #slot(model: ModelName): ModelSlot {

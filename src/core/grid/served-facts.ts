@@ -8,11 +8,12 @@
 import type { ServedModel } from '../catalog.js';
 import { intarsiaError } from '../errors.js';
 import { artifactDigest, modelName, modelVersion } from '../ids.js';
+import { readShardName } from '../split/split-spec.js';
 import type { ServedRecord } from './records.js';
 import { fromTaggedJson, toTaggedJson } from './tagged-json.js';
 
 /** A served model without where it is. */
-export type ServedFacts = Omit<ServedModel, 'devices' | 'elsewhere'>;
+export type ServedFacts = Omit<ServedModel, 'devices' | 'elsewhere' | 'split'>;
 
 /**
  * Largest record, characters: what the store takes as one value, less some room. Labels of a model that is beyond it stay
@@ -27,10 +28,11 @@ export interface PublishedFacts {
 
 /** The record of a served model and its fingerprint. @throws INVALID_ARGUMENT when its configuration alone is too large. */
 export function publishedFacts(model: ServedModel): PublishedFacts {
-  const { name, version, config, inputs, outputs, optionalInputs, digest, labels } = model;
-  const facts: ServedFacts = { name, version, config, inputs, outputs, optionalInputs, digest, labels };
+  const { name, version, config, inputs, outputs, optionalInputs, digest, labels, part } = model;
+  const own: ServedFacts = { name, version, config, inputs, outputs, optionalInputs, digest, labels };
+  const facts: ServedFacts = part === undefined ? own : { ...own, part };
   let text = toTaggedJson(facts);
-  if (text.length > recordLengthMax) text = toTaggedJson({ ...facts, labels: new Map() });
+  if (text.length > recordLengthMax) text = toTaggedJson(withoutLabels(facts));
   if (text.length > recordLengthMax) {
     throw intarsiaError(
       'INVALID_ARGUMENT',
@@ -40,12 +42,18 @@ export function publishedFacts(model: ServedModel): PublishedFacts {
   return { fingerprint: fingerprintOf(text), record: { format: 1, facts: text } };
 }
 
+function withoutLabels(facts: ServedFacts): ServedFacts {
+  const { part } = facts;
+  const labels = new Map<string, readonly string[]>();
+  return { ...facts, labels, ...(part === undefined ? {} : { part: { ...part, whole: { ...part.whole, labels } } }) };
+}
+
 /** The facts of a record. @throws INVALID_ARGUMENT when it is not one. */
 export function readFacts(record: ServedRecord): ServedFacts {
   const facts = fromTaggedJson(record.facts);
   if (!isFacts(facts))
     throw intarsiaError('INVALID_ARGUMENT', 'a record of a served model has other fields than it should');
-  modelName(facts.name);
+  modelName(readShardName(facts.name)?.model ?? facts.name);
   modelVersion(facts.version);
   artifactDigest(facts.digest);
   return facts;

@@ -51,3 +51,26 @@ export function splitIdOf({ digest, cuts, compression }: Pick<SplitSpec, 'digest
 export function shardModelName(model: ModelName, splitId: string, shard: number): ModelName {
   return `${model}~${splitId}~${shard}` as ModelName;
 }
+
+/** The name under which devices, registries and routing tables have what was assigned: of a shard, its own. */
+export function pieceModelName({
+  model,
+  split,
+  shard,
+}: {
+  readonly model: ModelName;
+  readonly split?: SplitSpec | string;
+  readonly shard?: number;
+}): ModelName {
+  if (split === undefined) return model;
+  return shardModelName(model, typeof split === 'string' ? split : split.id, shard ?? 0);
+}
+
+/** What a shard's name says; undefined for the name of a whole model. */
+export function readShardName(
+  name: string,
+): { readonly model: ModelName; readonly split: string; readonly shard: number } | undefined {
+  const [, model, split, shard] = /^(.+)~([0-9a-f]{10})~([0-9]{1,2})$/.exec(name) ?? [];
+  if (model === undefined || split === undefined) return undefined;
+  return { model: model as ModelName, split, shard: Number(shard) };
+}

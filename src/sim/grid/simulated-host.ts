@@ -23,6 +23,7 @@ import type { ActorSystem } from '#runtime/system.js';
 import { createGateway, type Gateway } from '#server/gateway.js';
 import { startGridActors, type GridActors } from '#server/grid-actors.js';
 import { PublishedRouter } from '#server/router.js';
+import { StageCounts } from '#server/stage-counts.js';
 import type { HostClock } from '../host-clock.js';
 import { PretendExecutors } from '../pretend-executor.js';
 import type { PretendNetwork } from '../pretend-network.js';
@@ -79,6 +80,7 @@ export class SimulatedHost {
   readonly gateway: Gateway;
   readonly actors: GridActors;
   readonly devices: readonly SimulatedDevice[];
+  readonly stageCounts = new StageCounts();
   isAlive = true;
   /** Times slower than usual its devices compute. */
   slowness = 1;
@@ -144,8 +146,8 @@ export class SimulatedHost {
       picker: gridPicker(random.stream('picker')),
       devices: this.devices,
       serving: { registry, artifacts: machine.disk, isOwn: () => false },
+      stages: { counts: this.stageCounts },
     });
-    for (const { descriptor, ref } of this.devices) this.#router.setDevice(this.name, descriptor.id, ref);
     this.gateway = createGateway({ router: this.#router, clock, bytesInFlightMax, receipts: false });
     this.actors.membership.tell({ type: 'subscribe', subscriber: keep((news: ViewNews) => (this.news = news)) });
     this.actors.membership.tell({ type: 'join', replyTo: keep((outcome: JoinOutcome) => (this.joined = outcome)) });

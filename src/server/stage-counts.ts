@@ -1,0 +1,64 @@
+/** What happens between the stages of split models, as plain numbers; and as metrics, read when somebody scrapes. */
+import { metric } from '#core/metric-catalogue.js';
+import type { PackedTensor } from '#core/split/activation-codec.js';
+import type { Counter, Metrics } from '#ports/metrics.js';
+
+/** Stages told apart in metrics; those behind count as the last of them. */
+const stagesShown = 64;
+
+export class StageCounts {
+  /** Stages that this host's devices have run. */
+  runs = 0;
+  /** Requests sent on to a next stage. */
+  sent = 0;
+  /** Bytes that are kept until next stages have answered. */
+  keptBytes = 0;
+  /** Bytes that compression spared between stages. */
+  sparedBytes = 0;
+  /** Largest error of a packed value so far, as a share of the largest magnitude of its tensor. */
+  packingErrorMax = 0;
+  /** Runs of a stage that were sent again, by stage. */
+  readonly reruns = new Map<number, number>();
+
+  reran(stage: number): void {
+    const shown = Math.min(stage, stagesShown - 1);
+    this.reruns.set(shown, (this.reruns.get(shown) ?? 0) + 1);
+  }
+
+  packed({ data, packing }: PackedTensor): void {
+    if (packing === undefined) return;
+    this.sparedBytes += packing.kind === 'fp16' ? data.byteLength : data.byteLength * 3;
+    if (packing.maxMagnitude === 0) return;
+    this.packingErrorMax = Math.max(this.packingErrorMax, packing.maxError / packing.maxMagnitude);
+  }
+}
+
+export function exportStageMetrics(metrics: Metrics, counts: Readonly<StageCounts>): void {
+  const rows: readonly { readonly counter: Counter; readonly read: () => number; told: number }[] = [
+    { counter: metrics.counter(metric('intarsia_stage_runs_total')).bind(), read: () => counts.runs, told: 0 },
+    {
+      counter: metrics.counter(metric('intarsia_activation_bytes_spared_total')).bind(),
+      read: () => counts.sparedBytes,
+      told: 0,
+    },
+  ];
+  const reruns = metrics.counter(metric('intarsia_stage_reruns_total'));
+  const rerunRows = new Map<number, { readonly counter: Counter; told: number }>();
+  const kept = metrics.gauge(metric('intarsia_activation_kept_bytes')).bind();
+  const error = metrics.gauge(metric('intarsia_activation_packing_error')).bind();
+  metrics.onCollect(() => {
+    for (const row of rows) {
+      const now = row.read();
+      row.counter.add(now - row.told);
+      row.told = now;
+    }
+    for (const [stage, now] of counts.reruns) {
+      let row = rerunRows.get(stage);
+      if (row === undefined) rerunRows.set(stage, (row = { counter: reruns.bind(String(stage + 1)), told: 0 }));
+      row.counter.add(now - row.told);
+      row.told = now;
+    }
+    kept.set(counts.keptBytes);
+    error.set(counts.packingErrorMax);
+  });
+}
