@@ -136,7 +136,7 @@ export class ServiceTable {
     const isServed =
       profiled.length === 0 || (this.#prefer === 'served' && served.length > 0 && servedRuns >= servedRunsMin);
     const chosen = isServed ? served : profiled;
-    const [first] = chosen as readonly [ShardRecord, ...ShardRecord[]];
+    const first = chosen[0] as ShardRecord;
     const { from, to, batch } = first;
     const most = (of: (record: ShardRecord) => number): number =>
       group.reduce((largest, record) => Math.max(largest, of(record)), 0);
