@@ -17,6 +17,8 @@ import { cheapestFeasible } from '#policies/placement/dispatch-cheapest-feasible
 import { joinShortestQueue } from '#policies/placement/dispatch-jsq.js';
 import { leastHeadroom } from '#policies/placement/dispatch-least-headroom.js';
 import { leastWorkLeft } from '#policies/placement/dispatch-lwl.js';
+import { dispatchByName, dispatchRuleNames } from '#policies/placement/dispatch-by-name.js';
+import { rateMatching } from '#policies/placement/dispatch-milp-rate.js';
 import { maxWeight } from '#policies/placement/dispatch-max-weight.js';
 import { powerOfTwoQueues } from '#policies/placement/dispatch-p2c-jsq.js';
 import { powerOfTwoDelays } from '#policies/placement/dispatch-p2c-sed.js';
@@ -75,6 +77,7 @@ const makers: [string, () => DispatchPolicy][] = [
   ['least-headroom', leastHeadroom],
   ['cheapest-feasible:0.6', cheapestFeasible],
   ['cf-risk:0.02', cheapestByRisk],
+  ['milp-rate', rateMatching],
 ];
 
 describe.each(makers)('dispatch rule %s', (name, make) => {
@@ -201,5 +204,43 @@ describe('weighted round robin', () => {
     const chosen = Array.from({ length: 40 }, () => policy.choose(request, [slow, fast], fleet, seededRandom(1)));
     expect(chosen.filter((index) => index === 1)).toHaveLength(30);
     expect(chosen.slice(0, 4).sort()).toEqual([0, 1, 1, 1]);
+  });
+});
+
+describe('rate matching', () => {
+  it('follows the shares of the linear programme once it has seen rates', () => {
+    const policy = rateMatching();
+    // One item in 4 ms; the cheap device can do one in 10 ms for 90 % of its time, so that it gets 9 of 25.
+    const cheapOne = { ...newDispatchCandidate(), fullMs: 10, usdPerHour: 1 };
+    const dearOne = { ...newDispatchCandidate(), device: 1, fullMs: 5, usdPerHour: 9 };
+    const counts = [0, 0];
+    for (let index = 0; index < 5000; index += 1) {
+      const nowMs = 4 * index;
+      const chosen = policy.choose(
+        { ...request, nowMs, arrivedMs: nowMs },
+        [cheapOne, dearOne],
+        fleet,
+        seededRandom(1),
+      );
+      if (nowMs >= 5000) counts[chosen] = (counts[chosen] ?? 0) + 1;
+    }
+    expect((counts[0] ?? 0) / 3750).toBeCloseTo(9 / 25, 2);
+  });
+});
+
+describe('dispatch rules by name', () => {
+  it('makes every rule by its name, with its number and with or without shedding', () => {
+    for (const name of dispatchRuleNames) expect(dispatchByName(`${name}+serve`).name.split(':')[0]).toBe(name);
+    expect(dispatchByName('cheapest-feasible').name).toBe('cheapest-feasible:0.6+shed');
+    expect(dispatchByName('cheapest-feasible:0.8+serve').name).toBe('cheapest-feasible:0.8');
+    expect(dispatchByName('cf-risk:0.01').name).toBe('cf-risk:0.01+shed');
+    expect(dispatchByName('sed+shed').name).toBe('sed+shed');
+  });
+
+  it('refuses other names, numbers out of range and numbers where there is none, and says what there is', () => {
+    expect(() => dispatchByName('fastest')).toThrow(/no dispatch rule 'fastest'; there are rand, rr/u);
+    expect(() => dispatchByName('constructor')).toThrow(/no dispatch rule/u);
+    expect(() => dispatchByName('cheapest-feasible:3')).toThrow(/above 0 and at most 2; it is 3/u);
+    expect(() => dispatchByName('sed:1')).toThrow(/'sed' takes no number/u);
   });
 });
