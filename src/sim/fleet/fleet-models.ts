@@ -4,8 +4,13 @@
  */
 import type { Placement } from '#actors/device/protocol.js';
 import type { Catalog, CatalogEntry, ServedModel } from '#core/catalog.js';
-import { artifactDigest, deviceId, modelName, modelVersion, type ModelName } from '#core/ids.js';
-import { noParameters, type InferParameters, type InferRequestMessage } from '#core/inference-message.js';
+import { artifactDigest, deviceId, hostId, modelName, modelVersion, type ModelName } from '#core/ids.js';
+import {
+  noParameters,
+  type InferParameter,
+  type InferParameters,
+  type InferRequestMessage,
+} from '#core/inference-message.js';
 import { defaultDynamicBatching, type ModelConfig } from '#core/model-config.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import type { TensorSpec } from '#core/tensor.js';
@@ -14,6 +19,8 @@ import type { Fleet, FleetModel } from './fleet.js';
 export const fleetInput: TensorSpec = { name: 'x', datatype: 'UINT8', shape: [-1, 1] };
 export const fleetOutput: TensorSpec = { name: 'y', datatype: 'UINT8', shape: [-1, 1] };
 const version = modelVersion('1');
+/** The one host of a simulated fleet. */
+export const fleetHost = hostId('fleet');
 
 /** One priority level a class, the most urgent first. */
 export function fleetConfig({ name, itemsMax }: FleetModel): ModelConfig {
@@ -81,7 +88,11 @@ export function fleetCatalog(fleet: Fleet): Catalog {
 }
 
 const classParameters: readonly InferParameters[] = sloClasses.map(
-  (_, index) => new Map([['priority', { kind: 'int64', value: BigInt(index + 1) }]]),
+  (name, index) =>
+    new Map([
+      ['priority', { kind: 'int64', value: BigInt(index + 1) }],
+      ['intarsia_slo_class', { kind: 'string', value: name }],
+    ]),
 );
 
 /** Decoded requests, made once for each model, class and number of items. */

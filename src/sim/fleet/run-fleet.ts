@@ -6,7 +6,7 @@
  */
 import { intarsiaError } from '#core/errors.js';
 import { anonymousTenant } from '#core/ids.js';
-import type { Picker } from '#core/picker.js';
+import type { AttemptObserver, Picker, ShedReason } from '#core/picker.js';
 import type { Caller, InferCall, InferReply } from '#ports/inference-gateway.js';
 import type { Random } from '#ports/random.js';
 import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
@@ -32,6 +32,16 @@ export interface FleetWorld {
   readonly priceFactor: (device: number) => number;
   /** How old what is known of devices is, ms; 0: fresh. */
   readonly staleMs: () => number;
+  /** Calls `task` after so many virtual ms. */
+  readonly schedule: (delayMs: number, task: () => void) => void;
+}
+
+/** Who decides, and what he is told meanwhile. */
+export interface FleetDispatcher {
+  readonly picker: Picker;
+  readonly observer?: AttemptObserver;
+  /** Prices are others than before. */
+  pricesChanged?(): void;
 }
 
 export interface FleetRun {
@@ -39,8 +49,10 @@ export interface FleetRun {
   readonly arrivals: Arrivals;
   /** Of service times, losses and the policy's dice. */
   readonly seed: string | number;
-  /** Makes the picker of this run. */
-  readonly dispatch: (world: FleetWorld) => Picker;
+  /** Makes whoever decides in this run; see `fleetDispatch` for policies. */
+  readonly dispatch: (world: FleetWorld) => FleetDispatcher;
+  /** Told of every attempt: the reckoning of a picker that keeps one. */
+  readonly attemptObserver?: AttemptObserver;
   /** Makes the batching policy of each device. Default: Triton's. */
   readonly batching?: (device: FleetDevice) => BatchingPolicy;
   readonly faults?: readonly FleetFault[];
@@ -71,6 +83,7 @@ class FleetRunner implements Settlements {
   readonly #columns: ResultColumns;
   readonly #messages: FleetMessages;
   readonly #priceFactors: Float64Array;
+  readonly #dispatcher: FleetDispatcher;
   #staleMs = 0;
   #decisions = 0;
   #runSettled = false;
@@ -102,13 +115,16 @@ class FleetRunner implements Settlements {
       random: this.#random.stream('policy'),
       priceFactor: (device) => this.#priceFactors[device] ?? 1,
       staleMs: () => this.#staleMs,
+      schedule: (delayMs, task) => void this.#clock.schedule(delayMs, task),
     };
+    this.#dispatcher = given.dispatch(world);
+    const { observer } = this.#dispatcher;
     this.#host = new FleetHost({
       fleet,
       clock: this.#clock,
       random: this.#random,
       settled: this,
-      picker: this.#counted(given.dispatch(world)),
+      picker: this.#counted(this.#dispatcher.picker),
       batching: given.batching,
     });
     this.#gateway = createGateway({
@@ -116,6 +132,8 @@ class FleetRunner implements Settlements {
       clock: this.#clock,
       bytesInFlightMax: Infinity,
       receipts: false,
+      ...(observer === undefined ? {} : { attemptObserver: observer }),
+      ...(given.attemptObserver === undefined ? {} : { attemptObserver: given.attemptObserver }),
       onFinished: ({ request, outcome, finishedMs }) => {
         this.#columns.end(request.id - 1, outcome, finishedMs - this.#startMs, world.priceFactor);
       },
@@ -237,15 +255,21 @@ class FleetRunner implements Settlements {
         end(() => this.#host.slow(index, 1));
         return;
       case 'price':
-        begin(() => (this.#priceFactors[index] = fault.factor));
-        end(() => (this.#priceFactors[index] = 1));
+        begin(() => this.#setPrice(index, fault.factor));
+        end(() => this.#setPrice(index, 1));
         return;
     }
+  }
+
+  #setPrice(device: number, factor: number): void {
+    this.#priceFactors[device] = factor;
+    this.#dispatcher.pricesChanged?.();
   }
 
   #counted(picker: Picker): Picker {
     return {
       policy: picker.policy,
+      ...(picker.explainShed === undefined ? {} : { explainShed: () => picker.explainShed?.() ?? nothingShed }),
       pick: (request, candidates, nowMs, exclude) => {
         this.#decisions += 1;
         return picker.pick(request, candidates, nowMs, exclude);
@@ -255,6 +279,7 @@ class FleetRunner implements Settlements {
 }
 
 const caller: Caller = { tenant: anonymousTenant, namesTenant: true, mayUse: () => true };
+const nothingShed: ShedReason = { class: '', sloMs: 0, soonestMs: 0 };
 /** Outcomes are taken from the gateway's own record. */
 const nobody: InferReply = { succeed: () => {}, fail: () => {} };
 
