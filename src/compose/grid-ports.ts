@@ -11,6 +11,7 @@ import { openArtifactCache } from '#adapters/files/artifact-cache.js';
 import { CachedArtifacts } from '#adapters/files/cached-artifacts.js';
 import { gridModelFiles } from '#adapters/files/grid-model-files.js';
 import { LocalManifests } from '#adapters/files/local-manifests.js';
+import { shardModelFiles } from '#adapters/files/shard-model-files.js';
 import { makeProcessFolder, removeLeftovers } from '#adapters/files/process-folder.js';
 import { openRepository } from '#adapters/files/repository.js';
 import { artifactTransfer } from '#adapters/grpc/artifact-client.js';
@@ -24,6 +25,7 @@ import { intarsiaError, messageOf } from '#core/errors.js';
 import { gridKeys, type GridKeys } from '#core/grid/keys.js';
 import { PublishedManifests } from '#core/grid/published-manifests.js';
 import type { HostId, ModelName } from '#core/ids.js';
+import type { SplitSpec } from '#core/split/split-spec.js';
 import type { ArtifactPeers } from '#ports/artifact-source.js';
 import type { Clock } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
@@ -33,6 +35,7 @@ import type { Random } from '#ports/random.js';
 import type { Store } from '#ports/store.js';
 import type { GridConfig, HostConfig } from '#config.js';
 import { packageRoot } from './package-root.js';
+import { makeShard } from './split/make-shard.js';
 import { version } from './version.js';
 
 export interface GridPorts {
@@ -50,8 +53,8 @@ export interface GridPorts {
   readonly artifacts: CachedArtifacts;
   readonly files: ModelFiles;
   readonly warnings: readonly string[];
-  /** Models whose own files are not served, because deployments rule them. */
-  rule(models: ReadonlySet<ModelName>): void;
+  /** Models whose own files are not served, because deployments rule them; and the splits that shards are wanted of. */
+  rule(models: ReadonlySet<ModelName>, splits: ReadonlyMap<string, SplitSpec>): void;
   /** Opens the port of the links; to be called once actors can take what arrives. Port of the links. */
   listen(): Promise<number>;
   close(): Promise<void>;
@@ -130,11 +133,19 @@ export async function openGridPorts(options: GridPortsOptions): Promise<GridPort
     });
     undo.push(() => artifacts.close());
     let ruled: ReadonlySet<ModelName> = new Set();
-    const files = gridModelFiles({
+    let wantedSplits: ReadonlyMap<string, SplitSpec> = new Map();
+    const whole = gridModelFiles({
       local: await openRepository({ roots: config.repositories }),
       held: () => artifacts.held(),
       isDeployed: (name) => ruled.has(name),
       onDamaged: (sha256) => artifacts.distrust(sha256),
+    });
+    const files = shardModelFiles({
+      whole,
+      splitOf: (id) => wantedSplits.get(id),
+      makeShard,
+      folder: join(dataPath, 'shards'),
+      bytesMax: grid.cacheBytesMax,
     });
     undo.push(() => files.close());
     return {
@@ -149,8 +160,9 @@ export async function openGridPorts(options: GridPortsOptions): Promise<GridPort
       artifacts,
       files,
       warnings: security.warnings,
-      rule: (models) => {
+      rule: (models, splits) => {
         ruled = models;
+        wantedSplits = splits;
       },
       listen: async () => {
         const server = await startLinkServer({

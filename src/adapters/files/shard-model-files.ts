@@ -1,0 +1,196 @@
+/**
+ * Shards of models as models of their own: the ModelFiles port over another one. A shard is made from the whole model's
+ * files when it is opened, kept on disk under its split and number, and made again only when it is damaged or gone: the
+ * same bytes on every host, because the cutter is deterministic. Making is a port, since it takes a thread and an engine.
+ *
+ * What is kept is bounded in bytes: the shards that nobody holds and that were used least lately go first.
+ */
+import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { intarsiaError } from '#core/errors.js';
+import type { ArtifactDigest, ModelName, ModelVersion } from '#core/ids.js';
+import type { ModelFacts } from '#core/onnx/model-facts.js';
+import { readShardName, type SplitSpec } from '#core/split/split-spec.js';
+import type { ArtifactPart, ModelArtifact, ModelFiles, ModelFolder, RepositoryListing } from '#ports/model-files.js';
+
+export interface ShardOrder {
+  /** The whole model's file, its side files beside it. */
+  readonly modelPath: string;
+  readonly cuts: readonly number[];
+  readonly shard: number;
+  /** Where `model.onnx` and its side files go; it may be there already, whole or damaged. */
+  readonly folder: string;
+}
+
+export interface MadeShard {
+  readonly digest: ArtifactDigest;
+  readonly bytes: number;
+  readonly facts: ModelFacts;
+  /** What every stage of the cut takes and gives. */
+  readonly stages: ArtifactPart['stages'];
+}
+
+/** Makes a shard, off the main thread. @throws MODEL_INVALID, INVALID_ARGUMENT (no such cut), STORAGE_FULL. */
+export type MakeShard = (order: ShardOrder) => Promise<MadeShard>;
+
+export interface ShardModelFilesOptions {
+  readonly whole: ModelFiles;
+  /** Of which shards are wanted here. */
+  readonly splitOf: (id: string) => SplitSpec | undefined;
+  readonly makeShard: MakeShard;
+  /** Where shards are kept. */
+  readonly folder: string;
+  /** Bytes of shards that are kept without a holder. */
+  readonly bytesMax: number;
+}
+
+export const shardFileName = 'model.onnx';
+
+export function shardModelFiles(options: ShardModelFilesOptions): ModelFiles {
+  return new ShardModelFiles(options);
+}
+
+class ShardModelFiles implements ModelFiles {
+  readonly #options: ShardModelFilesOptions;
+  /** Holders by folder. */
+  readonly #held = new Map<string, number>();
+  /** One at a time: each takes a thread, and the memory of the whole model. */
+  #making: Promise<unknown> = Promise.resolve();
+
+  constructor(options: ShardModelFilesOptions) {
+    this.#options = options;
+  }
+
+  async list(): Promise<RepositoryListing> {
+    return await this.#options.whole.list();
+  }
+
+  async open(name: ModelName, files?: ReadonlyMap<string, Uint8Array>): Promise<ModelFolder> {
+    const { whole, splitOf } = this.#options;
+    const piece = readShardName(name);
+    if (piece === undefined) return await whole.open(name, files);
+    const split = splitOf(piece.split);
+    if (split === undefined || piece.shard > split.cuts.length) {
+      throw intarsiaError('MODEL_NOT_FOUND', `shard ${name} is of no split that was assigned to this host`, {
+        model: piece.model,
+        split: piece.split,
+      });
+    }
+    const folder = await whole.open(piece.model);
+    return {
+      versions: folder.versions,
+      ...(folder.servedVersions === undefined ? {} : { servedVersions: folder.servedVersions }),
+      configText: folder.configText,
+      bytes: (path) => folder.bytes(path),
+      close: () => folder.close(),
+      artifact: async (version, fileName) => {
+        const model = await folder.artifact(version, fileName);
+        try {
+          return await this.#shard(model, { ...piece, version, spec: split });
+        } finally {
+          await model.release();
+        }
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#making.catch(() => undefined);
+    await this.#options.whole.close();
+  }
+
+  async #shard(
+    model: ModelArtifact,
+    piece: {
+      readonly model: ModelName;
+      readonly version: ModelVersion;
+      readonly shard: number;
+      readonly spec: SplitSpec;
+    },
+  ): Promise<ModelArtifact> {
+    const { spec, shard } = piece;
+    if (spec.digest !== model.digest) {
+      throw intarsiaError(
+        'MODEL_INVALID',
+        `split ${spec.id} was made from artefact ${spec.digest}; version ${piece.version} of model ${JSON.stringify(piece.model)} here is ${model.digest}`,
+        { split: spec.id, digest: model.digest },
+      );
+    }
+    const folder = join(
+      this.#options.folder,
+      `${model.digest.slice(0, 16)}-${spec.cuts.join('.')}`.slice(0, 200),
+      String(shard),
+    );
+    this.#hold(folder, 1);
+    try {
+      const order: ShardOrder = { modelPath: model.path, cuts: spec.cuts, shard, folder };
+      const made = await this.#make(order);
+      let isHeld = true;
+      return {
+        digest: made.digest,
+        path: join(folder, shardFileName),
+        facts: made.facts,
+        files: [{ name: shardFileName, bytes: made.bytes, sha256: made.digest }],
+        part: {
+          model: piece.model,
+          shard,
+          split: spec,
+          digest: model.digest,
+          facts: model.facts,
+          stages: made.stages,
+        },
+        release: async () => {
+          if (!isHeld) return;
+          isHeld = false;
+          this.#hold(folder, -1);
+          await this.#tidy();
+        },
+      };
+    } catch (thrown) {
+      this.#hold(folder, -1);
+      throw thrown;
+    }
+  }
+
+  async #make(order: ShardOrder): Promise<MadeShard> {
+    const made = this.#making
+      .catch(() => undefined)
+      .then(async () => {
+        await mkdir(dirname(order.folder), { recursive: true });
+        const shard = await this.#options.makeShard(order);
+        const now = new Date();
+        await utimes(order.folder, now, now);
+        return shard;
+      });
+    this.#making = made;
+    return await made;
+  }
+
+  #hold(folder: string, change: number): void {
+    const holders = (this.#held.get(folder) ?? 0) + change;
+    if (holders > 0) this.#held.set(folder, holders);
+    else this.#held.delete(folder);
+  }
+
+  /** Removes what nobody holds, the longest unused first, until the rest is within the bound. */
+  async #tidy(): Promise<void> {
+    const kept: { readonly path: string; readonly bytes: number; readonly usedMs: number }[] = [];
+    const { folder: root, bytesMax } = this.#options;
+    for (const split of await readdir(root).catch(() => [])) {
+      for (const shard of await readdir(join(root, split)).catch(() => [])) {
+        const path = join(root, split, shard);
+        const [file, folder] = await Promise.all(
+          [join(path, shardFileName), path].map((each) => stat(each).catch(() => undefined)),
+        );
+        if (!this.#held.has(path)) kept.push({ path, bytes: file?.size ?? 0, usedMs: folder?.mtimeMs ?? 0 });
+      }
+    }
+    kept.sort((a, b) => a.usedMs - b.usedMs);
+    let bytes = kept.reduce((sum, each) => sum + each.bytes, 0);
+    for (const each of kept) {
+      if (bytes <= bytesMax) return;
+      bytes -= each.bytes;
+      if (!this.#held.has(each.path)) await rm(each.path, { recursive: true, force: true });
+    }
+  }
+}

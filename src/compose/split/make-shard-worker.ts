@@ -1,0 +1,139 @@
+/**
+ * Entry of a thread that makes one shard. It is written beside its place and put there by renaming, so that what is there
+ * is whole; `shard.json` says which bytes it must have, and what is there and fits is taken as it is.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { parentPort, workerData } from 'node:worker_threads';
+import { startProcessExecutor } from '#adapters/process/process-executor.js';
+import { shardFileName, type MadeShard, type ShardOrder } from '#adapters/files/shard-model-files.js';
+import { intarsiaError } from '#core/errors.js';
+import { artifactDigest, sessionId } from '#core/ids.js';
+import { readModelFacts } from '#core/onnx/model-facts.js';
+import { onnxDataTypeOf } from '#core/onnx/data-type.js';
+import type { ValueType } from '#core/onnx/model-view.js';
+import { declaredTypes, type ValueTypes } from '#core/split/boundary-type.js';
+import type { CutPlan } from '#core/split/cut.js';
+import { encodeShard, encodeWithOutputs } from '#core/split/shard-writer.js';
+import { failedAnswer, type ShardAnswer } from './make-shard.js';
+import { bringSideFiles, writeModelFile } from './shard-files.js';
+import { readCutter } from './verify-split.js';
+
+interface ShardNote {
+  readonly digest: string;
+  readonly stages: MadeShard['stages'];
+}
+
+const typeLoadMsMax = 600_000;
+
+async function make(order: ShardOrder): Promise<MadeShard> {
+  const { folder } = order;
+  const known = await takeKept(folder);
+  if (known !== undefined) return known;
+  const draft = `${folder}.${randomBytes(6).toString('hex')}`;
+  await mkdir(draft, { recursive: true });
+  try {
+    const made = await cutInto(draft, order);
+    await rm(folder, { recursive: true, force: true });
+    await rename(draft, folder);
+    return made;
+  } finally {
+    await rm(draft, { recursive: true, force: true });
+  }
+}
+
+/** What an earlier process left, if it is whole. */
+async function takeKept(folder: string): Promise<MadeShard | undefined> {
+  let note: ShardNote;
+  let bytes: Uint8Array;
+  try {
+    note = JSON.parse(await readFile(join(folder, 'shard.json'), 'utf8')) as ShardNote;
+    bytes = await readFile(join(folder, shardFileName));
+  } catch {
+    return undefined;
+  }
+  const digest = createHash('sha256').update(bytes).digest('hex');
+  if (digest !== note.digest) return undefined;
+  return {
+    digest: artifactDigest(digest),
+    bytes: bytes.byteLength,
+    facts: readModelFacts(bytes),
+    stages: note.stages,
+  };
+}
+
+async function cutInto(draft: string, { modelPath, cuts, shard: index }: ShardOrder): Promise<MadeShard> {
+  const cutter = await readCutter(modelPath);
+  const plan = cutter.cut(cuts);
+  const shard = plan.shards[index];
+  if (shard === undefined) {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `the cut [${cuts.join(',')}] has ${plan.shards.length} shards, no ${index}`,
+    );
+  }
+  const types = await crossingTypes(plan, { modelPath, draft });
+  const [problem] = cutter.problems(plan, types);
+  if (problem !== undefined) {
+    throw intarsiaError('MODEL_INVALID', `the cut [${cuts.join(',')}] is not possible: ${problem}`);
+  }
+  const encoded = encodeShard(plan, shard, types);
+  const path = join(draft, shardFileName);
+  const { digest, byteLength } = await writeModelFile(path, encoded);
+  await bringSideFiles(encoded.locations, { from: dirname(modelPath), to: draft });
+  const stages = plan.shards.map(({ inputs, outputs }) => ({ inputs, outputs }));
+  const note: ShardNote = { digest, stages };
+  await writeFile(join(draft, 'shard.json'), JSON.stringify(note));
+  return { digest, bytes: byteLength, facts: readModelFacts(await readFile(path)), stages };
+}
+
+/** Types of the values that cross: the engine's word, since what files say of values in between can be wrong. */
+async function crossingTypes(
+  { graph, crossings }: CutPlan,
+  { modelPath, draft }: { readonly modelPath: string; readonly draft: string },
+): Promise<ValueTypes> {
+  const types = new Map(declaredTypes(graph));
+  const outputs = new Set(graph.outputs.map(({ name }) => name));
+  const asked = crossings.map(({ name }) => name).filter((name) => !outputs.has(name));
+  if (asked.length === 0) return types;
+  const folder = join(draft, 'types');
+  await mkdir(folder);
+  const executor = await startProcessExecutor({ provider: 'cpu', runMsMax: typeLoadMsMax });
+  try {
+    const encoded = encodeWithOutputs(graph, asked);
+    const artifact = await writeModelFile(join(folder, shardFileName), encoded);
+    await bringSideFiles(sideFilesOf(graph.model.bytes), { from: dirname(modelPath), to: folder });
+    const loaded = await executor.load({
+      session: sessionId('types'),
+      artifact,
+      model: { name: 'types', version: '1' },
+      options: { intraOpThreads: 1, optimization: 'disabled' },
+    });
+    for (const { name, datatype, shape } of loaded.outputs) {
+      const dimensions = shape.map((size) => ({ size, symbol: '' }));
+      const type: ValueType = {
+        kind: 'tensor',
+        dataType: onnxDataTypeOf(datatype),
+        shape: shape.length === 0 ? undefined : dimensions,
+      };
+      if (!outputs.has(name)) types.set(name, type);
+    }
+  } finally {
+    await executor.close({ graceMs: 1_000 });
+    await rm(folder, { recursive: true, force: true });
+  }
+  return types;
+}
+
+function sideFilesOf(bytes: Uint8Array): readonly string[] {
+  return readModelFacts(bytes).externalTensors.map(({ location }) => location);
+}
+
+let answer: ShardAnswer;
+try {
+  answer = { ok: true, made: await make(workerData as ShardOrder) };
+} catch (thrown) {
+  answer = failedAnswer(thrown);
+}
+parentPort?.postMessage(answer);
