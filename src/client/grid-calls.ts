@@ -10,6 +10,9 @@ import {
   Event,
   OrderRequest,
   OrderResponse,
+  type PreparedSplit,
+  PrepareSplitProgress,
+  PrepareSplitRequest,
   StatusRequest,
   StatusResponse,
   UndeployRequest,
@@ -25,6 +28,7 @@ export type {
   Event as GridEvent,
   HostStatus as GridHost,
   OrderResponse as OrderResult,
+  PreparedSplit,
   ReplicaStatus as GridReplica,
   StatusResponse as GridStatus,
 } from '#gen/grid.js';
@@ -62,6 +66,30 @@ export class GridCalls {
     return DeployResponse.fromBinary(await this.#call('Deploy', request, true, options));
   }
 
+  /**
+   * Makes the split that a deployment wants, on the host that answers, and compares it with the whole model; with `dryRun`
+   * it only says where the stages would go. What comes back holds the deployment for `deploy`, or why it is refused.
+   * @throws INVALID_ARGUMENT (no such cut), RESOURCE_EXHAUSTED (the host compares another one)
+   */
+  async prepareSplit(
+    deploymentJson: string,
+    options: CallOptions & {
+      readonly dryRun?: boolean;
+      readonly onProgress?: (share: number, words: string) => void;
+    } = {},
+  ): Promise<PreparedSplit> {
+    const deadlineMs = options.timeoutMs === undefined ? Infinity : this.#caller.deadlineMs(options);
+    let prepared: PreparedSplit | undefined;
+    const message = PrepareSplitRequest.toBinary({ deploymentJson, dryRun: options.dryRun ?? false });
+    await this.#stream({ method: 'PrepareSplit', message, deadlineMs }, options, (bytes) => {
+      const { share, words, result } = PrepareSplitProgress.fromBinary(bytes);
+      if (result === undefined) options.onProgress?.(share, words);
+      else prepared = result;
+    });
+    if (prepared === undefined) throw intarsiaError('UNAVAILABLE', 'the host ended the call without a result');
+    return prepared;
+  }
+
   /** @throws NOT_FOUND */
   async undeploy(name: string, options: CallOptions = {}): Promise<UndeployResponse> {
     return UndeployResponse.fromBinary(
@@ -92,40 +120,55 @@ export class GridCalls {
    * from then on, until `signal` ends it. Resolves with the number of the last one.
    * @throws what ended the stream; UNAVAILABLE when the host goes: ask again with the last number.
    */
-  events(
+  async events(
     request: { readonly after: number; readonly follow: boolean },
     onEvent: (event: Event) => void,
     options: CallOptions = {},
   ): Promise<number> {
+    const deadlineMs = request.follow ? Infinity : this.#caller.deadlineMs(options);
+    let last = request.after;
+    const message = WatchEventsRequest.toBinary(request);
+    await this.#stream({ method: 'WatchEvents', message, deadlineMs }, options, (bytes) => {
+      const event = Event.fromBinary(bytes);
+      last = event.number;
+      onEvent(event);
+    });
+    return last;
+  }
+
+  /** One request, answers until the end. Resolves too when `signal` ends it. */
+  #stream(
+    {
+      method,
+      message,
+      deadlineMs,
+    }: { readonly method: string; readonly message: Uint8Array; readonly deadlineMs: number },
+    options: CallOptions,
+    onMessage: (bytes: Uint8Array) => void,
+  ): Promise<void> {
     this.#caller.admit();
     const { endpoint, channel } = this.#caller.acquireEndpoint();
-    const deadlineMs = request.follow ? Infinity : this.#caller.deadlineMs(options);
     const deadlineWallMs = this.#clock.wallMs() + (deadlineMs - this.#clock.nowMs());
-    let last = request.after;
     return new Promise((resolve, reject) => {
       const stop = (): void => stream.cancel();
       const stream = channel.stream(
-        `${service}/WatchEvents`,
+        `${service}/${method}`,
         { metadata: this.#metadata, deadlineWallMs },
         {
-          message: (bytes) => {
-            const event = Event.fromBinary(bytes);
-            last = event.number;
-            onEvent(event);
-          },
+          message: onMessage,
           drained: () => {},
           end: (failure) => {
             options.signal?.removeEventListener('abort', stop);
             this.#caller.leave();
             this.#caller.releaseEndpoint(endpoint, 'healthy');
-            if (failure === undefined || options.signal?.aborted === true) resolve(last);
+            if (failure === undefined || options.signal?.aborted === true) resolve();
             else reject(errorOfFailure(failure, this.#caller.endpointName(endpoint.index)));
           },
         },
       );
       if (options.signal?.aborted === true) stop();
       options.signal?.addEventListener('abort', stop, { once: true });
-      stream.write(WatchEventsRequest.toBinary(request));
+      stream.write(message);
       stream.finish();
     });
   }

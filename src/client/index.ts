@@ -9,6 +9,7 @@ export type {
   DeployResult,
   GridDeployment,
   GridEvent,
+  PreparedSplit,
   GridHost,
   GridReplica,
   GridStatus,

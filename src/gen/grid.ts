@@ -279,6 +279,26 @@ export interface ReplicaStatus {
      * @generated from protobuf field: string deployment = 8
      */
     deployment: string;
+    /**
+     * Of a piece of a model: which stage, from 1, of how many, and of which split; 0 and empty for a whole model.
+     *
+     * @generated from protobuf field: uint32 stage = 9
+     */
+    stage: number;
+    /**
+     * @generated from protobuf field: uint32 stages = 10
+     */
+    stages: number;
+    /**
+     * @generated from protobuf field: string split = 11
+     */
+    split: string;
+    /**
+     * Beside the copies: takes over where one loses the stage.
+     *
+     * @generated from protobuf field: bool standby = 12
+     */
+    standby: boolean;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.DeploymentStatus
@@ -316,6 +336,12 @@ export interface DeploymentStatus {
      * @generated from protobuf field: string reason = 7
      */
     reason: string;
+    /**
+     * What the equivalence gate found of its split, in one line; empty for a whole model.
+     *
+     * @generated from protobuf field: string gate = 8
+     */
+    gate: string;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.WatchEventsRequest
@@ -410,6 +436,83 @@ export interface DeployResponse {
      * @generated from protobuf field: bool applied = 4
      */
     applied: boolean;
+    /**
+     * Where its copies are or would go, one line for each copy or stage.
+     *
+     * @generated from protobuf field: repeated string placements = 5
+     */
+    placements: string[];
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PrepareSplitRequest
+ */
+export interface PrepareSplitRequest {
+    /**
+     * The deployment as JSON, with what it wants of a split.
+     *
+     * @generated from protobuf field: string deployment_json = 1
+     */
+    deploymentJson: string;
+    /**
+     * Only says where stages would go; nothing is compared and nothing written.
+     *
+     * @generated from protobuf field: bool dry_run = 2
+     */
+    dryRun: boolean;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PrepareSplitProgress
+ */
+export interface PrepareSplitProgress {
+    /**
+     * Share of the work that is done, 0 to 1, and what is being done.
+     *
+     * @generated from protobuf field: double share = 1
+     */
+    share: number;
+    /**
+     * @generated from protobuf field: string words = 2
+     */
+    words: string;
+    /**
+     * In the last message only.
+     *
+     * @generated from protobuf field: intarsia.grid.v1.PreparedSplit result = 3
+     */
+    result?: PreparedSplit;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PreparedSplit
+ */
+export interface PreparedSplit {
+    /**
+     * The deployment as JSON, with its split, for Deploy.
+     *
+     * @generated from protobuf field: string deployment_json = 1
+     */
+    deploymentJson: string;
+    /**
+     * Why it is refused, with the numbers; empty when it is not.
+     *
+     * @generated from protobuf field: string refusal = 2
+     */
+    refusal: string;
+    /**
+     * One line for each stage: what it is, and where it would go.
+     *
+     * @generated from protobuf field: repeated string stages = 3
+     */
+    stages: string[];
+    /**
+     * What the comparison gave, in one line, and as JSON; empty when nothing was compared.
+     *
+     * @generated from protobuf field: string verdict = 4
+     */
+    verdict: string;
+    /**
+     * @generated from protobuf field: string verification_json = 5
+     */
+    verificationJson: string;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.UndeployRequest
@@ -602,7 +705,11 @@ class ReplicaStatus$Type extends MessageType<ReplicaStatus> {
             { no: 5, name: "state", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
             { no: 6, name: "reason", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
             { no: 7, name: "memory_bytes", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ },
-            { no: 8, name: "deployment", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+            { no: 8, name: "deployment", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 9, name: "stage", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 10, name: "stages", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 11, name: "split", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 12, name: "standby", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
         ]);
     }
 }
@@ -620,7 +727,8 @@ class DeploymentStatus$Type extends MessageType<DeploymentStatus> {
             { no: 4, name: "wanted", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 5, name: "ready", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 6, name: "state", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
-            { no: 7, name: "reason", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+            { no: 7, name: "reason", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 8, name: "gate", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
         ]);
     }
 }
@@ -677,7 +785,8 @@ class DeployResponse$Type extends MessageType<DeployResponse> {
             { no: 1, name: "name", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
             { no: 2, name: "differences", kind: "scalar", repeat: 2 /*RepeatType.UNPACKED*/, T: 9 /*ScalarType.STRING*/ },
             { no: 3, name: "refusals", kind: "scalar", repeat: 2 /*RepeatType.UNPACKED*/, T: 9 /*ScalarType.STRING*/ },
-            { no: 4, name: "applied", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
+            { no: 4, name: "applied", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 5, name: "placements", kind: "scalar", repeat: 2 /*RepeatType.UNPACKED*/, T: 9 /*ScalarType.STRING*/ }
         ]);
     }
 }
@@ -685,6 +794,49 @@ class DeployResponse$Type extends MessageType<DeployResponse> {
  * @generated MessageType for protobuf message intarsia.grid.v1.DeployResponse
  */
 export const DeployResponse = new DeployResponse$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PrepareSplitRequest$Type extends MessageType<PrepareSplitRequest> {
+    constructor() {
+        super("intarsia.grid.v1.PrepareSplitRequest", [
+            { no: 1, name: "deployment_json", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "dry_run", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PrepareSplitRequest
+ */
+export const PrepareSplitRequest = new PrepareSplitRequest$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PrepareSplitProgress$Type extends MessageType<PrepareSplitProgress> {
+    constructor() {
+        super("intarsia.grid.v1.PrepareSplitProgress", [
+            { no: 1, name: "share", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ },
+            { no: 2, name: "words", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "result", kind: "message", T: () => PreparedSplit }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PrepareSplitProgress
+ */
+export const PrepareSplitProgress = new PrepareSplitProgress$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PreparedSplit$Type extends MessageType<PreparedSplit> {
+    constructor() {
+        super("intarsia.grid.v1.PreparedSplit", [
+            { no: 1, name: "deployment_json", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "refusal", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "stages", kind: "scalar", repeat: 2 /*RepeatType.UNPACKED*/, T: 9 /*ScalarType.STRING*/ },
+            { no: 4, name: "verdict", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 5, name: "verification_json", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PreparedSplit
+ */
+export const PreparedSplit = new PreparedSplit$Type();
 // @generated message type with reflection information, may provide speed optimized methods
 class UndeployRequest$Type extends MessageType<UndeployRequest> {
     constructor() {
@@ -746,6 +898,7 @@ export const Grid = new ServiceType("intarsia.grid.v1.Grid", [
     { name: "Status", options: {}, I: StatusRequest, O: StatusResponse },
     { name: "WatchEvents", serverStreaming: true, options: {}, I: WatchEventsRequest, O: Event },
     { name: "Deploy", options: {}, I: DeployRequest, O: DeployResponse },
+    { name: "PrepareSplit", serverStreaming: true, options: {}, I: PrepareSplitRequest, O: PrepareSplitProgress },
     { name: "Undeploy", options: {}, I: UndeployRequest, O: UndeployResponse },
     { name: "Order", options: {}, I: OrderRequest, O: OrderResponse }
 ]);

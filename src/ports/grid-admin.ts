@@ -60,6 +60,11 @@ export interface GridReplicaStatus {
   readonly reason: string;
   readonly memoryBytes: number;
   readonly deployment: string;
+  /** Of a piece of a model: which stage, from 1, of how many, and of which split; 0 and empty for a whole model. */
+  readonly stage: number;
+  readonly stages: number;
+  readonly split: string;
+  readonly standby: boolean;
 }
 
 export interface GridDeploymentStatus {
@@ -70,6 +75,8 @@ export interface GridDeploymentStatus {
   readonly ready: number;
   readonly state: string;
   readonly reason: string;
+  /** What the equivalence gate found of its split, in one line; empty for a whole model. */
+  readonly gate: string;
 }
 
 export interface GridStatus {
@@ -99,6 +106,21 @@ export interface DeployOutcome {
   readonly differences: readonly string[];
   readonly refusals: readonly string[];
   readonly applied: boolean;
+  /** Where its copies are or would go, one line for each copy or stage. */
+  readonly placements: readonly string[];
+}
+
+/** A deployment with the split it wanted, made and compared. */
+export interface PreparedSplit {
+  /** For `deploy`. */
+  readonly deploymentJson: string;
+  /** Why it is refused, with the numbers; empty when it is not. */
+  readonly refusal: string;
+  /** One line for each stage. */
+  readonly stages: readonly string[];
+  /** What the comparison gave, in one line, and as JSON; empty when nothing was compared. */
+  readonly verdict: string;
+  readonly verificationJson: string;
 }
 
 /** Who asks, and until when (monotonic ms; Infinity without a deadline). */
@@ -122,6 +144,15 @@ export interface GridAdmin {
     request: { readonly deploymentJson: string; readonly dryRun: boolean },
     call: GridCall,
   ): Promise<DeployOutcome>;
+  /**
+   * Makes the split that a deployment wants on this host, and compares it with the whole model.
+   * @throws INVALID_ARGUMENT, UNIMPLEMENTED (a host that cannot), RESOURCE_EXHAUSTED (one is being compared here already).
+   */
+  prepareSplit(
+    request: { readonly deploymentJson: string; readonly dryRun: boolean },
+    call: GridCall,
+    onProgress: (share: number, words: string) => void,
+  ): Promise<PreparedSplit>;
   undeploy(request: { readonly name: string }, call: GridCall): Promise<{ readonly replicas: number }>;
   order(
     request: {

@@ -3,15 +3,18 @@
  * view does not tell. Orders and deployments are written to the store; whoever leads carries them out.
  */
 import { asIntarsiaError, intarsiaError } from '#core/errors.js';
-import { deploymentsOfFile, deploymentToText } from '#core/grid/deployment-file.js';
+import { deploymentsOfFile, deploymentToText, type WantedDeployment } from '#core/grid/deployment-file.js';
 import { DesiredState, prefixOf, type Folder } from '#core/grid/desired-state.js';
 import { deploymentDifferences, differenceText } from '#core/grid/difference.js';
 import { readLeader } from '#core/grid/election.js';
 import type { GridKeys } from '#core/grid/keys.js';
 import { readHostOrder, writeMember } from '#core/grid/member-text.js';
+import { placedReplicas, placementLine, type PlacedReplica } from '#core/grid/placement-lines.js';
 import { reconcile } from '#core/grid/reconcile.js';
 import { defaultReconcileOptions, emptyMemory } from '#core/grid/reconcile-memory.js';
-import type { Deployment, GridEvent, HostOrder, ViewHost } from '#core/grid/records.js';
+import type { AssignedReplica, Deployment, GridEvent, HostOrder, ViewHost } from '#core/grid/records.js';
+import { editionText, pieceText, wantedEdition } from '#core/grid/rollout.js';
+import { verificationText } from '#core/grid/verification.js';
 import { hostId, type HostId } from '#core/ids.js';
 import type { Clock } from '#ports/clock.js';
 import type {
@@ -25,9 +28,12 @@ import type {
   GridHostStatus,
   GridReplicaStatus,
   GridStatus,
+  PreparedSplit,
 } from '#ports/grid-admin.js';
+import type { SplitGate } from '#ports/split-gate.js';
 import type { Store, StoreSnapshot } from '#ports/store.js';
 import type { ViewNews } from '#actors/membership/protocol.js';
+import { SplitDesk } from './split-desk.js';
 
 export interface GridDeskOptions {
   readonly grid: string;
@@ -37,6 +43,10 @@ export interface GridDeskOptions {
   readonly storeKind: string;
   readonly keys: GridKeys;
   readonly clock: Clock;
+  /** Makes and compares splits; absent: this host cannot. */
+  readonly gate?: SplitGate;
+  /** What is served as far as this gateway knows, for as long as the store does not say. Default: nothing is known. */
+  readonly served?: () => readonly GridReplicaStatus[];
 }
 
 /** Longest wait for the store where the caller gave no deadline, ms. */
@@ -47,11 +57,14 @@ const listenersMax = 10_000;
 
 export class GridDesk implements GridAdmin {
   readonly #options: GridDeskOptions;
+  readonly #splits: SplitDesk | undefined;
   readonly #listeners = new Set<(hosts: GridHosts) => void>();
   #news: ViewNews | undefined;
 
   constructor(options: GridDeskOptions) {
     this.#options = options;
+    const { gate } = options;
+    this.#splits = gate === undefined ? undefined : new SplitDesk({ ...options, gate });
   }
 
   /** The newest view: subscribe it at the membership actor. */
@@ -102,7 +115,8 @@ export class GridDesk implements GridAdmin {
     } catch (error) {
       // Without the store the view is still worth telling: an operator looks because the store is away.
       if (!asIntarsiaError(error).retryable && asIntarsiaError(error).code !== 'DEADLINE_EXCEEDED') throw error;
-      return { ...common, leader: '', storeConnected: false, replicas: [], deployments: [] };
+      const replicas = this.#options.served?.() ?? [];
+      return { ...common, leader: '', storeConnected: false, replicas, deployments: [] };
     }
   }
 
@@ -156,18 +170,26 @@ export class GridDesk implements GridAdmin {
     request: { readonly deploymentJson: string; readonly dryRun: boolean },
     call: GridCall,
   ): Promise<DeployOutcome> {
-    const deployment = parseDeployment(request.deploymentJson);
+    const { splitWish, ...deployment } = parseDeployment(request.deploymentJson);
+    if (splitWish !== undefined) {
+      throw intarsiaError(
+        'FAILED_PRECONDITION',
+        'the split of the deployment is not made yet: PrepareSplit makes it',
+        {},
+      );
+    }
     const { store, keys } = this.#options;
     const key = keys.deployment(deployment.name);
     for (let attempt = 1; attempt <= writeAttemptsMax; attempt += 1) {
       const state = await this.#desired(call);
       const known = new Map([...state.deployments].map(([name, desired]) => [name, desired.deployment]));
       const differences = deploymentDifferences(known, [deployment]);
-      const refusal = this.#refusal(state, deployment);
+      const { refusal, placed } = this.#place(state, deployment, request.dryRun);
       const outcome = {
         name: deployment.name,
         differences: differenceText(differences).split('\n'),
         refusals: refusal === '' ? [] : [refusal],
+        placements: placed.map(placementLine),
       };
       if (request.dryRun || refusal !== '') return { ...outcome, applied: false };
       const before = state.deployments.get(deployment.name);
@@ -183,6 +205,35 @@ export class GridDesk implements GridAdmin {
       if (ok) return { ...outcome, applied: true };
     }
     throw busy(`deployment ${deployment.name}`);
+  }
+
+  async prepareSplit(
+    request: { readonly deploymentJson: string; readonly dryRun: boolean },
+    call: GridCall,
+    onProgress: (share: number, words: string) => void,
+  ): Promise<PreparedSplit> {
+    const wanted = parseDeployment(request.deploymentJson);
+    const { splitWish, model, version } = wanted;
+    if (splitWish === undefined) {
+      throw intarsiaError(
+        'INVALID_ARGUMENT',
+        `deployment ${wanted.name} says nothing of a split that is to be made`,
+        {},
+      );
+    }
+    if (this.#splits === undefined) throw intarsiaError('UNIMPLEMENTED', 'this host cannot compare splits', {});
+    const state = await this.#desired(call);
+    const manifest = state.manifestOf(model, version);
+    if (manifest === undefined) throw intarsiaError('MODEL_NOT_FOUND', noFiles(wanted), { model, version });
+    return await this.#splits.prepare({
+      wanted: { ...wanted, splitWish },
+      dryRun: request.dryRun,
+      manifest,
+      place: (deployment) => this.#place(state, deployment, true),
+      known: (split) => state.verificationOf(model, version, split),
+      deadlineMs: call.deadlineMs,
+      onProgress,
+    });
   }
 
   async undeploy({ name }: { readonly name: string }, call: GridCall): Promise<{ readonly replicas: number }> {
@@ -289,13 +340,20 @@ export class GridDesk implements GridAdmin {
       .sort(byHost);
   }
 
-  /** Why the deployment as a whole can find no place now; empty when it can, or when it takes the place of an older one. */
-  #refusal(state: DesiredState, deployment: Deployment): string {
+  /**
+   * Where the deployment would be, and why it as a whole can find no place now: empty when it can, or when it takes the
+   * place of an older one. @param isTrial A split that the gate has not seen yet counts as one that it found equal.
+   */
+  #place(
+    state: DesiredState,
+    deployment: Deployment,
+    isTrial: boolean,
+  ): { readonly refusal: string; readonly placed: readonly PlacedReplica[] } {
     const { clock } = this.#options;
     const view = this.#news?.view;
-    if (view === undefined) return 'this host has no view of the grid yet';
+    if (view === undefined) return { refusal: 'this host has no view of the grid yet', placed: [] };
     if (state.manifestOf(deployment.model, deployment.version) === undefined) {
-      return `no host of the grid has model ${deployment.model} version ${deployment.version} in its repository`;
+      return { refusal: noFiles(deployment), placed: [] };
     }
     const revision = (state.deployments.get(deployment.name)?.revision ?? 0) + 1;
     const output = reconcile({
@@ -307,11 +365,21 @@ export class GridDesk implements GridAdmin {
       assignments: state.assignments,
       actuals: state.actuals,
       manifestOf: state.manifestOf,
-      verificationOf: state.verificationOf,
+      verificationOf: isTrial ? (): typeof trial => trial : state.verificationOf,
       memory: emptyMemory,
       options: defaultReconcileOptions,
     });
-    return output.memory.refusals.get(deployment.name) ?? '';
+    const assignments = new Map(state.assignments);
+    for (const [host, assignment] of output.assignments) {
+      if (assignment === undefined) assignments.delete(host);
+      else assignments.set(host, assignment);
+    }
+    const wanted = editionText(wantedEdition(deployment));
+    const placed = placedReplicas(deployment.name, view, assignments);
+    return {
+      refusal: output.memory.refusals.get(deployment.name) ?? '',
+      placed: placed.filter(({ replica }) => editionText(replica) === wanted),
+    };
   }
 
   async #desired(call: GridCall): Promise<DesiredState> {
@@ -348,25 +416,38 @@ function byHost(left: { readonly host: string }, right: { readonly host: string 
 }
 
 function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deployments'> {
+  // How many stages a piece is one of, and whether it is a standby, is what the leader assigned.
+  const assigned = new Map<string, AssignedReplica>();
+  for (const [host, { replicas: own }] of state.assignments) {
+    for (const replica of own) assigned.set(`${host} ${replica.device} ${pieceText(replica)}`, replica);
+  }
   const replicas: GridReplicaStatus[] = [...state.actuals.values()].flatMap(({ host, replicas: own }) =>
-    own.map(({ model, version, device, state: word, reason, memoryBytes, deployment }) => {
-      return { model, version, host, device, state: word, reason, memoryBytes, deployment };
+    own.map((replica) => {
+      const { model, version, device, state: word, reason, memoryBytes, deployment, split = '', shard } = replica;
+      const order = assigned.get(`${host} ${device} ${pieceText(replica)}`);
+      return {
+        ...{ model, version, host, device, state: word, reason, memoryBytes, deployment, split },
+        stage: shard === undefined ? 0 : shard + 1,
+        stages: order?.split?.shards.length ?? 0,
+        standby: order?.standby === true,
+      };
     }),
   );
   const deployments = [...state.deployments.values()].map(({ deployment }): GridDeploymentStatus => {
-    const { name, model, version } = deployment;
+    const { name, model, version, split } = deployment;
     const rollout = state.rollouts.get(name);
     const wanted =
       deployment.replicas ?? Object.values(deployment.replicasPerTier ?? {}).reduce((sum, count) => sum + count, 0);
-    const ready = replicas.filter((replica) => replica.deployment === name && replica.state === 'ready').length;
+    const verification = split === undefined ? undefined : state.verificationOf(model, version, split.id);
     return {
       name,
       model,
       version,
       wanted,
-      ready,
+      ready: readyCopies(name, state, replicas),
       state: rollout?.phase ?? 'progressing',
       reason: rollout?.reason ?? 'nobody has looked at it yet',
+      gate: verification === undefined ? '' : verificationText(verification),
     };
   });
   const order = (left: GridReplicaStatus, right: GridReplicaStatus): number =>
@@ -377,7 +458,30 @@ function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deploymen
   return { replicas: replicas.sort(order), deployments: deployments.sort((a, b) => (a.name < b.name ? -1 : 1)) };
 }
 
-function parseDeployment(text: string): Deployment {
+/** Whole copies that are ready, and split ones of which every stage is. */
+function readyCopies(name: string, { assignments }: DesiredState, replicas: readonly GridReplicaStatus[]): number {
+  const own = replicas.filter(({ deployment, state }) => deployment === name && state === 'ready');
+  const ready = new Set(own.map(({ host, device, split, stage }) => `${host} ${device} ${split} ${stage}`));
+  const missing = new Map<number, number>();
+  for (const [host, { replicas: orders }] of assignments) {
+    for (const { deployment, replica, device, split, shard, standby } of orders) {
+      if (deployment !== name || split === undefined || standby === true) continue;
+      const isReady = ready.has(`${host} ${device} ${split.id} ${shard + 1}`);
+      missing.set(replica, (missing.get(replica) ?? split.shards.length) - (isReady ? 1 : 0));
+    }
+  }
+  const whole = own.filter(({ split }) => split === '').length;
+  return whole + [...missing.values()].filter((count) => count === 0).length;
+}
+
+/** What stands for the verdict on a split that is only tried. */
+const trial = { verdict: 'equal' } as const;
+
+function noFiles({ model, version }: Deployment): string {
+  return `no host of the grid has model ${model} version ${version} in its repository`;
+}
+
+function parseDeployment(text: string): WantedDeployment {
   let data: unknown;
   try {
     data = JSON.parse(text);

@@ -194,6 +194,7 @@ class World {
       digest,
       cuts: [],
       compression: 'none',
+      planned: [],
       host: 'a',
       wallMs: 0,
       verdict: this.verdict,

@@ -103,6 +103,38 @@ export function handleWatchHosts(
   });
 }
 
+export const prepareSplitPath = `${service}/PrepareSplit`;
+
+export function handlePrepareSplit(
+  context: GrpcContext,
+  admin: GridAdmin,
+  call: ServerWritableStream<Buffer, Buffer>,
+): void {
+  serveStream(call, () => {
+    const caller = context.access.authorize('grid', 'grpc', (name) => headerOf(call.metadata, name));
+    const request = decoded(gen.PrepareSplitRequest, call.request);
+    const deadlineMs = monotonicDeadline(context, call.getDeadline());
+    let isOver = false;
+    const send = (progress: Frozen<gen.PrepareSplitProgress>): void => {
+      if (!isOver) call.write(asBuffer(encoded(gen.PrepareSplitProgress, progress)));
+    };
+    admin
+      .prepareSplit(request, { caller, deadlineMs }, (share, words) => send({ share, words }))
+      .then(
+        (result) => {
+          send({ share: 1, words: '', result });
+          if (!isOver) call.end();
+        },
+        (error: unknown) => {
+          if (!isOver) call.emit('error', streamErrorOf(asIntarsiaError(error)));
+        },
+      );
+    return () => {
+      isOver = true;
+    };
+  });
+}
+
 /** Events that a slow reader may leave waiting; beyond it the stream ends, and the reader begins again where it was. */
 const eventsWaitingMax = 1000;
 

@@ -25,8 +25,10 @@ import { tuneHttp2, type Http2Control } from './flow-control.js';
 import {
   gridUnaryMethods,
   handleGridUnary,
+  handlePrepareSplit,
   handleWatchEvents,
   handleWatchHosts,
+  prepareSplitPath,
   watchEventsPath,
   watchHostsPath,
 } from './grid-methods.js';
@@ -167,6 +169,7 @@ function definition({ grid }: GrpcServerOptions): ServiceDefinition {
           ...gridUnaryMethods.map(({ path }) => [path, shape(path, false)]),
           [watchHostsPath, shape(watchHostsPath, true)],
           [watchEventsPath, shape(watchEventsPath, true)],
+          [prepareSplitPath, shape(prepareSplitPath, true)],
         ]),
   ]) as ServiceDefinition;
 }
@@ -188,6 +191,7 @@ function gridImplementation(options: GrpcServerOptions, grid: GridAdmin) {
     ...Object.fromEntries(gridUnaryMethods.map((method) => [method.path, handleGridUnary(options, grid, method)])),
     [watchHostsPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleWatchHosts(options, grid, call),
     [watchEventsPath]: (call: ServerWritableStream<Buffer, Buffer>) => handleWatchEvents(options, grid, call),
+    [prepareSplitPath]: (call: ServerWritableStream<Buffer, Buffer>) => handlePrepareSplit(options, grid, call),
   };
 }
 

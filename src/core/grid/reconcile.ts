@@ -43,7 +43,11 @@ export interface ReconcileInput {
   readonly actuals: ReadonlyMap<HostId, HostActual>;
   readonly manifestOf: (model: ModelName, version: ModelVersion) => ModelManifest | undefined;
   /** What the equivalence gate found of a split; undefined: it never looked. */
-  readonly verificationOf: (model: ModelName, version: ModelVersion, split: string) => VerificationRecord | undefined;
+  readonly verificationOf: (
+    model: ModelName,
+    version: ModelVersion,
+    split: string,
+  ) => VerificationRecord | { readonly verdict: 'equal' } | undefined;
   readonly memory: ReconcileMemory;
   readonly options: ReconcileOptions;
 }

@@ -45,6 +45,8 @@ export interface VerificationRecord extends GateFindings {
   readonly digest: ArtifactDigest;
   readonly cuts: readonly number[];
   readonly compression: string;
+  /** Execution provider that each stage is to be served by, as placement chose then. */
+  readonly planned: readonly string[];
   /** Where and when it was checked; ms since 1970. */
   readonly host: string;
   readonly wallMs: number;
