@@ -2,7 +2,7 @@
 import { deviceActor } from '#actors/device/actor.js';
 import type { DeviceMessage, LoadOutcome } from '#actors/device/protocol.js';
 import type { DeviceDescriptor } from '#core/device.js';
-import { deviceId, hostId } from '#core/ids.js';
+import { deviceId } from '#core/ids.js';
 import type { Picker } from '#core/picker.js';
 import { deviceKey, ReplicaLoads } from '#core/routing-table.js';
 import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
@@ -15,11 +15,11 @@ import { silentMetrics } from '../grid/silent-metrics.js';
 import type { VirtualClock } from '../virtual-clock.js';
 import { FleetSilicon, type Settlements } from './fleet-executor.js';
 import { FleetLink } from './fleet-link.js';
-import { fleetCatalog, fleetPlacement } from './fleet-models.js';
+import { fleetCatalog, fleetHost, fleetPlacement } from './fleet-models.js';
 import type { DeviceSummary } from './fleet-result.js';
 import type { Fleet, FleetDevice } from './fleet.js';
 
-const host = hostId('fleet');
+const host = fleetHost;
 /** Losses say nothing of the models that ran: nobody is blamed for them. */
 const noQuarantine = { crashesMax: 1_000_000, intervalMs: 1 };
 const queueRequestsMax = 1_000_000;

@@ -5,12 +5,7 @@
 import type { Placement } from '#actors/device/protocol.js';
 import type { Catalog, CatalogEntry, ServedModel } from '#core/catalog.js';
 import { artifactDigest, deviceId, hostId, modelName, modelVersion, type ModelName } from '#core/ids.js';
-import {
-  noParameters,
-  type InferParameter,
-  type InferParameters,
-  type InferRequestMessage,
-} from '#core/inference-message.js';
+import { noParameters, type InferParameters, type InferRequestMessage } from '#core/inference-message.js';
 import { defaultDynamicBatching, type ModelConfig } from '#core/model-config.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import type { TensorSpec } from '#core/tensor.js';

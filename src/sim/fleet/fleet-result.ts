@@ -1,4 +1,5 @@
 /** What came of a simulated run: one row a request in columns, and sums. */
+import type { IntarsiaError } from '#core/errors.js';
 import type { InferenceOutcome } from '#core/inference.js';
 import type { Trace } from '../trace.js';
 import type { Arrivals } from './arrivals.js';
@@ -44,8 +45,10 @@ export interface DeviceSummary {
   readonly losses: number;
 }
 
-/** Codes of a request that was refused because its target could not be met. */
-const shedCodes: ReadonlySet<string> = new Set(['DEADLINE_EXCEEDED', 'QUEUE_TIMEOUT', 'SHED']);
+/** Whether the request was refused, or given up, because its target could not be met. */
+function wasShed({ code, details }: IntarsiaError): boolean {
+  return code === 'DEADLINE_EXCEEDED' || code === 'QUEUE_TIMEOUT' || details['reason'] === 'shed';
+}
 
 /** Fills the columns as requests end. */
 export class ResultColumns {
@@ -81,7 +84,7 @@ export class ResultColumns {
     this.left -= 1;
     this.doneMs[index] = atMs;
     if (!outcome.ok) {
-      this.outcome[index] = shedCodes.has(outcome.error.code) ? 2 : 3;
+      this.outcome[index] = wasShed(outcome.error) ? 2 : 3;
       return;
     }
     const { receipt } = outcome;
