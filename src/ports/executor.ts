@@ -38,6 +38,11 @@ export interface SessionOptions {
   /** Threads inside one run. 0 lets the engine choose. */
   readonly intraOpThreads: number;
   readonly optimization: OptimizationLevel;
+  /**
+   * Beginning of a path: the engine then writes its own profile of every run, in its own format, to a file of that name
+   * when the session is unloaded. Absent, or an engine that has none (wasm): nothing is written. Makes runs slower.
+   */
+  readonly profilePrefix?: string;
 }
 
 export interface LoadRequest {

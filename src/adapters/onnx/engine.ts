@@ -31,6 +31,7 @@ interface Session {
   readonly ort: InferenceSession;
   readonly inputs: ReadonlyMap<string, TensorSpec>;
   readonly outputNames: readonly string[];
+  readonly isProfiled: boolean;
 }
 
 /** Loads the provider's build of ONNX Runtime. @throws DEVICE_UNAVAILABLE when it has no such provider. */
@@ -65,6 +66,7 @@ export class Engine {
         ort: created.ort,
         inputs: new Map(inputs.map((spec) => [spec.name, spec])),
         outputNames: outputs.map((spec) => spec.name),
+        isProfiled: request.options.profilePrefix !== undefined && !this.#loaded.modelsAsBytes,
       });
       return {
         inputs,
@@ -123,6 +125,7 @@ export class Engine {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
     this.#sessions.delete(id);
+    if (session.isProfiled) session.ort.endProfiling();
     await session.ort.release();
   }
 
@@ -175,6 +178,9 @@ export class Engine {
       graphOptimizationLevel: optimization,
       ...(request.options.intraOpThreads > 0 && !modelsAsBytes
         ? { intraOpNumThreads: request.options.intraOpThreads }
+        : {}),
+      ...(request.options.profilePrefix !== undefined && !modelsAsBytes
+        ? { enableProfiling: true, profileFilePrefix: request.options.profilePrefix }
         : {}),
     };
     if (!modelsAsBytes) return library.InferenceSession.create(request.artifact.path, options);
