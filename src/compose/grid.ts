@@ -2,6 +2,7 @@
  * A host's life in a grid: it registers once its ports are open, its actors do the rest, and it leaves in the order that
  * costs nobody a request: say so, wait until the others know, finish, deregister.
  */
+import { startProcessExecutor } from '#adapters/process/process-executor.js';
 import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import { linkVersionMax, linkVersionMin } from '#core/grid/link-frames.js';
@@ -10,6 +11,7 @@ import type { PublishedManifests } from '#core/grid/published-manifests.js';
 import type { GridDevice, HostRecord, ModelManifest } from '#core/grid/records.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import type { HostId } from '#core/ids.js';
+import type { ExecutionProvider } from '#core/provider.js';
 import { entranceOf } from '#runtime/entrance.js';
 import { StoreFollower, type FollowerMessage } from '#runtime/store-follower.js';
 import type { ActorFactory, ActorRef } from '#runtime/actor.js';
@@ -20,6 +22,7 @@ import { gridPicker } from '#policies/placement/placement-grid.js';
 import { startGridActors, type GridActors } from '#server/grid-actors.js';
 import { GridDesk } from '#server/grid-desk.js';
 import type { PublishedRouter } from '#server/router.js';
+import { servedReplicas } from '#server/served-replicas.js';
 import type { StageCounts } from '#server/stage-counts.js';
 import type { ArtifactPeer } from '#ports/artifact-source.js';
 import type { Clock } from '#ports/clock.js';
@@ -28,6 +31,7 @@ import type { Random } from '#ports/random.js';
 import type { HostConfig } from '#config.js';
 import type { GridPorts } from './grid-ports.js';
 import type { StartedDevice } from './statistics.js';
+import { splitGate } from './split/split-gate.js';
 import { version } from './version.js';
 
 export interface GridHostOptions {
@@ -69,7 +73,7 @@ export class GridHost {
   #linkPeers = new Set<HostId>();
 
   constructor(options: GridHostOptions) {
-    const { ports, host, clock } = options;
+    const { ports, host, clock, router, devices } = options;
     this.#options = options;
     this.desk = new GridDesk({
       grid: ports.config.name,
@@ -78,6 +82,12 @@ export class GridHost {
       storeKind: ports.storeKind,
       keys: ports.keys,
       clock,
+      gate: splitGate({
+        borrow: (manifest, limits) => ports.artifacts.borrow(manifest, limits),
+        startExecutor: (provider) => startProcessExecutor({ provider, lanes: 1 }),
+        providers: ownProviders(devices),
+      }),
+      served: () => servedReplicas(router.current),
     });
   }
 
@@ -109,7 +119,9 @@ export class GridHost {
       isCandidate: isHost,
       stages: { counts: this.#options.stageCounts },
       leaseMs: ports.config.leaseMs,
-      ...(isHost ? { serving: { registry, artifacts: ports.artifacts, onRuled: (models) => ports.rule(models) } } : {}),
+      ...(isHost
+        ? { serving: { registry, artifacts: ports.artifacts, onRuled: (models, splits) => ports.rule(models, splits) } }
+        : {}),
     });
     this.#actors = actors;
     system.spawn('manifests', manifestsActor(ports));
@@ -249,6 +261,12 @@ function gridDevice(descriptor: DeviceDescriptor, profiles: ProfileBook): GridDe
     speed: speed > 0 ? speed : 1,
     pricePerHour: price?.usdPerHour ?? 0,
   };
+}
+
+/** Engines that pieces of models can be compared on here. */
+function ownProviders(devices: readonly StartedDevice[]): ReadonlySet<ExecutionProvider> {
+  const all = devices.map(({ descriptor }) => descriptor.provider);
+  return new Set(all.filter((provider) => provider !== 'none' && provider !== 'remote'));
 }
 
 function addressOf(endpoint: string): string {
