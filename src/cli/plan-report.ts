@@ -44,6 +44,8 @@ export interface PlanStage {
   /** Several, where equal devices take turns. */
   readonly devices: readonly string[];
   readonly emulated: boolean;
+  /** Threads of one run; 0 where that means nothing. */
+  readonly threads: number;
   /** Positions in the sorted graph: first node, and the node behind the last. */
   readonly from: number;
   readonly to: number;

@@ -59,7 +59,7 @@ export function createProgram(): Program {
             ...{ provider, lanes: 1 },
             ...(descriptor === undefined ? {} : { env: deviceEnvironment(descriptor) }),
           }),
-        ...{ discovery: report, profiles, clock: new NodeClock(), progress },
+        ...{ discovery: report, profiles, clock: new NodeClock(), progress, records: [] },
       });
     },
     simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),

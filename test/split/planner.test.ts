@@ -1,7 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RandomStream } from '#core/random.js';
+import { lowerBound } from '#core/split/plan-bound.js';
+import { choosePlan, goalValue } from '#core/split/plan-choice.js';
+import { StageTable } from '#core/split/plan-search.js';
 import {
+  planGoals,
   planInOrder,
   planSplit,
   type PlanGoal,
@@ -9,8 +13,9 @@ import {
   type PlannerProblem,
   type SplitPlan,
 } from '#core/split/planner.js';
+import { largeProblems } from '#bench/plan-problem.js';
 
-const goals = ['latency', 'throughput', 'cost'] as const;
+const goals = planGoals;
 
 interface Shape {
   readonly segments: number;
@@ -24,11 +29,13 @@ function randomProblem(seed: number, { segments, types }: Shape): PlannerProblem
   const devices = types.flatMap((count, type) => {
     const memoryBytes = 20 + random.below(20 * segments);
     const usdPerHour = 1 + random.below(9);
+    const busyWatts = 10 + random.below(90);
     return Array.from({ length: count }, (_, index): PlannerDevice => ({
       id: `d${type}:${index}`,
       type: `t${type}`,
       memoryBytes,
       usdPerHour,
+      busyWatts,
     }));
   });
   const drawn = new Map<string, number>();
@@ -57,12 +64,17 @@ function randomProblem(seed: number, { segments, types }: Shape): PlannerProblem
 
 function valueOf(problem: PlannerProblem, goal: PlanGoal, stages: SplitPlan['stages']): number {
   const parts: number[] = [];
-  for (const [index, { device, from, to }] of stages.entries()) {
+  for (const [index, { device, devices, from, to }] of stages.entries()) {
     if (problem.stageBytes(from, to) > device.memoryBytes) return Infinity;
     const ms = problem.stageMs(device, from, to);
-    parts.push(goal === 'cost' && ms !== Infinity ? (ms * device.usdPerHour) / 3_600_000 : ms);
+    if (ms === Infinity) return Infinity;
+    if (goal === 'cost') parts.push((ms * device.usdPerHour) / 3_600_000);
+    else if (goal === 'energy') parts.push((ms * (device.busyWatts ?? 0)) / 1000);
+    else parts.push(goal === 'throughput' ? ms / devices.length : ms);
     const before = stages[index - 1];
-    if (before !== undefined && goal !== 'cost') parts.push(problem.transferMs(before.device, device, from));
+    if (before === undefined) continue;
+    const sent = problem.transferMs(before.device, device, from);
+    if (goal === 'latency' || goal === 'throughput') parts.push(sent);
   }
   return goal === 'throughput' ? Math.max(...parts) : parts.reduce((sum, part) => sum + part, 0);
 }
@@ -74,10 +86,21 @@ function* everyPlan(problem: PlannerProblem, inOrder: boolean): Generator<SplitP
       yield stages;
       return;
     }
+    if (stages.length >= (problem.stagesMax ?? Infinity)) return;
     for (const [index, device] of problem.devices.entries()) {
       if (used.includes(index) || (inOrder && index < (used.at(-1) ?? -1))) continue;
       for (let to = from + 1; to <= problem.segments; to += 1) {
-        yield* extend([...stages, { device, from, to }], to, [...used, index]);
+        yield* extend([...stages, { device, devices: [device], from, to }], to, [...used, index]);
+        if (problem.replicates !== true) continue;
+        // Further equal devices behind this one share the stage.
+        const group = [device];
+        const taken = [...used, index];
+        for (const [other, equal] of problem.devices.entries()) {
+          if (other <= index || equal.type !== device.type || used.includes(other)) continue;
+          group.push(equal);
+          taken.push(other);
+          yield* extend([...stages, { device, devices: [...group], from, to }], to, [...taken]);
+        }
       }
     }
   }
@@ -97,7 +120,7 @@ function expectValid(problem: PlannerProblem, goal: PlanGoal, plan: SplitPlan): 
     expect(to).toBeGreaterThan(from);
     if (index > 0) expect(from).toBe(plan.stages[index - 1]?.to);
   }
-  const ids = plan.stages.map(({ device }) => device.id);
+  const ids = plan.stages.flatMap(({ devices }) => devices.map(({ id }) => id));
   expect(new Set(ids).size).toBe(ids.length);
   expect(valueOf(problem, goal, plan.stages)).toBeCloseTo(plan.value, 9);
 }
@@ -132,6 +155,41 @@ describe('the planner', () => {
         expect(plan?.value ?? Infinity).toBeCloseTo(bruteForce(problem, goal, false), 9);
         if (plan !== undefined) expectValid(problem, goal, plan);
         if (whole !== undefined) expect(plan?.value).toBeLessThanOrEqual(whole.value);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('with stages on several equal devices and with few stages allowed it finds what trying every plan finds', () => {
+    fc.assert(
+      fc.property(
+        fc.integer(),
+        fc.record({
+          segments: fc.integer({ min: 1, max: 4 }),
+          types: fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 2 }),
+        }),
+        fc.constantFrom(...goals),
+        fc.integer({ min: 1, max: 4 }),
+        fc.boolean(),
+        (seed, shape, goal, stagesMax, inOrder) => {
+          const problem = { ...randomProblem(seed, shape), replicates: true, stagesMax };
+          const { plan, isExact } = inOrder ? planInOrder(problem, goal) : planSplit(problem, goal);
+          expect(isExact).toBe(true);
+          expect(plan?.value ?? Infinity).toBeCloseTo(bruteForce(problem, goal, inOrder), 9);
+          if (plan !== undefined) expectValid(problem, goal, plan);
+          expect(plan?.stages.length ?? 0).toBeLessThanOrEqual(stagesMax);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  it('its bound for searches that are not exact is below what trying every plan finds', () => {
+    fc.assert(
+      fc.property(fc.integer(), shapes, fc.constantFrom(...goals), fc.boolean(), (seed, shape, goal, replicates) => {
+        const problem = { ...randomProblem(seed, shape), replicates };
+        const best = bruteForce(problem, goal, false);
+        expect(lowerBound(problem, new StageTable(problem), goal)).toBeLessThanOrEqual(best + 1e-9);
       }),
       { numRuns: 300 },
     );
@@ -174,22 +232,32 @@ describe('the planner', () => {
     expect(planSplit(problem, 'throughput').plan?.value).toBe(9);
   });
 
-  it('1,000 cut points, 16 devices and 8 batch sizes are searched', { timeout: 60_000 }, () => {
-    const devices = Array.from({ length: 16 }, (_, index): PlannerDevice => {
-      return { id: `d${index}`, type: `t${index}`, memoryBytes: Infinity, usdPerHour: 1 };
-    });
-    for (let batch = 1; batch <= 128; batch *= 2) {
-      const { plan } = planInOrder(
-        {
-          segments: 1_001,
-          devices,
-          stageMs: ({ id }, from, to) => (to - from) * batch * (1 + (id.length % 3)),
-          stageBytes: () => 0,
-          transferMs: () => 1,
-        },
-        'throughput',
-      );
-      expect(plan?.stages.length).toBe(16);
-    }
-  });
+  it(
+    '1,000 cut points, 16 devices and 8 batch sizes are searched, over all orders, with a bound',
+    { timeout: 60_000 },
+    () => {
+      const problems = largeProblems();
+      const {
+        choice,
+        frontier,
+        lowerBound: bound,
+      } = choosePlan(problems, {
+        goal: 'throughput',
+        items: 1,
+        latencyMsMax: Infinity,
+        strategies: ['whole', 'pipeline', 'data'],
+        frontierMax: 12,
+        sweepSteps: 12,
+        worthwhile: 0,
+      });
+      expect(problems.map(({ batch }) => batch)).toEqual([1, 2, 4, 8, 16, 32, 64, 128]);
+      expect(problems[0]?.problem).toMatchObject({ segments: 1001, devices: { length: 16 } });
+      expect(choice?.stages.length).toBe(16);
+      expect(bound).toBeLessThanOrEqual(goalValue(choice!, 'throughput'));
+      // The bound is no empty promise: within a fifth of the plan found.
+      expect(goalValue(choice!, 'throughput') / bound).toBeLessThan(1.2);
+      expect(frontier.length).toBeGreaterThan(1);
+      expect(frontier.length).toBeLessThanOrEqual(12);
+    },
+  );
 });

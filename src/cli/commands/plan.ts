@@ -150,7 +150,7 @@ const columns = ['', 'plan', 'batch', 'latency', 'requests/s', 'memory', '$/1,00
 function frontierRows({ choice, frontier, wholes }: PlanReport): (string | number)[][] {
   const shown = new Set<string>();
   const keyOf = (row: PlanRow): string =>
-    JSON.stringify([row.strategy, row.batch, row.stages.map(({ devices, to }) => [devices, to])]);
+    JSON.stringify([row.strategy, row.batch, row.stages.map(({ devices, threads, to }) => [devices, threads, to])]);
   const chosen = choice === undefined ? '' : keyOf(choice);
   const rowOf = (row: PlanRow): (string | number)[] => {
     shown.add(keyOf(row));
@@ -173,10 +173,13 @@ function frontierRows({ choice, frontier, wholes }: PlanReport): (string | numbe
   return rows;
 }
 
-function stageWords({ strategy }: PlanRow, { devices, emulated, from, to, share, sendsBytes }: PlanStage): string {
+function stageWords(
+  { strategy }: PlanRow,
+  { devices, emulated, threads, from, to, share, sendsBytes }: PlanStage,
+): string {
   const names = devices.length > 2 ? `${devices[0] ?? ''} and ${devices.length - 1} like it` : devices.join('+');
   const device = emulated && !names.includes('emulated') ? `${names} (emulated)` : names;
-  if (strategy === 'whole') return `whole on ${device}`;
+  if (strategy === 'whole') return `whole on ${device}${threads > 1 ? `, ${threads} threads` : ''}`;
   if (strategy === 'data') return `${Math.round(share * 100)} % of the items: ${device}`;
   return `nodes ${from}-${to - 1}: ${device}${sendsBytes > 0 ? `, sends ${formatBytes(sendsBytes)}` : ''}`;
 }

@@ -18,6 +18,8 @@ export interface PlanDevice extends PlannerDevice {
   readonly silicon: Silicon;
   /** What a deployment asks for to get it. */
   readonly constraints: { readonly devices?: readonly string[]; readonly providers?: readonly string[] };
+  /** The same device when nothing else of the plan shares its silicon: for the whole model on it alone. */
+  readonly alone?: PlanDevice;
   /** Environment that its executors need. */
   readonly descriptor: DiscoveryReport['devices'][number] | undefined;
 }
@@ -171,7 +173,7 @@ function realDevice(
           operatorMs: 0.002,
           deviation: guessDeviation,
         };
-  return {
+  const device: PlanDevice = {
     id,
     type: `${provider} ${threads}`,
     name: found.name,
@@ -185,4 +187,19 @@ function realDevice(
     constraints: exact === undefined ? { providers: [provider] } : { devices: [id] },
     descriptor: found,
   };
+  if (kind !== 'cpu' || threads >= found.threads) return device;
+  const alone: PlanDevice = {
+    ...device,
+    type: `${provider} ${found.threads}`,
+    threads: found.threads,
+    memoryBytes: found.memoryBytes,
+    usdPerHour: price,
+    busyWatts: watts,
+    silicon: {
+      ...silicon,
+      flopsPerSecond: (threadFlopsPerSecond[provider] ?? 60e9) * found.threads,
+      bytesPerSecond: threadBytesPerSecond * found.threads,
+    },
+  };
+  return { ...device, alone };
 }

@@ -12,6 +12,8 @@ import { intarsiaError } from '#core/errors.js';
 import { artifactDigest } from '#core/ids.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import { modelFacts } from '#core/onnx/model-facts.js';
+import type { ProfileRecord } from '#core/profile/profile-record.js';
+import { ServiceTable } from '#core/profile/service-table.js';
 import { crossingBytes, type ValueTypes } from '#core/split/boundary-type.js';
 import { cutCandidates, preferredCuts } from '#core/split/cut-candidates.js';
 import { nodeWeights, nodeWork, type ValueShapes } from '#core/split/node-work.js';
@@ -34,6 +36,8 @@ export interface PlanParts {
   readonly profiles: ProfileBook;
   readonly clock: Clock;
   readonly progress: (share: number, words: string) => void;
+  /** What is known of models on devices already. */
+  readonly records: readonly ProfileRecord[];
 }
 
 /** Batch sizes looked at, where the model has a dimension for them. */
@@ -94,12 +98,15 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const cuts = evenly(legal, cutsMax);
     const startMs = clock.nowMs();
     const measureMs = request.measureSeconds * 1000;
-    meter = new ShardMeter({
+    const digest = createHash('sha256').update(graph.model.bytes).digest('hex');
+    const known = new ServiceTable(parts.records, { model: digest });
+    const metered = new ShardMeter({
       ...{ cutter, types, values, inputs, folder, clock },
       startExecutor: parts.startExecutor,
       endMs: startMs + measureMs,
+      stored: ({ emulated, provider, threads }) => (emulated ? [] : known.measured({ provider, threads })),
     });
-    const known = meter;
+    meter = metered;
     const sizes = sizesOf(types, shapes);
     const tables = new PlanTables({
       cuts: cuts.map(({ position }) => position),
@@ -108,20 +115,22 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       weights: nodeWeights(graph),
       devices,
       silicon: (device) => (device as PlanDevice).silicon,
-      measured: (device) => known.of(device),
-      link: () => known.link() ?? localLink,
+      measured: (device) => metered.of(device),
+      link: () => metered.link() ?? localLink,
     });
-    const planner = new ModelPlanner(request, { devices, tables, meter, inputs, clock, progress, startMs, measureMs });
+    const planner = new ModelPlanner(request, {
+      ...{ devices, tables, meter, inputs, clock, progress, startMs, measureMs },
+    });
     const choice = await planner.run();
     progress(1, 'done');
     return reportPlan(request, {
-      digest: artifactDigest(createHash('sha256').update(graph.model.bytes).digest('hex')),
+      digest: artifactDigest(digest),
       cutter,
       devices,
       tables,
       choice,
       meter,
-      link: known.link() ?? localLink,
+      link: metered.link() ?? localLink,
       impossible: candidates.filter(({ problem }) => problem !== ''),
       legalCuts: legal.length,
       batches: [...inputs.keys()],
@@ -208,7 +217,11 @@ class ModelPlanner {
     };
     const problems = this.#batches.map((batch): BatchProblem => {
       const table = { devices: usable, replicates: true, ...(stagesMax === undefined ? {} : { stagesMax }) };
-      return { batch, problem: tables.problem(batch, table) };
+      const apart = usable.flatMap(({ alone }) => (alone === undefined ? [] : [alone])).slice(0, 1);
+      return {
+        ...{ batch, problem: tables.problem(batch, table) },
+        ...(apart.length === 0 ? {} : { apart: tables.problem(batch, { devices: apart, replicates: false }) }),
+      };
     });
     return choosePlan(problems, options);
   }
@@ -222,21 +235,26 @@ class ModelPlanner {
   async #measureBasics(): Promise<void> {
     const { devices, tables, meter } = this.#parts;
     const real = kinds(devices);
+    const apart = devices.flatMap(({ alone }) => (alone === undefined ? [] : [alone]));
     const nodes = tables.chain.nodes;
-    for (const device of real) {
-      for (const batch of this.#batches) {
+    const wholes = async (measured: readonly PlanDevice[], batch: number): Promise<void> => {
+      for (const device of measured) {
         this.#tell(`${device.id}: whole model, batch ${batch}`);
         if (tables.shardBytes(0, tables.bounds.length - 1, batch) > device.memoryBytes) continue;
         await meter.measure(device, 0, nodes, batch);
       }
-    }
+    };
+    const first = this.#batches[0] ?? 1;
+    await wholes([...real, ...apart], first);
     const ends = pieceEnds(tables, piecesMax);
     for (const [index, to] of ends.entries()) {
       for (const device of real) {
         this.#tell(`${device.id}: piece ${index + 1} of ${ends.length}`);
-        await meter.measure(device, ends[index - 1] ?? 0, to, 1);
+        await meter.measure(device, ends[index - 1] ?? 0, to, first);
       }
     }
+    // The largest first: sizes between two measured ones lie about on the line.
+    for (const batch of [...this.#batches].reverse()) await wholes([...real, ...apart], batch);
   }
 
   /** Stages of the plans that look best which nobody measured yet; how many were. */

@@ -102,6 +102,7 @@ function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): Plan
     return {
       devices: devices.map(({ id }) => id),
       emulated: (device as PlanDevice).emulated,
+      threads: (device as PlanDevice).threads,
       from: begin,
       to: end,
       ms: numberOf(known.ms, known),
@@ -111,42 +112,40 @@ function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): Plan
       share: shares[index] ?? 1,
     };
   });
-  const all = [...parts, ...hops];
-  const total = all.reduce((sum, { ms }) => sum + ms, 0);
-  // A link that was not measured makes a time an estimate only where it matters.
-  const weighty = all.filter((part) => part.ms > total * 0.05);
-  const source = weighty.every((part) => part.source === 'measured') ? 'measured' : 'estimated';
-  const deviation = sumDeviation(all);
-  const slowest = candidate.stages.reduce(
-    (worst, { devices }, index) => {
-      const part = parts[index] as KnownMs;
-      const ms = part.ms / devices.length;
-      return ms > worst.ms ? { ...part, ms } : worst;
-    },
-    hops.reduce((worst, hop) => (hop.ms > worst.ms ? hop : worst), {
-      ms: 0,
-      source: 'measured',
-      deviation: 0,
-    } as KnownMs),
-  );
-  const pace =
-    strategy === 'data'
-      ? ({ source: parts.every((part) => part.source === 'measured') ? 'measured' : 'estimated', deviation } as const)
-      : slowest;
-  const busy = sumDeviation(parts);
-  const number = (value: number, plusMinus: number): PlanNumber => ({ value, plusMinus, source });
+  const isData = strategy === 'data';
+  // Of the parts of a figure: each with its weight in it.
+  const times = (weight: (index: number) => number): KnownMs[] =>
+    parts.map((part, index) => ({ ...part, ms: part.ms * weight(index) }));
+  const shareOf = (index: number): number => shares[index] ?? 1;
+  const replicas = (index: number): number => candidate.stages[index]?.devices.length ?? 1;
+  const slowest = (list: readonly KnownMs[]): KnownMs[] => [list.reduce((a, b) => (b.ms > a.ms ? b : a))];
+  // Devices that share whole models: rates add up, and one request waits for the slowest that may get it.
+  const pace = isData
+    ? parts.map((part, index) => ({ ...part, ms: shareOf(index) }))
+    : slowest([...times((index) => 1 / replicas(index)), ...hops]);
+  const wait = isData ? (runsPerRequest === 1 ? slowest(parts) : pace) : [...parts, ...hops];
+  const device = (index: number): PlanDevice => candidate.stages[index]?.device as PlanDevice;
+  const busy = times((index) => shareOf(index) * (device(index).usdPerHour || 1e-9));
+  const drawn = sumDeviation(times((index) => shareOf(index) * (device(index).busyWatts || 1e-9)));
   return {
     ...{ strategy, batch, runsPerRequest, stages },
-    cuts: strategy === 'data' ? [] : stages.slice(1).map(({ from }) => from),
-    latencyMs: number(candidate.latencyMs, deviation),
-    requestsPerSecond: numberOf(candidate.requestsPerSecond, pace),
-    usdPer1000: number(candidate.usdPer1000, busy),
+    cuts: isData ? [] : stages.slice(1).map(({ from }) => from),
+    latencyMs: numberOf(candidate.latencyMs, sumOf(wait)),
+    requestsPerSecond: numberOf(candidate.requestsPerSecond, sumOf(pace)),
+    usdPer1000: numberOf(candidate.usdPer1000, sumOf(busy)),
     joulesPerRequest: {
       value: candidate.joulesPerRequest,
-      plusMinus: Math.hypot(busy, powerDeviation),
+      plusMinus: Math.hypot(drawn, powerDeviation),
       source: 'estimated',
     },
   };
+}
+
+/** Measured when all parts that matter are. */
+function sumOf(parts: readonly KnownMs[]): Pick<KnownMs, 'source' | 'deviation'> {
+  const total = parts.reduce((sum, { ms }) => sum + ms, 0);
+  const isMeasured = parts.every((part) => part.source === 'measured' || part.ms <= total * 0.05);
+  return { source: isMeasured ? 'measured' : 'estimated', deviation: sumDeviation(parts) };
 }
 
 function numberOf(value: number, { source, deviation }: Pick<KnownMs, 'source' | 'deviation'>): PlanNumber {

@@ -20,9 +20,11 @@ import { runInput } from './shard-runner.js';
 import type { ModelValues } from './model-values.js';
 import type { PlanDevice } from './plan-devices.js';
 
-const warmRuns = 2;
 const runsMin = 5;
 const runsMax = 40;
+/** Runs that take longer are repeated less: one to warm up, three that count. */
+const longRunMs = 200;
+const longRunsMin = 3;
 /** Time spent on runs of one shard, ms, once there are enough. */
 const shardMs = 400;
 
@@ -37,6 +39,8 @@ export interface MeterParts {
   readonly clock: Clock;
   /** When measuring must end, by the clock. */
   readonly endMs: number;
+  /** What was measured before, by devices. */
+  readonly stored: (device: PlanDevice) => readonly MeasuredShard[];
 }
 
 interface Hop {
@@ -58,8 +62,8 @@ export class ShardMeter {
   }
 
   /** What was measured on a kind of device. */
-  of({ type }: { readonly type: string }): readonly MeasuredShard[] {
-    return this.#measured.get(kindOf(type)) ?? [];
+  of(device: { readonly type: string }): readonly MeasuredShard[] {
+    return this.#known(device as PlanDevice);
   }
 
   /** Why a kind of device ran a shard not at all; empty when it did or was not asked. */
@@ -93,8 +97,7 @@ export class ShardMeter {
    */
   async measure(device: PlanDevice, from: number, to: number, batch: number): Promise<boolean> {
     const kind = kindOf(device.type);
-    const known = this.#measured.get(kind) ?? [];
-    this.#measured.set(kind, known);
+    const known = this.#known(device);
     if (device.emulated || this.isOver || this.#failed.has(kind)) return false;
     if (known.some((shard) => shard.from === from && shard.to === to && shard.batch === batch)) return false;
     try {
@@ -113,6 +116,16 @@ export class ShardMeter {
 
   async close(): Promise<void> {
     for (const executor of this.#executors.values()) await executor.close({ graceMs: 5_000 });
+  }
+
+  #known(device: PlanDevice): MeasuredShard[] {
+    const kind = kindOf(device.type);
+    let known = this.#measured.get(kind);
+    if (known === undefined) {
+      known = [...this.#parts.stored(device)];
+      this.#measured.set(kind, known);
+    }
+    return known;
   }
 
   async #run(device: PlanDevice, from: number, to: number, batch: number): Promise<MeasuredShard | undefined> {
@@ -150,6 +163,7 @@ export class ShardMeter {
       const sentBytes = request.inputs.reduce((sum, { chunks }) => sum + (chunks[0]?.byteLength ?? 0), 0);
       const times: number[] = [];
       const startMs = clock.nowMs();
+      let warmRuns = 2;
       for (let run = 0; run < warmRuns + runsMax; run += 1) {
         const beganMs = clock.nowMs();
         const result = await executor.run(request);
@@ -157,10 +171,13 @@ export class ShardMeter {
         const ms = (result.computeInputUs + result.computeInferUs + result.computeOutputUs) / 1000;
         const gotBytes = result.outputs.reduce((sum, { data }) => sum + data.byteLength, 0);
         result.release?.();
+        const isLong = wallMs > longRunMs;
+        if (isLong) warmRuns = 1;
         if (run < warmRuns) continue;
         times.push(ms);
         this.#hops.push({ bytes: sentBytes + gotBytes, ms: Math.max(0, wallMs - ms) });
-        if (times.length >= runsMin && (clock.nowMs() - startMs > shardMs || this.isOver)) break;
+        const enough = times.length >= (isLong ? longRunsMin : runsMin);
+        if (this.isOver || (enough && clock.nowMs() - startMs > shardMs)) break;
       }
       return { from, to, batch, ...typical(times) };
     } finally {
@@ -178,6 +195,8 @@ function kindOf(type: string): string {
 /** The middle half's mean, and its standard error by it: a pause of the machine is no property of the model. */
 function typical(times: readonly number[]): { readonly ms: number; readonly relativeError: number } {
   const sorted = [...times].sort((a, b) => a - b);
+  // One run says nothing of how much runs differ.
+  if (sorted.length === 1) return { ms: Math.max(1e-3, sorted[0] ?? 0), relativeError: 0.2 };
   const cut = Math.floor(sorted.length / 4);
   const kept = sorted.slice(cut, sorted.length - cut);
   const ms = Math.max(1e-3, mean(kept));

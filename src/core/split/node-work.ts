@@ -59,11 +59,15 @@ export function nodeWork(graph: SplitGraph, types: ValueTypes, shapes: ValueShap
   const kept = new Set(outputs.map(({ name }) => name));
   // Bytes that begin and cease to be needed behind each node.
   const ended = new Float64Array(nodes.length + 1);
+  const end = (name: string, made: number, bytes: number): void => {
+    const last = kept.has(name) ? nodes.length : (users.get(name)?.at(-1) ?? made);
+    ended[last] = (ended[last] as number) + bytes;
+  };
   let live = 0;
   for (const { name } of graph.inputs) {
     const bytes = sizes.bytes(name);
     live += bytes;
-    ended[kept.has(name) ? nodes.length : (users.get(name)?.at(-1) ?? 0)]! += bytes;
+    end(name, 0, bytes);
   }
   return nodes.map((node): NodeWork => {
     const read = node.uses.filter((name) => producers.has(name) || !graph.initializers.has(name));
@@ -72,7 +76,7 @@ export function nodeWork(graph: SplitGraph, types: ValueTypes, shapes: ValueShap
     for (const name of node.defines) {
       const bytes = isRenaming ? 0 : sizes.bytes(name);
       made += bytes;
-      ended[kept.has(name) ? nodes.length : (users.get(name)?.at(-1) ?? node.index)]! += bytes;
+      end(name, node.index, bytes);
     }
     live += made;
     const liveBytes = live;

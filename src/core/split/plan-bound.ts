@@ -39,7 +39,7 @@ export function lowerBound(problem: PlannerProblem, table: StageTable, goal: Pla
       let rho = slowness[index] as number;
       const before = work[begin] as number;
       for (let end = begin + 1; end <= segments; end += 1) {
-        const ms = stages[end] as number;
+        const ms = stages[end - begin] as number;
         if (ms === Infinity) continue;
         const value = ms * perMs;
         if (value < (best[end] as number)) best[end] = value;

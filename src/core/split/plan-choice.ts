@@ -25,6 +25,8 @@ export interface BatchProblem {
   /** Items of one run; the tables are those of such runs. */
   readonly batch: number;
   readonly problem: PlannerProblem;
+  /** Devices that run the whole model only while no other device does anything. */
+  readonly apart?: PlannerProblem;
 }
 
 export interface ChoiceOptions {
@@ -96,10 +98,11 @@ export function choosePlan(problems: readonly BatchProblem[], options: ChoiceOpt
   const candidates: PlanCandidate[] = [];
   const wholes: PlanCandidate[] = [];
   let lowerBound = Infinity;
-  for (const { batch, problem } of problems) {
+  for (const { batch, problem, apart } of problems) {
     const mine = wholePlans(problem, batch, items);
-    wholes.push(...mine);
-    candidates.push(...mine);
+    const all = apart === undefined ? mine : [...mine, ...wholePlans(apart, batch, items)];
+    wholes.push(...all);
+    candidates.push(...all);
     if (strategies.includes('data')) candidates.push(...dataPlans(mine, { batch, items, latencyMsMax }));
     if (strategies.includes('pipeline')) {
       const { plans, bound } = pipelinePlans(problem, batch, options);
@@ -124,7 +127,7 @@ export function choosePlan(problems: readonly BatchProblem[], options: ChoiceOpt
   }
   return {
     choice,
-    frontier: thinOut(paretoFrontier(allowed), options),
+    frontier: thinOut(distinct(paretoFrontier(allowed), choice, options.worthwhile), options),
     wholes: bestOfEachDevice(wholes, goal),
     bestOf,
     latencyMsLeast: offered.reduce((least, { latencyMs }) => Math.min(least, latencyMs), Infinity),
@@ -321,6 +324,29 @@ export function deviceCount({ stages }: PlanCandidate): number {
 
 function isSimpler(a: PlanCandidate, b: PlanCandidate): boolean {
   return deviceCount(a) < deviceCount(b) || (deviceCount(a) === deviceCount(b) && a.latencyMs < b.latencyMs);
+}
+
+/** Leaves out what hardly differs from a plan with fewer devices. */
+function distinct(
+  frontier: readonly PlanCandidate[],
+  choice: PlanCandidate | undefined,
+  share: number,
+): PlanCandidate[] {
+  if (share === 0) return [...frontier];
+  const near = 1 + share;
+  const kept: PlanCandidate[] = [];
+  const order = [...frontier].sort((a, b) => deviceCount(a) - deviceCount(b));
+  for (const candidate of choice === undefined ? order : [choice, ...order]) {
+    const isCovered = kept.some(
+      (other) =>
+        other.latencyMs <= candidate.latencyMs * near &&
+        other.requestsPerSecond * near >= candidate.requestsPerSecond &&
+        other.usdPer1000 <= candidate.usdPer1000 * near &&
+        other.joulesPerRequest <= candidate.joulesPerRequest * near,
+    );
+    if (!isCovered) kept.push(candidate);
+  }
+  return kept;
 }
 
 /** Keeps the best of each goal, and of the rest an even spread over throughput. */

@@ -104,12 +104,25 @@ function comparisons(choice: ExplainedRow, others: Others, goal: PlanGoal): read
     const other = others[kind];
     if (other === undefined || other.strategy === choice.strategy) continue;
     const ratio = value(other) / value(choice);
-    const against = Number.isFinite(ratio) && ratio > 0 ? `: the choice is ${short(ratio)} times as good` : '';
-    lines.push(`${kinds[kind]} (${nameOf(other)}) gives ${unit(other)} against ${unit(choice)}${against}.`);
+    lines.push(
+      `${kinds[kind]} (${nameOf(other)}) gives ${unit(other)} against ${unit(choice)}${verdict(ratio, { choice, other })}.`,
+    );
   }
   if (others.whole === undefined && choice.strategy !== 'whole')
     lines.push('No device takes the whole model by itself.');
   return lines;
+}
+
+/** How much better the choice is, and whether that can be relied on. */
+function verdict(
+  ratio: number,
+  { choice, other }: { readonly choice: ExplainedRow; readonly other: ExplainedRow },
+): string {
+  if (!Number.isFinite(ratio) || ratio <= 0) return '';
+  if (ratio < 1) return `: better by ${percent(1 / ratio - 1)}, too little for more devices`;
+  const unsure = Math.hypot(choice.requestsPerSecond.plusMinus, other.requestsPerSecond.plusMinus);
+  const doubt = ratio - 1 < unsure ? ', which is within what these figures may be off' : '';
+  return `: the choice is ${short(ratio)} times as good${doubt}`;
 }
 
 function bottleneck({ strategy, stages }: ExplainedRow, goal: PlanGoal): readonly string[] {

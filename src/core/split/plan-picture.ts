@@ -211,13 +211,11 @@ function shortened(words: string, letters: number): string {
 
 /** No markup, and no characters that XML forbids. */
 function escaped(words: string): string {
-  return [...words]
-    .map((letter) => {
-      const code = letter.codePointAt(0) ?? 0;
-      if (code < 32 || (code >= 0xd800 && code <= 0xdfff) || code === 0xfffe || code === 0xffff) return '\ufffd';
-      return { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }[letter] ?? letter;
-    })
-    .join('');
+  return Array.from(words, (letter) => {
+    const code = letter.codePointAt(0) ?? 0;
+    if (code < 32 || (code >= 0xd800 && code <= 0xdfff) || code === 0xfffe || code === 0xffff) return '\ufffd';
+    return { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }[letter] ?? letter;
+  }).join('');
 }
 
 function percent(share: number): string {

@@ -36,7 +36,7 @@ export interface SearchResult {
 }
 
 /** Cells of kept tables: 8 bytes each. */
-const keptCellsMax = 4_000_000;
+const keptCellsMax = 10_000_000;
 /** Limits are met up to rounding. */
 const rounding = 1 + 1e-12;
 
@@ -49,20 +49,24 @@ export class StageTable {
   constructor(problem: PlannerProblem) {
     this.problem = problem;
     const types = new Set(problem.devices.map(({ type }) => type)).size;
-    this.#kept = types * problem.segments ** 2 <= keptCellsMax ? new Map() : undefined;
+    this.#kept = (types * problem.segments ** 2) / 2 <= keptCellsMax ? new Map() : undefined;
     this.#scratch = new Float64Array(problem.segments + 1);
   }
 
-  /** By end. Valid until the next call. */
+  /** By end less begin. Valid until the next call. */
   from(device: PlannerDevice, begin: number): Float64Array {
-    if (this.#kept === undefined) return this.#fill(device, begin, this.#scratch);
-    let rows = this.#kept.get(device.type);
+    let rows = this.#kept?.get(device.type);
     if (rows === undefined) {
       rows = [];
-      this.#kept.set(device.type, rows);
+      this.#kept?.set(device.type, rows);
     }
-    rows[begin] ??= this.#fill(device, begin, new Float64Array(this.problem.segments + 1));
-    return rows[begin];
+    const known = rows[begin];
+    if (known !== undefined) return known;
+    const filled = this.#fill(device, begin, this.#scratch);
+    if (this.#kept === undefined) return filled.subarray(begin);
+    const row = filled.slice(begin);
+    rows[begin] = row;
+    return row;
   }
 
   #fill(device: PlannerDevice, begin: number, into: Float64Array): Float64Array {
@@ -143,7 +147,7 @@ function extendInterval(row: Filled, stages: Float64Array, { begin, before, valu
   const { value: values, begin: begins, before: rows } = row;
   const share = 1 / replicas;
   for (let end = begin + 1; end < values.length; end += 1) {
-    const stage = (stages[end] as number) * share;
+    const stage = (stages[end - begin] as number) * share;
     const total = stage > value ? stage : value;
     if (total < (values[end] as number)) {
       values[end] = total;
@@ -161,7 +165,7 @@ function extendSum(
 ): void {
   const { value: values, begin: begins, before: rows } = row;
   for (let end = begin + 1; end < values.length; end += 1) {
-    const ms = stages[end] as number;
+    const ms = stages[end - begin] as number;
     if (ms > msMax || ms === Infinity) continue;
     const total = value + ms * perMs;
     if (total < (values[end] as number)) {

@@ -41,6 +41,8 @@ const exactStepsMax = 20_000_000;
 const exactRowsMax = 20_000;
 /** Segments of the chain on which orders are searched. */
 const thinSegments = 48;
+/** Inner steps of a search that is made a second time, among plans of the same interval. */
+const tieStepsMax = 3_000_000;
 /** Orders that the local search tries at most. */
 const ordersMax = 60;
 /** Inner steps of one search while a frontier is swept: beyond, the thinned chain is swept. */
@@ -174,10 +176,12 @@ export class SplitPlanner {
   }
 }
 
-/** The best plan of a space. Of those with the shortest interval the one with the least latency. */
+/** The best plan of a space; where it is small, of those with the shortest interval the one with the least latency. */
 function solve(space: SearchSpace, table: StageTable, goal: PlanGoal): SplitPlan | undefined {
   const found = search(space, table, objectives[goal]);
-  if (found === undefined || goal !== 'throughput') return found;
+  const steps = (space.rows.length * table.problem.segments ** 2) / 2;
+  // A second search of a large space is not worth it: few plans are tied there.
+  if (found === undefined || goal !== 'throughput' || steps > tieStepsMax) return found;
   const stages = search(space, table, { ...latencyAlone, intervalMsMax: found.value })?.stages ?? found.stages;
   return { stages, value: found.value };
 }

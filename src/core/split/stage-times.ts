@@ -106,7 +106,7 @@ export class StageTimes {
         this.#tiled[at + 1] = total;
         this.#boundaries[at + 1] = this.#boundaries[at] as number;
       }
-      this.#boundaries[to]! += 1;
+      this.#boundaries[to] = (this.#boundaries[to] as number) + 1;
     }
     if (wholeMs !== undefined && pieces.length > 1) this.#boundaryMs = (total - wholeMs) / (pieces.length - 1);
   }
