@@ -9,16 +9,16 @@ export interface Lesson {
   readonly load: number;
   /** Arrivals as `src/sim/fleet/arrival-process.ts` writes them, of mean rate 1; the load sets the rate. */
   readonly arrivals: string;
-  /** Spread of the factors by which service times really differ from the tables that senders know: sigma of a lognormal. */
+  /** Sigma of the factors by which senders err in run times. */
   readonly profileError: number;
   /** Spread of the factors on prices. */
   readonly priceSpread: number;
   /** Share of the fleet's devices that are there, 0 to 1. */
   readonly fleetShare: number;
-  /** How old the sender's knowledge is, ms. */
+  /** How late answers become known to the sender, ms. */
   readonly staleMs: number;
-  /** A device is lost for part of the time. */
-  readonly loss: boolean;
+  /** A device takes three times as long. */
+  readonly slow: boolean;
 }
 
 /** The lesson of a stream. `progress`: 0 at the beginning of training, 1 at its end. */
@@ -39,8 +39,8 @@ export function drawLesson(random: Random, progress: number): Lesson {
     arrivals,
     profileError: uniform(0, 0.2 * reach),
     priceSpread: uniform(0, 0.3 * reach),
-    fleetShare: uniform(1 - 0.5 * reach, 1),
+    fleetShare: Math.min(1, uniform(1 - 0.5 * reach, 1.3)),
     staleMs: random.next() < 0.2 * reach ? uniform(0, 1_000) : 0,
-    loss: random.next() < 0.15 * reach,
+    slow: random.next() < 0.15 * reach,
   };
 }

@@ -13,8 +13,9 @@ import {
   type FleetView,
 } from '#core/scheduling/dispatch-view.js';
 import { featureCount, writeRows } from '#core/scheduling/features.js';
+import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import type { DecisionRecorder, Player } from './environment.js';
-import { bestChoice, drawChoice, PlainScorer } from './layers.js';
+import { bestChoice, drawChoice } from './layers.js';
 
 export interface DispatchPlayerOptions {
   readonly player: Player;
@@ -33,7 +34,7 @@ export function dispatchPlayer(options: DispatchPlayerOptions): DispatchPolicy {
 class DispatchPlayer implements DispatchPolicy {
   readonly name: string;
   readonly #rule: DispatchPolicy | undefined;
-  readonly #scorer: PlainScorer | undefined;
+  readonly #scorer: SimdScorer | undefined;
   readonly #samples: boolean;
   readonly #teacher: DispatchPolicy | undefined;
   readonly #recorder: DecisionRecorder | undefined;
@@ -46,7 +47,7 @@ class DispatchPlayer implements DispatchPolicy {
 
   constructor({ player, rule, recorder, teacher, dice }: DispatchPlayerOptions) {
     this.#rule = player.kind === 'rule' ? rule(player.name) : undefined;
-    this.#scorer = player.kind === 'network' ? new PlainScorer(player.layers) : undefined;
+    this.#scorer = player.kind === 'network' ? new SimdScorer({ layers: player.layers, activation: 'tanh' }) : undefined;
     this.#samples = player.kind === 'network' && player.choose === 'sample';
     this.#teacher = teacher === undefined ? undefined : rule(teacher);
     this.#recorder = recorder;

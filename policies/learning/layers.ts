@@ -1,7 +1,4 @@
-/**
- * Layers of a scorer as plain numbers: first values, one flat vector of all parameters and back, and scores in plain loops
- * for rollouts on any thread.
- */
+/** Layers of a scorer as plain numbers: first values, one flat vector of all parameters and back, choices from scores. */
 import { intarsiaError } from '#core/errors.js';
 import type { Chance } from '#core/scheduling/dispatch-view.js';
 import type { Random } from '#ports/random.js';
@@ -92,44 +89,4 @@ export function toProbabilities(scores: Float32Array, count: number): void {
     sum += value;
   }
   for (let index = 0; index < count; index += 1) scores[index] = (scores[index] ?? 0) / sum;
-}
-
-/** Scores rows in plain loops, for rollouts on any thread. Buffers are kept: one instance a player. */
-export class PlainScorer {
-  readonly #layers: readonly Layer[];
-  readonly #values: readonly Float64Array[];
-
-  constructor(layers: readonly Layer[]) {
-    this.#layers = layers;
-    this.#values = layers.map(({ out }) => new Float64Array(out));
-  }
-
-  /** Writes one score a row. */
-  score(rows: Float32Array, count: number, out: Float32Array): void {
-    const inputs = this.#layers[0]?.in ?? 0;
-    for (let row = 0; row < count; row += 1) {
-      let input: Float32Array | Float64Array = rows.subarray(row * inputs, (row + 1) * inputs);
-      for (let index = 0; index < this.#layers.length; index += 1) {
-        const layer = this.#layers[index] as Layer;
-        const values = this.#values[index] as Float64Array;
-        forward(layer, input, values, index < this.#layers.length - 1);
-        input = values;
-      }
-      out[row] = input[0] as number;
-    }
-  }
-}
-
-function forward(layer: Layer, input: Float32Array | Float64Array, values: Float64Array, isHidden: boolean): void {
-  const { out, weights } = layer;
-  values.set(layer.bias);
-  for (let index = 0; index < layer.in; index += 1) {
-    const factor = input[index] as number;
-    if (factor === 0) continue;
-    const first = index * out;
-    for (let output = 0; output < out; output += 1) {
-      values[output] = (values[output] as number) + factor * (weights[first + output] as number);
-    }
-  }
-  if (isHidden) for (let output = 0; output < out; output += 1) values[output] = Math.tanh(values[output] as number);
 }

@@ -12,6 +12,7 @@ import type { Random } from '#ports/random.js';
 import { cloneBehaviour } from './bc.js';
 import { iterateCem, startCem } from './cem.js';
 import type { EpisodeOrder, EpisodeRecord, Outcomes, Player, Rollouts } from './environment.js';
+import { featureRanges } from './feature-ranges.js';
 import { flatten, initialLayers, unflatten, withLastLayer } from './layers.js';
 import { joinDecisions } from './join-decisions.js';
 import { iteratePpo, startPpo } from './ppo.js';
@@ -45,6 +46,7 @@ export interface TrainingTools<Scenario> {
 export function firstState(): TrainingState {
   return {
     ...{ stage: 'rules', step: 0, teacher: '', ruleObjectives: [], ruleMisses: [], layers: [] },
+    ranges: undefined,
     ...{ search: undefined, optimisation: undefined, best: undefined, curves: [] },
   };
 }
@@ -134,7 +136,7 @@ async function imitate<Scenario>(state: TrainingState, tools: TrainingTools<Scen
     },
   );
   const values = { loss, agreement, decisions: decisions.choices.length };
-  return advance(state, tools, { layers, values, judge: true });
+  return advance(state, tools, { layers, values, judge: true, ranges: featureRanges(decisions, world.featureCount) });
 }
 
 /** One iteration of the cross-entropy method on the last layer. */
@@ -215,7 +217,7 @@ async function optimise<Scenario>(state: TrainingState, tools: TrainingTools<Sce
 }
 
 interface StepResult extends Partial<
-  Pick<TrainingState, 'teacher' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'search' | 'optimisation'>
+  Pick<TrainingState, 'teacher' | 'ranges' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'search' | 'optimisation'>
 > {
   readonly values: Readonly<Record<string, number>>;
   /** Whether the network is judged after this step; `judged` when it is another one than `layers`. */

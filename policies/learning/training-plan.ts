@@ -5,6 +5,7 @@
 import type { Layer } from '#core/scheduling/network.js';
 import { bcDefaults, type BcOptions } from './bc.js';
 import { cemDefaults, type CemOptions, type CemState } from './cem.js';
+import type { FeatureRanges } from './feature-ranges.js';
 import { ppoDefaults, type PpoOptions, type PpoState } from './ppo.js';
 
 export interface TrainingPlan {
@@ -77,6 +78,8 @@ export interface TrainingState {
   /** Misses of the teacher by class on the validation scenarios. */
   readonly ruleMisses: readonly number[];
   readonly layers: readonly Layer[];
+  /** Of the decisions of the last imitation. */
+  readonly ranges: FeatureRanges | undefined;
   readonly search: CemState | undefined;
   readonly optimisation: PpoState | undefined;
   readonly best: Candidate | undefined;

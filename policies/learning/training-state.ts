@@ -37,8 +37,8 @@ export function unpackState(text: string, name: string): TrainingState {
     throw intarsiaError('CONFIG_INVALID', `${name} is no training state of format ${format}`, { name });
   }
   // JSON leaves out what is undefined.
-  const { search, optimisation, best, ...rest } = read.state as Partial<TrainingState>;
-  return { ...(rest as TrainingState), search, optimisation, best };
+  const { ranges, search, optimisation, best, ...rest } = read.state as Partial<TrainingState>;
+  return { ...(rest as TrainingState), ranges, search, optimisation, best };
 }
 
 function toBase64(values: Float32Array | Float64Array): string {

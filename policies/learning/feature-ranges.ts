@@ -1,0 +1,31 @@
+/** What values each feature took while a policy was trained: whatever lies far outside was never learned. */
+import type { RowSets } from './trainable-network.js';
+
+/** By feature: least, 0.1th and 99.9th hundredth of rows, greatest. */
+export interface FeatureRanges {
+  readonly least: readonly number[];
+  readonly low: readonly number[];
+  readonly high: readonly number[];
+  readonly greatest: readonly number[];
+}
+
+/** Rows that are looked at, evenly spread over all. */
+const rowsMax = 100_000;
+
+export function featureRanges({ rows }: RowSets, featureCount: number): FeatureRanges {
+  const count = rows.length / featureCount;
+  const step = Math.max(1, Math.floor(count / rowsMax));
+  const ranges = { least: [] as number[], low: [] as number[], high: [] as number[], greatest: [] as number[] };
+  const values = new Float32Array(Math.ceil(count / step));
+  for (let feature = 0; feature < featureCount; feature += 1) {
+    for (let index = 0; index < values.length; index += 1)
+      values[index] = rows[index * step * featureCount + feature] ?? 0;
+    values.sort();
+    const at = (share: number): number => values[Math.min(values.length - 1, Math.floor(share * values.length))] ?? 0;
+    ranges.least.push(at(0));
+    ranges.low.push(at(0.001));
+    ranges.high.push(at(0.999));
+    ranges.greatest.push(at(1));
+  }
+  return ranges;
+}

@@ -1,0 +1,214 @@
+/**
+ * The world that policies are trained and judged in: fleets on virtual time, run by the production gateway, device actors and
+ * batch formers. A scenario names a fleet, a load, arrivals and how the world strays from what senders know of it.
+ */
+import { intarsiaError } from '#core/errors.js';
+import { RandomStream } from '#core/random.js';
+import { featureCount } from '#core/scheduling/features.js';
+import { serviceMs } from '#core/scheduling/service-profile.js';
+import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { arrivalProcess } from '#sim/fleet/arrival-process.js';
+import { drawArrivals, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
+import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
+import type { FleetFault } from '#sim/fleet/fleet-faults.js';
+import type { SimulationResult } from '#sim/fleet/fleet-result.js';
+import { fleetClasses, linkMs, type Fleet } from '#sim/fleet/fleet.js';
+import { runFleet } from '#sim/fleet/run-fleet.js';
+import type { TraceRow } from '#sim/fleet/trace-file.js';
+import { dispatchPlayer } from './dispatch-player.js';
+import {
+  DecisionRecorder,
+  type Environment,
+  type EpisodeOrder,
+  type EpisodeRecord,
+  type Outcomes,
+} from './environment.js';
+import { capacityOf } from './fleet-capacity.js';
+import { drawNormal } from './layers.js';
+
+/** What every thread that plays is given. Plain data. */
+export interface FleetWorldData {
+  readonly fleets: readonly Fleet[];
+  readonly traces: readonly { readonly name: string; readonly rows: readonly TraceRow[] }[];
+  /** How devices form batches, as `batchingByName` reads it. */
+  readonly batching: string;
+}
+
+export interface FleetScenario {
+  /** Index of the fleet. */
+  readonly fleet: number;
+  /** Arriving work over what the fleet, as it is in this scenario, can do in time. */
+  readonly load: number;
+  readonly requests: number;
+  /** A stream, as `arrivalProcess` reads it, or rows of a trace from a share of it on. */
+  readonly arrivals: string | { readonly trace: number; readonly fromShare: number };
+  readonly seed: string;
+  /** Sigma of the factors by which senders err in run times, by type of device. */
+  readonly profileError: number;
+  readonly priceSpread: number;
+  /** Share of the fleet's devices that are there. */
+  readonly fleetShare: number;
+  readonly faults: readonly FleetFault[];
+}
+
+/** A scenario that keeps to the fleet file. */
+export const plainScenario: FleetScenario = {
+  ...{ fleet: 0, load: 0.7, requests: 1_000, arrivals: 'poisson:rate=1', seed: '1' },
+  ...{ profileError: 0, priceSpread: 0, fleetShare: 1, faults: [] },
+};
+
+export function fleetEnvironment(world: FleetWorldData): Environment<FleetScenario> {
+  return {
+    featureCount,
+    classes: fleetClasses,
+    runEpisode: (order) => play(world, order),
+  };
+}
+
+async function play(world: FleetWorldData, order: EpisodeOrder<FleetScenario>): Promise<EpisodeRecord> {
+  const { scenario, player, teacher, record } = order;
+  const fleet = fleetOf(world, scenario);
+  const recorder = record ? new DecisionRecorder(featureCount) : undefined;
+  const dice = new RandomStream(`dice ${order.dice}`);
+  const policy = dispatchPlayer({ player, rule: dispatchByName, recorder, teacher, dice });
+  const result = await runFleet({
+    fleet,
+    arrivals: arrivalsOf(world, scenario, fleet),
+    seed: scenario.seed,
+    dispatch: fleetDispatch(policy, { profileError: profileErrors(fleet, scenario) }),
+    batching: () => batchingByName(world.batching),
+    faults: scenario.faults,
+  });
+  return {
+    outcomes: outcomesOf(fleet, result),
+    hash: result.hash,
+    ...(recorder === undefined ? {} : { decisions: recorder.finish() }),
+  };
+}
+
+/** The scenario's fleet: some devices gone, prices changed by type. */
+function fleetOf(world: FleetWorldData, scenario: FleetScenario): Fleet {
+  const fleet = world.fleets[scenario.fleet];
+  if (fleet === undefined) {
+    throw intarsiaError('INVALID_ARGUMENT', `there is no fleet ${scenario.fleet}; there are ${world.fleets.length}`);
+  }
+  const random = new RandomStream(`variation ${scenario.seed}`);
+  const devices = kept(fleet, scenario.fleetShare, random.stream('devices'));
+  if (scenario.priceSpread === 0) return { ...fleet, devices };
+  const price = factors(random.stream('prices'), scenario.priceSpread);
+  return {
+    ...fleet,
+    devices: devices.map((device) => ({ ...device, usdPerHour: device.usdPerHour * price(device.type) })),
+  };
+}
+
+/** What senders believe of run times, times what is so, by device: alike for devices of a type. */
+function profileErrors(fleet: Fleet, { profileError, seed }: FleetScenario): (device: number) => number {
+  if (profileError === 0) return () => 1;
+  const error = factors(new RandomStream(`variation ${seed}`).stream('profiles'), profileError);
+  const byDevice = fleet.devices.map(({ type }) => error(type));
+  return (device) => byDevice[device] ?? 1;
+}
+
+/** A lognormal factor for each key, the same whenever it is asked for. */
+function factors(random: RandomStream, spread: number): (key: string) => number {
+  return (key) => Math.exp(spread * drawNormal(random.stream(key)));
+}
+
+/** So many of the devices, such that every model keeps one and every class can still be served in time. */
+function kept(fleet: Fleet, share: number, random: RandomStream): Fleet['devices'] {
+  if (share >= 1) return fleet.devices;
+  const order = fleet.devices.map((device) => ({ device, draw: random.next() }));
+  order.sort((left, right) => left.draw - right.draw);
+  const gone = new Set<string>();
+  const wanted = Math.round(fleet.devices.length * (1 - share));
+  for (const { device } of order) {
+    if (gone.size >= wanted) break;
+    const rest = fleet.devices.filter(({ id }) => id !== device.id && !gone.has(id));
+    const isServable = fleet.models.every((model, index) => {
+      const least = Math.min(...model.sloMs);
+      return rest.some(({ service, ...other }) => {
+        const profile = service[index];
+        return profile !== undefined && linkMs({ ...other, service }, model, 1) + serviceMs(profile, 1) <= least;
+      });
+    });
+    if (isServable) gone.add(device.id);
+  }
+  return fleet.devices.filter(({ id }) => !gone.has(id));
+}
+
+const capacities = new WeakMap<Fleet['devices'], number>();
+
+function arrivalsOf(world: FleetWorldData, scenario: FleetScenario, fleet: Fleet): Arrivals {
+  let capacity = capacities.get(fleet.devices);
+  if (capacity === undefined) {
+    capacity = capacityOf(fleet);
+    capacities.set(fleet.devices, capacity);
+  }
+  const ratePerSecond = scenario.load * capacity;
+  const { requests, seed } = scenario;
+  if (typeof scenario.arrivals === 'string') {
+    return drawArrivals(fleet, arrivalProcess(scenario.arrivals), { seed, requests, ratePerSecond });
+  }
+  const { trace, fromShare } = scenario.arrivals;
+  const rows = world.traces[trace]?.rows ?? [];
+  const from = Math.floor(fromShare * Math.max(0, rows.length - requests));
+  return traceArrivals(fleet, rows, { seed, requests, from, ratePerSecond });
+}
+
+/** Requests measured by the cheapest way to serve them in time at batch 1. */
+function outcomesOf(fleet: Fleet, result: SimulationResult): Outcomes {
+  const { arrivals, doneMs, costUsd, joules, outcome } = result;
+  const count = doneMs.length;
+  const outcomes = {
+    arrivedMs: arrivals.atMs,
+    doneMs,
+    cost: new Float32Array(count),
+    energy: new Float32Array(count),
+    missed: new Uint8Array(count),
+    lateness: new Float32Array(count),
+    sloClass: arrivals.sloClass,
+  };
+  const references = new Map<number, { readonly usd: number; readonly joules: number }>();
+  for (let index = 0; index < count; index += 1) {
+    const model = arrivals.model[index] ?? 0;
+    const sloClass = arrivals.sloClass[index] ?? 0;
+    const items = arrivals.items[index] ?? 1;
+    const key = (items * fleet.models.length + model) * fleetClasses.length + sloClass;
+    let reference = references.get(key);
+    if (reference === undefined) {
+      reference = referenceOf(fleet, { model, sloClass, items });
+      references.set(key, reference);
+    }
+    const sloMs = fleet.models[model]?.sloMs[sloClass] ?? Infinity;
+    const takenMs = (doneMs[index] ?? 0) - (arrivals.atMs[index] ?? 0);
+    const isServed = (outcome[index] ?? 0) < 2;
+    outcomes.cost[index] = reference.usd > 0 ? (costUsd[index] ?? 0) / reference.usd : 0;
+    outcomes.energy[index] = reference.joules > 0 ? (joules[index] ?? 0) / reference.joules : 0;
+    outcomes.missed[index] = outcome[index] === 0 ? 0 : 1;
+    outcomes.lateness[index] = isServed ? (takenMs - sloMs) / sloMs : 0;
+  }
+  return outcomes;
+}
+
+function referenceOf(
+  fleet: Fleet,
+  of: { readonly model: number; readonly sloClass: number; readonly items: number },
+): { readonly usd: number; readonly joules: number } {
+  const model = fleet.models[of.model];
+  let [usd, joules, anyUsd, anyJoules] = [Infinity, Infinity, Infinity, Infinity];
+  for (const device of fleet.devices) {
+    const profile = device.service[of.model];
+    if (profile === undefined || model === undefined) continue;
+    const runMs = serviceMs(profile, of.items);
+    const ownUsd = (runMs * device.usdPerHour) / 3_600_000;
+    const ownJoules = (runMs * device.watts) / 1000;
+    anyUsd = Math.min(anyUsd, ownUsd);
+    anyJoules = Math.min(anyJoules, ownJoules);
+    if (linkMs(device, model, of.items) + runMs > (model.sloMs[of.sloClass] ?? Infinity)) continue;
+    usd = Math.min(usd, ownUsd);
+    joules = Math.min(joules, ownJoules);
+  }
+  return { usd: usd === Infinity ? anyUsd : usd, joules: joules === Infinity ? anyJoules : joules };
+}

@@ -1,0 +1,71 @@
+/** Fleets and traces as the world of a training run: scenarios by name, the objective, what may be missed. */
+import { RandomStream } from '#core/random.js';
+import { featureCount } from '#core/scheduling/features.js';
+import { defaultSloRules, sloClasses } from '#core/scheduling/slo-class.js';
+import { drawLesson } from './curriculum.js';
+import type { Outcomes, Rollouts } from './environment.js';
+import { plainScenario, type FleetScenario, type FleetWorldData } from './fleet-environment.js';
+import type { TrainingWorld } from './train.js';
+
+const allTimeMs = 86_400_000;
+/** Price of a miss in the objective, by class, in cheapest costs of a request. */
+const missWeights: readonly number[] = sloClasses.map(() => 10);
+
+export function fleetTraining(
+  world: FleetWorldData,
+  rollouts: Rollouts<FleetScenario>,
+  seed: number,
+): TrainingWorld<FleetScenario> {
+  const random = new RandomStream(`scenarios ${seed}`);
+  return {
+    featureCount,
+    classes: sloClasses,
+    rollouts,
+    objective,
+    missWeights,
+    allowedMisses: sloClasses.map((name) => defaultSloRules[name].allowedMiss),
+    scenario: (name, progress, requests) => {
+      const own = random.stream(name);
+      const isJudging = name.startsWith('validation');
+      const lesson = drawLesson(own.stream('lesson'), isJudging ? 1 : progress);
+      const fleet = own.stream('fleet').below(world.fleets.length);
+      const source = own.stream('arrivals');
+      // Half of the scenarios come from traces where there are any. Training sees their first 60 %, validation the next 20 %;
+      // the last 20 % belong to whoever judges.
+      const fromTrace = world.traces.length > 0 && source.next() < 0.5;
+      const share = source.next();
+      const trace = {
+        trace: source.below(Math.max(1, world.traces.length)),
+        fromShare: isJudging ? 0.6 + 0.2 * share : 0.6 * share,
+      };
+      const device = world.fleets[fleet]?.devices[own.stream('slow').below(world.fleets[fleet].devices.length)];
+      return {
+        ...plainScenario,
+        fleet,
+        load: lesson.load,
+        requests,
+        arrivals: fromTrace ? trace : lesson.arrivals,
+        seed: `${seed} ${name}`,
+        profileError: lesson.profileError,
+        priceSpread: lesson.priceSpread,
+        fleetShare: lesson.fleetShare,
+        faults: [
+          ...(lesson.staleMs > 0 ? [{ kind: 'stale', atMs: 0, forMs: allTimeMs, ageMs: lesson.staleMs } as const] : []),
+          // Of the devices that are there in every variation only this can be ordered by name.
+          ...(lesson.slow && lesson.fleetShare >= 1 && device !== undefined
+            ? [{ kind: 'straggler', device: device.id, atMs: 0, forMs: allTimeMs, factor: 3 } as const]
+            : []),
+        ],
+      };
+    },
+  };
+}
+
+/** J: mean over requests of cost over the cheapest cost, and the price of each miss. Lower is better. */
+export function objective({ cost, missed, sloClass }: Outcomes): number {
+  let sum = 0;
+  for (let index = 0; index < cost.length; index += 1) {
+    sum += (cost[index] ?? 0) + (missed[index] ?? 0) * (missWeights[sloClass[index] ?? 0] ?? 0);
+  }
+  return sum / Math.max(1, cost.length);
+}

@@ -1,0 +1,25 @@
+/** Entry of a thread that plays episodes for `rollout-threads.ts`: one order in, its record out. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { toErrorData } from '#core/errors.js';
+import type { EpisodeOrder, EpisodeRecord } from '#policies/learning/environment.js';
+import { fleetEnvironment, type FleetScenario, type FleetWorldData } from '#policies/learning/fleet-environment.js';
+import type { RolloutAnswer } from './rollout-threads.js';
+
+const environment = fleetEnvironment(workerData as FleetWorldData);
+
+parentPort?.on('message', (order: EpisodeOrder<FleetScenario>) => {
+  environment.runEpisode(order).then(
+    (record) => answer({ ok: true, record }, buffersOf(record)),
+    (error: unknown) => answer({ ok: false, error: toErrorData(error) }, []),
+  );
+});
+
+function answer(message: RolloutAnswer, transfer: readonly ArrayBuffer[]): void {
+  parentPort?.postMessage(message, transfer);
+}
+
+/** The memory of a record's arrays: moved, not copied. */
+function buffersOf({ outcomes, decisions }: EpisodeRecord): ArrayBuffer[] {
+  const arrays = [...Object.values(outcomes), ...Object.values(decisions ?? {})] as readonly ArrayBufferView[];
+  return arrays.map(({ buffer }) => buffer as ArrayBuffer);
+}
