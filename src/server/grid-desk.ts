@@ -47,8 +47,6 @@ export interface GridDeskOptions {
   readonly gate?: SplitGate;
   /** What is served as far as this gateway knows, for as long as the store does not say. Default: nothing is known. */
   readonly served?: () => readonly GridReplicaStatus[];
-  /** What is served as far as this gateway knows, for as long as the store does not say. Default: nothing is known. */
-  readonly served?: () => readonly GridReplicaStatus[];
 }
 
 /** Longest wait for the store where the caller gave no deadline, ms. */

@@ -1,6 +1,6 @@
 /** A grid for people: its hosts and devices, deployments, and the replicas that are not simply ready. */
 import { formatBytes } from '#core/units.js';
-import type { GridHost, GridStatus } from '#client/index.js';
+import type { GridHost, GridReplica, GridStatus } from '#client/index.js';
 import type { Output } from '../terminal.js';
 
 export function printGrid(grid: GridStatus, output: Output): void {
@@ -30,13 +30,14 @@ export function printGrid(grid: GridStatus, output: Output): void {
   if (grid.deployments.length > 0) {
     output.line();
     output.table(
-      ['deployment', 'model', 'version', 'ready', 'state', 'reason'],
-      grid.deployments.map(({ name, model, version, ready, wanted, state, reason }) => [
+      ['deployment', 'model', 'version', 'ready', 'state', 'gate', 'reason'],
+      grid.deployments.map(({ name, model, version, ready, wanted, state, gate, reason }) => [
         name,
         model,
         version,
         `${ready}/${wanted}`,
         state,
+        gate,
         reason,
       ]),
     );
@@ -44,10 +45,11 @@ export function printGrid(grid: GridStatus, output: Output): void {
   if (grid.replicas.length === 0) return;
   output.line();
   output.table(
-    ['model', 'version', 'replica on', 'state', 'memory', 'deployment', 'reason'],
+    ['model', 'version', 'stage', 'replica on', 'state', 'memory', 'deployment', 'reason'],
     grid.replicas.map((replica) => [
       replica.model,
       replica.version,
+      stageOf(replica),
       `${replica.host}/${replica.device}`,
       replica.state,
       replica.memoryBytes === 0 ? '' : formatBytes(replica.memoryBytes),
@@ -55,6 +57,12 @@ export function printGrid(grid: GridStatus, output: Output): void {
       replica.reason,
     ]),
   );
+}
+
+/** `2/3` is the second of three stages; of a whole model nothing. */
+function stageOf({ stage, stages, standby }: GridReplica): string {
+  if (stage === 0) return '';
+  return `${stage}/${stages === 0 ? '?' : stages}${standby ? ' standby' : ''}`;
 }
 
 function stateOf(host: GridHost, output: Output): string {
