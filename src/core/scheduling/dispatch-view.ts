@@ -107,9 +107,21 @@ export const SHED = -1;
 /** Answer of a policy when every candidate is masked. */
 export const NONE = -2;
 
+/** How the last choice came about, beside the choice itself. Mutable, overwritten by the next one. */
+export interface ChoiceTrace {
+  /** Chance with which the choice was made, given the candidates; 1 where nothing was drawn. */
+  propensity: number;
+  /** Why a learned policy left the decision to its rule; empty when it did not. */
+  fallback: string;
+}
+
 export interface DispatchPolicy {
   /** Goes into receipts and the decision log. */
   readonly name: string;
+  /** Absent for rules that neither draw nor fall back. */
+  readonly trace?: ChoiceTrace;
+  /** Tells the policy what became of a request, late or not; for those that watch themselves. */
+  finished?(model: string, sloClass: SloClass, late: boolean, nowMs: number): void;
   /**
    * Index of the chosen candidate, never a masked one; `SHED` only where the request may be refused; `NONE` when all are
    * masked. Synchronous, without allocation; all chance comes from `random`.

@@ -1,0 +1,186 @@
+/**
+ * The learned dispatch policy: one network scores the row of every candidate, the best unmasked row is chosen. Around it the
+ * shield: what the network may not be trusted with goes to a rule, decision by decision, and the reasons are counted.
+ *
+ * The mask is not learned and not scored: a masked candidate cannot be chosen, whatever its score.
+ */
+import { Breaker, type BreakerOptions } from '#core/scheduling/breaker.js';
+import {
+  NONE,
+  SHED,
+  type Chance,
+  type ChoiceTrace,
+  type DispatchCandidate,
+  type DispatchPolicy,
+  type DispatchRequest,
+  type FleetView,
+} from '#core/scheduling/dispatch-view.js';
+import { featureCount, writeRows } from '#core/scheduling/features.js';
+import type { TrainedRanges } from '#core/scheduling/policy-file.js';
+import {
+  checkRare,
+  checkRow,
+  checkStale,
+  fallbackReasons,
+  shieldRanges,
+  type FallbackReason,
+  type ShieldRanges,
+} from '#core/scheduling/shield.js';
+import { defaultSloRules, type SloClass, type SloRules } from '#core/scheduling/slo-class.js';
+import type { Scorer } from '#ports/scorer.js';
+
+export interface LearnedDispatchOptions {
+  readonly name: string;
+  readonly scorer: Scorer;
+  readonly ranges: TrainedRanges;
+  /** Decides when the network must not. */
+  readonly fallback: DispatchPolicy;
+  readonly rules?: SloRules;
+  readonly breaker?: BreakerOptions;
+  /** News older than this, ms, of every candidate: fall back. Default 2,000. */
+  readonly staleMsMax?: number;
+  /** Heads that disagree about the best row matter when its lead is smaller than this. Default 0.02. */
+  readonly leadMin?: number;
+  /** A monotonic clock, ms, to bound the time of scoring; without one it is not bounded. */
+  readonly clockMs?: () => number;
+  /** Longest time of scoring, ms. Default 1. */
+  readonly scoringMsMax?: number;
+}
+
+export interface FallbackCounts {
+  decisions: number;
+  readonly fallbacks: Record<Exclude<FallbackReason, ''>, number>;
+}
+
+export class LearnedDispatch implements DispatchPolicy {
+  readonly name: string;
+  readonly trace: ChoiceTrace = { propensity: 1, fallback: '' };
+  readonly counts: FallbackCounts;
+  readonly #scorer: Scorer;
+  readonly #ranges: ShieldRanges;
+  readonly #fallback: DispatchPolicy;
+  readonly #rules: SloRules;
+  readonly #breaker: Breaker;
+  readonly #staleMsMax: number;
+  readonly #leadMin: number;
+  readonly #clockMs: (() => number) | undefined;
+  readonly #scoringMsMax: number;
+  readonly #scale = { usd: 0, joules: 0 };
+  #rows = new Float32Array(0);
+  #scores = new Float32Array(0);
+
+  constructor(options: LearnedDispatchOptions) {
+    this.name = options.name;
+    this.#scorer = options.scorer;
+    this.#ranges = shieldRanges(options.ranges);
+    this.#fallback = options.fallback;
+    this.#rules = options.rules ?? defaultSloRules;
+    this.#breaker = new Breaker(options.breaker);
+    this.#staleMsMax = options.staleMsMax ?? 2_000;
+    this.#leadMin = options.leadMin ?? 0.02;
+    this.#clockMs = options.clockMs;
+    this.#scoringMsMax = options.scoringMsMax ?? 1;
+    const fallbacks = Object.fromEntries(fallbackReasons.map((reason) => [reason, 0]));
+    this.counts = { decisions: 0, fallbacks: fallbacks as FallbackCounts['fallbacks'] };
+  }
+
+  /** Times that the breaker opened. */
+  get trips(): number {
+    return this.#breaker.trips;
+  }
+
+  choose(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView, random: Chance): number {
+    const { counts, trace } = this;
+    counts.decisions += 1;
+    trace.propensity = 1;
+    trace.fallback = '';
+    let chosen = NONE;
+    let reason: FallbackReason = this.#breaker.isOpen(request.model, request.nowMs) ? 'breaker' : '';
+    if (reason === '') reason = checkStale(candidates, this.#staleMsMax);
+    if (reason === '') {
+      chosen = this.#score(request, candidates, fleet);
+      reason = this.#reason;
+    }
+    if (reason !== 'breaker') this.#breaker.decided(request.model, reason !== '', request.nowMs);
+    if (reason === '') return chosen;
+    counts.fallbacks[reason] += 1;
+    trace.fallback = reason;
+    return this.#fallback.choose(request, candidates, fleet, random);
+  }
+
+  finished(model: string, sloClass: SloClass, late: boolean, nowMs: number): void {
+    this.#breaker.answered(model, late, this.#rules[sloClass].allowedMiss, nowMs);
+  }
+
+  /** Why the last scoring is not to be used; empty when it is. */
+  #reason: FallbackReason = '';
+
+  #score(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): number {
+    const count = candidates.length;
+    const { outputs } = this.#scorer;
+    if (this.#rows.length < (count + 1) * featureCount) {
+      this.#rows = new Float32Array(2 * (count + 1) * featureCount);
+      this.#scores = new Float32Array(2 * (count + 1) * outputs);
+    }
+    const rows = this.#rows;
+    const rowCount = writeRows(request, candidates, fleet, this.#scale, rows);
+    this.#reason = '';
+    for (let row = 0; row < rowCount; row += 1) {
+      if (row < count && (candidates[row] as DispatchCandidate).masked !== '') continue;
+      this.#reason = checkRow(rows, row * featureCount, this.#ranges);
+      if (this.#reason !== '') return NONE;
+    }
+    const startMs = this.#clockMs?.() ?? 0;
+    this.#scorer.score(rows, rowCount, this.#scores);
+    if (this.#clockMs !== undefined && this.#clockMs() - startMs > this.#scoringMsMax) {
+      this.#reason = 'time';
+      return NONE;
+    }
+    const best = this.#best(candidates, rowCount);
+    if (this.#reason !== '') return NONE;
+    this.#reason = checkRare(rows, best * featureCount, this.#ranges);
+    return best === count ? SHED : best;
+  }
+
+  /** The unmasked row with the highest mean score of all heads. */
+  #best(candidates: readonly DispatchCandidate[], rowCount: number): number {
+    const { outputs } = this.#scorer;
+    const scores = this.#scores;
+    const count = candidates.length;
+    let best = -1;
+    let most = -Infinity;
+    let second = -Infinity;
+    for (let row = 0; row < rowCount; row += 1) {
+      if (row < count && (candidates[row] as DispatchCandidate).masked !== '') continue;
+      let sum = 0;
+      for (let head = 0; head < outputs; head += 1) sum += scores[row * outputs + head] as number;
+      if (Number.isNaN(sum)) {
+        this.#reason = 'nan';
+        return row;
+      }
+      if (best < 0 || sum > most) {
+        second = most;
+        most = sum;
+        best = row;
+      } else if (sum > second) second = sum;
+    }
+    if (outputs > 1 && (most - second) / outputs < this.#leadMin && this.#disagrees(candidates, rowCount, best)) {
+      this.#reason = 'disagreement';
+    }
+    return best;
+  }
+
+  /** Whether a head alone would clearly choose another row: by more than the lead that does not matter. */
+  #disagrees(candidates: readonly DispatchCandidate[], rowCount: number, best: number): boolean {
+    const { outputs } = this.#scorer;
+    const scores = this.#scores;
+    for (let row = 0; row < rowCount; row += 1) {
+      if (row < candidates.length && (candidates[row] as DispatchCandidate).masked !== '') continue;
+      for (let head = 0; head < outputs; head += 1) {
+        const lead = (scores[row * outputs + head] as number) - (scores[best * outputs + head] as number);
+        if (lead > this.#leadMin) return true;
+      }
+    }
+    return false;
+  }
+}
