@@ -47,7 +47,8 @@ class DispatchPlayer implements DispatchPolicy {
 
   constructor({ player, rule, recorder, teacher, dice }: DispatchPlayerOptions) {
     this.#rule = player.kind === 'rule' ? rule(player.name) : undefined;
-    this.#scorer = player.kind === 'network' ? new SimdScorer({ layers: player.layers, activation: 'tanh' }) : undefined;
+    this.#scorer =
+      player.kind === 'network' ? new SimdScorer({ layers: player.layers, activation: 'tanh' }) : undefined;
     this.#samples = player.kind === 'network' && player.choose === 'sample';
     this.#teacher = teacher === undefined ? undefined : rule(teacher);
     this.#recorder = recorder;

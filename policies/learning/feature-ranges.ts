@@ -1,18 +1,11 @@
 /** What values each feature took while a policy was trained: whatever lies far outside was never learned. */
+import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import type { RowSets } from './trainable-network.js';
-
-/** By feature: least, 0.1th and 99.9th hundredth of rows, greatest. */
-export interface FeatureRanges {
-  readonly least: readonly number[];
-  readonly low: readonly number[];
-  readonly high: readonly number[];
-  readonly greatest: readonly number[];
-}
 
 /** Rows that are looked at, evenly spread over all. */
 const rowsMax = 100_000;
 
-export function featureRanges({ rows }: RowSets, featureCount: number): FeatureRanges {
+export function featureRanges({ rows }: RowSets, featureCount: number): TrainedRanges {
   const count = rows.length / featureCount;
   const step = Math.max(1, Math.floor(count / rowsMax));
   const ranges = { least: [] as number[], low: [] as number[], high: [] as number[], greatest: [] as number[] };

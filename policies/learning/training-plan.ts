@@ -5,7 +5,7 @@
 import type { Layer } from '#core/scheduling/network.js';
 import { bcDefaults, type BcOptions } from './bc.js';
 import { cemDefaults, type CemOptions, type CemState } from './cem.js';
-import type { FeatureRanges } from './feature-ranges.js';
+import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import { ppoDefaults, type PpoOptions, type PpoState } from './ppo.js';
 
 export interface TrainingPlan {
@@ -79,7 +79,7 @@ export interface TrainingState {
   readonly ruleMisses: readonly number[];
   readonly layers: readonly Layer[];
   /** Of the decisions of the last imitation. */
-  readonly ranges: FeatureRanges | undefined;
+  readonly ranges: TrainedRanges | undefined;
   readonly search: CemState | undefined;
   readonly optimisation: PpoState | undefined;
   readonly best: Candidate | undefined;

@@ -10,7 +10,9 @@ import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
 import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
 import type { PlanReport, PlanRequest } from './plan-report.js';
+import type { ProfileReport, ProfileRequest } from './profile-report.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
+import type { TrainReport, TrainRequest, TrainWatch } from './train-report.js';
 
 export interface Program {
   /** Version of the product, such as `0.1.0`, and of what it stands on, by name. */
@@ -41,8 +43,19 @@ export interface Program {
    * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (a device that is none), DEVICE_UNAVAILABLE, EXECUTION_FAILED.
    */
   planModel(request: PlanRequest, progress: (share: number, words: string) => void): Promise<PlanReport>;
+  /**
+   * Measures a model and pieces of it on devices; every measurement is kept at once.
+   * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (a device that is none), DEVICE_UNAVAILABLE, EXECUTION_FAILED,
+   * STORAGE_FULL.
+   */
+  profileModel(request: ProfileRequest, progress: (share: number, words: string) => void): Promise<ProfileReport>;
   /** Runs grids on virtual time; each is reported as it ends. @throws INVALID_ARGUMENT (an unknown fault, a bad scenario) */
   simulateGrids(request: GridSimulationRequest, onReport: (report: GridSimulationReport) => void): Promise<void>;
+  /**
+   * Trains a dispatch policy. @throws CONFIG_INVALID (plan, fleet), INVALID_ARGUMENT (trace), ALREADY_EXISTS (folder), NOT_FOUND
+   * (run to continue), FAILED_PRECONDITION (its data changed).
+   */
+  train(request: TrainRequest, watch: TrainWatch): Promise<TrainReport>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */
@@ -142,6 +155,8 @@ export interface RunningHost {
   readonly warnings: readonly string[];
   /** Sends requests through the host's own gRPC port and compares execution providers. */
   selfCheck(): Promise<SelfCheck>;
+  /** Resolves when the host has left its grid because its time to drain was over: it is to be stopped. */
+  readonly departed: Promise<void>;
   /** Refuses new requests, finishes what is in flight, ends. */
   stop(): Promise<void>;
 }

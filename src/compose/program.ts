@@ -59,10 +59,15 @@ export function createProgram(): Program {
             ...{ provider, lanes: 1 },
             ...(descriptor === undefined ? {} : { env: deviceEnvironment(descriptor) }),
           }),
-        ...{ discovery: report, profiles, clock: new NodeClock(), progress, records: [] },
+        ...{ discovery: report, profiles, clock: new NodeClock(), progress },
+        records: await (await import('./profile/profile-here.js')).storedRecords(),
       });
     },
+    profileModel: async (request, progress) =>
+      (await import('./profile/profile-here.js')).profileHere(request, progress),
     simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),
+    train: async (request, watch) =>
+      (await import('./learning/train-fleets.js')).trainFleets(request, watch, new NodeClock()),
     connect,
     openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
     cpuUs: () => {

@@ -77,6 +77,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     ],
     warnings: ['plain text on a public address'],
     selfCheck: () => Promise.resolve(check),
+    departed: new Promise(() => undefined),
     stop: () => {
       host.stops += 1;
       return Promise.resolve();
@@ -98,7 +99,9 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     discoverDevices: () => Promise.resolve(discovery),
     verifySplit: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     planModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
+    profileModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     simulateGrids: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
+    train: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no training here')),
     connect,
     openLoadTransport: (target) =>
       Promise.resolve(target.protocol.startsWith('grpc') ? openGrpcLoad(target) : openRestLoad(target)),
