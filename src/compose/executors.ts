@@ -1,5 +1,6 @@
 /** Which executor runs a device: in a process or thread of this machine, on another server, or emulated. */
 import { emulateExecutor } from '#adapters/emulated/emulated-executor.js';
+import type { EmulationProfile } from '#adapters/emulated/latency-model.js';
 import { startProcessExecutor } from '#adapters/process/process-executor.js';
 import { startRemoteExecutor } from '#adapters/remote/remote-executor.js';
 import { startThreadExecutor } from '#adapters/piscina/thread-executor.js';
@@ -56,7 +57,19 @@ function emulatedExecutor(
   { provider, timeScale }: EmulatedDeviceConfig,
   { profile, config, clock }: { readonly profile: HardwareProfile; readonly config: HostConfig; readonly clock: Clock },
 ): ExecutorFactory {
-  const { bandwidthGBs, fp16Tflops, tdpWatts, usdPerHour } = profile.figures;
+  const emulation = emulationOf(profile, device);
+  return async () => {
+    const inner = provider === 'none' ? {} : { inner: await localExecutor(provider, device, config)() };
+    return emulateExecutor({ ...inner, profile: emulation, clock, timeScale });
+  };
+}
+
+/** What the emulation takes of a hardware profile. @throws CONFIG_INVALID when it lacks what times are told by. */
+export function emulationOf(
+  profile: HardwareProfile,
+  device: { readonly id: string; readonly memoryBytes: number },
+): EmulationProfile {
+  const { bandwidthGBs, fp16Tflops, tdpWatts, usdPerHour, memoryGiB } = profile.figures;
   if (bandwidthGBs === undefined || fp16Tflops === undefined) {
     throw intarsiaError(
       'CONFIG_INVALID',
@@ -64,16 +77,12 @@ function emulatedExecutor(
       { device: device.id, profile: profile.key },
     );
   }
-  const emulation = {
+  return {
     key: profile.key,
-    memoryBytes: (profile.figures.memoryGiB?.value ?? device.memoryBytes / GiB) * GiB,
+    memoryBytes: (memoryGiB?.value ?? device.memoryBytes / GiB) * GiB,
     bandwidthBytesPerSecond: bandwidthGBs.value * 1e9,
     flopsPerSecond: fp16Tflops.value * 1e12,
     ...(tdpWatts === undefined ? {} : { busyWatts: tdpWatts.value }),
     ...(usdPerHour === undefined ? {} : { usdPerHour: usdPerHour.value }),
-  };
-  return async () => {
-    const inner = provider === 'none' ? {} : { inner: await localExecutor(provider, device, config)() };
-    return emulateExecutor({ ...inner, profile: emulation, clock, timeScale });
   };
 }
