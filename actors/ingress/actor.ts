@@ -51,6 +51,7 @@ class Ingress implements Actor<Internal> {
   readonly #untold = new Set<Call>();
   #isRetryPending = false;
   #isDraining = false;
+  #hasDeparted = false;
   #requests = 0;
   #bytes = 0;
   #nextId = requestIdMin;
@@ -67,6 +68,9 @@ class Ingress implements Actor<Internal> {
         return;
       case 'cancel':
         this.#peers.get(formatAddress(message.peer.address))?.calls.get(message.number)?.cancel();
+        return;
+      case 'depart':
+        this.#depart();
         return;
       case 'retry':
         this.#retry();
@@ -108,6 +112,10 @@ class Ingress implements Actor<Internal> {
     if (this.#requests > requestsMax || this.#bytes > bytesMax) {
       const bound = this.#requests > requestsMax ? `${requestsMax} requests` : `${formatBytes(bytesMax)} of requests`;
       call.refuse('QUEUE_FULL', `host ${this.context.self.address.host} holds ${bound} of other hosts already`);
+      return;
+    }
+    if (this.#hasDeparted) {
+      call.refuse('DEVICE_UNAVAILABLE', this.#departed());
       return;
     }
     if (this.#isDraining) {
@@ -156,6 +164,17 @@ class Ingress implements Actor<Internal> {
     this.#requests -= 1;
     this.#bytes -= call.bytes;
     if (this.#isDraining && this.#requests === 0) this.context.stop();
+  }
+
+  #depart(): void {
+    this.#hasDeparted = true;
+    for (const peer of [...this.#peers.values()]) {
+      for (const call of [...peer.calls.values()]) call.giveUp(this.#departed());
+    }
+  }
+
+  #departed(): string {
+    return `host ${this.context.self.address.host} leaves the grid: its time to drain is over`;
   }
 
   #retry(): void {
@@ -221,6 +240,16 @@ class Call implements ReplyTo<InferenceOutcome> {
       const { id, model, version } = this.#request;
       this.#device?.tell({ type: 'cancel', request: id, model, version });
     }
+  }
+
+  /** Answers at once, and tells the device that nobody waits. */
+  giveUp(reason: string): void {
+    const request = this.#request;
+    if (request !== undefined && this.#reply === undefined) {
+      const { id, model, version } = request;
+      this.#device?.tell({ type: 'cancel', request: id, model, version });
+    }
+    this.refuse('DEVICE_UNAVAILABLE', reason);
   }
 
   refuse(code: 'QUEUE_FULL' | 'DEVICE_UNAVAILABLE', reason: string): void {

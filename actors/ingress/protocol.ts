@@ -27,4 +27,6 @@ export type IngressMessage =
       readonly peer: ActorRef<PeerReply>;
     }
   /** Nobody wants the answer any more; there will be none. */
-  | { readonly type: 'cancel'; readonly number: number; readonly peer: ActorRef<PeerReply> };
+  | { readonly type: 'cancel'; readonly number: number; readonly peer: ActorRef<PeerReply> }
+  /** From this host itself: everything that is held is refused retryably and cancelled, and so is what comes. */
+  | { readonly type: 'depart' };

@@ -47,6 +47,8 @@ export interface GridHostOptions {
   readonly devices: readonly StartedDevice[];
   readonly registry: ActorRef<ModelRegistryMessage>;
   readonly stageCounts: StageCounts;
+  /** The time of a drain is over and the host has left the grid: it is to be ended. */
+  readonly onDeparture: () => void;
 }
 
 /** Where clients reach this host; empty where they reach it by other processes. */
@@ -119,6 +121,7 @@ export class GridHost {
       isCandidate: isHost,
       stages: { counts: this.#options.stageCounts },
       leaseMs: ports.config.leaseMs,
+      onDeparture: this.#options.onDeparture,
       ...(isHost
         ? { serving: { registry, artifacts: ports.artifacts, onRuled: (models, splits) => ports.rule(models, splits) } }
         : {}),

@@ -62,6 +62,8 @@ export interface Host {
   readonly storeAddress: string;
   /** Lets this process ask its own ports where tokens are required; empty where none are. Never leaves the process. */
   readonly ownToken: string;
+  /** Resolves when the host has left the grid because its time to drain was over: a stop waits for nothing then. */
+  readonly departed: Promise<void>;
   deviceStatus(): Promise<readonly DeviceStatus[]>;
   /** Refuses new requests, finishes what is in flight within the configured time, ends. Further calls wait for the first. */
   stop(): Promise<void>;
@@ -227,6 +229,9 @@ export async function startHost(
         },
       }),
     );
+    let hasDeparted = false;
+    let depart: () => void = () => undefined;
+    const departed = new Promise<void>((resolve) => (depart = resolve));
     const stageCounts = new StageCounts();
     exportStageMetrics(metrics, stageCounts);
     const grid: GridHost | undefined =
@@ -245,6 +250,10 @@ export async function startHost(
             devices: started,
             registry,
             stageCounts,
+            onDeparture: () => {
+              hasDeparted = true;
+              depart();
+            },
           });
 
     let phase: 'starting' | 'serving' | 'stopping' = 'starting';
@@ -348,13 +357,14 @@ export async function startHost(
     let stopping: Promise<void> | undefined;
     const stop = async (): Promise<void> => {
       phase = 'stopping';
-      const deadlineMs = clock.nowMs() + config.drainMsMax;
+      const drainMsMax = hasDeparted ? 0 : config.drainMsMax;
+      const deadlineMs = clock.nowMs() + drainMsMax;
       log.info('stopping', { inFlight: gateway.requestsInFlight });
-      const graceMs = config.drainMsMax * serverDrainShare;
-      await attempt('announcing the departure', () => grid?.announceDeparture());
+      const graceMs = drainMsMax * serverDrainShare;
+      if (!hasDeparted) await attempt('announcing the departure', () => grid?.announceDeparture());
       await Promise.all([grpc.stop(graceMs), http.stop(graceMs)]);
       gateway.stopAccepting();
-      await attempt('leaving the grid', () => grid?.leave());
+      if (!hasDeparted) await attempt('leaving the grid', () => grid?.leave());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });
       readings.close();
@@ -375,6 +385,7 @@ export async function startHost(
       warnings: [...warningsOf(config, descriptors), ...(ports?.warnings ?? [])],
       storeAddress: ports?.storeAddress ?? '',
       ownToken,
+      departed,
       deviceStatus,
       stop: () => (stopping ??= stop()),
     };

@@ -35,6 +35,7 @@ export async function startRunningHost(config: HostConfig, checkedModel: string)
     models: modelsOf(host.catalog),
     warnings,
     selfCheck: () => checkHost(host, ports.grpc, checkedModel),
+    departed: host.departed,
     stop,
   };
 }

@@ -7,6 +7,7 @@
  */
 import { controllerActor } from '#actors/controller/actor.js';
 import type { ControllerMessage } from '#actors/controller/protocol.js';
+import { departureActor } from '#actors/departure/actor.js';
 import { detectorActor } from '#actors/detector/actor.js';
 import type { DetectorActorOptions } from '#actors/detector/options.js';
 import type { DetectorMessage } from '#actors/detector/protocol.js';
@@ -61,6 +62,8 @@ export interface GridActorsOptions {
     readonly isOwn?: HostAgentOptions['isOwn'];
     readonly agent?: Partial<Pick<HostAgentOptions, 'routeAwayMs' | 'publishMsMin' | 'retryMsMin' | 'retryMsMax'>>;
   };
+  /** Called when a drain's deadline has come and the host has left the grid: what runs it ends now. Default: nobody is told. */
+  readonly onDeparture?: () => void;
   /** Whether this host may lead. Default: true. */
   readonly isCandidate?: boolean;
   /** Time to live of the host's lease and of the leader's, ms. Defaults 10,000 and 6,000. */
@@ -183,6 +186,11 @@ export function startGridActors(options: GridActorsOptions): GridActors {
             ...serving.agent,
           }),
         );
+
+  system.spawn(
+    'departure',
+    departureActor({ host, store, keys, membership, ingress, onDeparture: options.onDeparture ?? (() => undefined) }),
+  );
 
   return {
     membership,

@@ -53,6 +53,25 @@ describe('a simulated grid', () => {
     expect(reports).toHaveLength(2);
   });
 
+  it('lets a host go when its time to drain is over, and fails no request for it', async () => {
+    const report = await runScenario({
+      ...drawScenario({ seed: 11, hosts: 4, kinds: [], requests: 600 }),
+      deployments: [
+        { name: 'd1', replicas: 2 },
+        { name: 'd2', replicas: 3 },
+      ],
+      stormMs: [20_000, 50_000],
+      operators: [
+        // Less than a copy takes to be ready elsewhere: work is under way when the time is over.
+        { kind: 'drain', atMs: 25_000, subject: 'host-1', amount: 20 },
+        { kind: 'drain', atMs: 32_000, subject: 'host-2', amount: 8_000 },
+      ],
+    });
+    expect(report.departed).toEqual(['host-1', 'host-2']);
+    expect(report.violations).toEqual([]);
+    expect(report.requests.failed).toEqual({});
+  });
+
   it('has every kind of fault, and each fires', async () => {
     const spaced = faultKinds.map((kind, index): FaultEvent => {
       const hosts: Partial<Record<typeof kind, readonly string[]>> = {

@@ -50,8 +50,9 @@ async function serve(command: Command, { program, terminal }: CommandContext, ou
     output.result(hostFacts(host));
     output.line();
     output.line(output.style('dim', 'Serving. Press Ctrl-C to stop.'));
-    await program.untilInterrupted();
-    output.note('stopping: finishing what is in flight …');
+    const isOver = host.departed.then(() => 'its time to drain is over: leaving …');
+    const isAsked = program.untilInterrupted().then(() => 'finishing what is in flight …');
+    output.note(`stopping: ${await Promise.race([isOver, isAsked])}`);
   } finally {
     await host.stop();
   }

@@ -49,6 +49,8 @@ export interface ScenarioReport {
     readonly gatewayAttempts: number;
   };
   readonly faults: readonly FiredFault[];
+  /** Hosts that left at the end of a drain with a deadline, in that order. */
+  readonly departed: readonly string[];
   readonly leaders: number;
   /** Virtual ms of calm until views, and what is served, were as they should be. */
   readonly viewsConvergedMs: number;
@@ -90,6 +92,7 @@ class SimulatedGrid {
   /** Ends when everything that operators did is in the store. */
   #written: Promise<unknown> = Promise.resolve();
   #isOver = false;
+  readonly #departed: string[] = [];
 
   constructor(scenario: GridScenario, { bug, log = silentLog }: RunOptions) {
     this.#scenario = scenario;
@@ -103,7 +106,18 @@ class SimulatedGrid {
     const store = new PretendStore({ clock, random: random.stream('store'), latencyMs: [1, 5] });
     const network = new PretendNetwork({ clock, random: random.stream('network') });
     const keys = gridKeys('simulated');
-    this.#world = { simulation, network, store, keys, violations, models, names, log, bug };
+    this.#world = {
+      simulation,
+      network,
+      store,
+      keys,
+      violations,
+      models,
+      names,
+      log,
+      bug,
+      departed: (name) => this.#depart(name),
+    };
     this.#operator = store.client('$operator');
     this.#observer = new StoreObserver(store.client('$observer'), keys, violations);
     const hostOf = (name: string): SimulatedHost | undefined => this.#hosts.get(name);
@@ -204,6 +218,12 @@ class SimulatedGrid {
     host.end(how);
   }
 
+  /** Its time to drain is over, and nobody starts it again. */
+  #depart(name: string): void {
+    this.#departed.push(name);
+    this.#crash(name, 'killed');
+  }
+
   #watchMemory(): void {
     const { clock } = this.#simulation;
     const look = (): void => {
@@ -248,10 +268,10 @@ class SimulatedGrid {
         if (deployment !== undefined) this.#deploy(subject, Number(deployment.version), amount);
         return;
       case 'cordon':
-        this.#order(subject, { cordoned: true, draining: false });
+        this.#order(subject, { cordoned: true, draining: false }, 0);
         return;
       case 'drain':
-        this.#order(subject, { cordoned: true, draining: true });
+        this.#order(subject, { cordoned: true, draining: true }, amount);
         return;
       case 'uncordon':
       case 'undrain':
@@ -259,8 +279,10 @@ class SimulatedGrid {
     }
   }
 
-  #order(host: string, order: Pick<HostOrder, 'cordoned' | 'draining'>): void {
-    const record: HostOrder = { format: 1, ...order, deadlineWallMs: 0, reason: 'simulated' };
+  /** @param withinMs Of a drain: the time after which the host leaves; 0: it stays. */
+  #order(host: string, order: Pick<HostOrder, 'cordoned' | 'draining'>, withinMs: number): void {
+    const deadlineWallMs = withinMs === 0 ? 0 : this.#simulation.clock.wallMs() + withinMs;
+    const record: HostOrder = { format: 1, ...order, deadlineWallMs, reason: 'simulated' };
     this.#write([put(this.#world.keys.order(hostId(host)), record)]);
   }
 
@@ -358,6 +380,7 @@ class SimulatedGrid {
         gatewayAttempts: counts.attempts,
       },
       faults: fired,
+      departed: this.#departed,
       leaders: this.#observer.leaders,
       viewsConvergedMs,
       servedConvergedMs,

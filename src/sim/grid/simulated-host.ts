@@ -58,6 +58,8 @@ export interface HostWorld {
   readonly names: readonly string[];
   readonly log: Log;
   readonly bug: PlantedBug | undefined;
+  /** A host has left at the end of its drain: its process ends. */
+  readonly departed: (name: string) => void;
 }
 
 interface SimulatedDevice {
@@ -147,6 +149,7 @@ export class SimulatedHost {
       devices: this.devices,
       serving: { registry, artifacts: machine.disk, isOwn: () => false },
       stages: { counts: this.stageCounts },
+      onDeparture: () => world.departed(machine.name),
     });
     this.gateway = createGateway({ router: this.#router, clock, bytesInFlightMax, receipts: false });
     this.actors.membership.tell({ type: 'subscribe', subscriber: keep((news: ViewNews) => (this.news = news)) });
