@@ -7,6 +7,7 @@ import { NodeClock } from '#adapters/node/clock.js';
 import { gridKeys } from '#core/grid/keys.js';
 import type { GridEvent, HostRecord, ViewHost } from '#core/grid/records.js';
 import { deviceId, hostId, type HostId } from '#core/ids.js';
+import type { SplitGate } from '#ports/split-gate.js';
 import type { Store } from '#ports/store.js';
 import { GridDesk } from '#server/grid-desk.js';
 import { PretendStore } from '#sim/pretend-store.js';
@@ -23,8 +24,8 @@ export class PretendGrid {
   readonly #hosts = new Map<HostId, ViewHost>();
   #revision = 1;
 
-  /** `store`: in front of the desk's client, to see or to disturb its calls. */
-  constructor(wrap: (store: Store) => Store = (store) => store) {
+  /** `wrap`: in front of the desk's client, to see or to disturb its calls. */
+  constructor(wrap: (store: Store) => Store = (store) => store, gate?: SplitGate) {
     this.desk = new GridDesk({
       grid: 'test',
       host: hostId('a'),
@@ -32,6 +33,7 @@ export class PretendGrid {
       storeKind: 'pretended at nowhere',
       keys,
       clock: this.clock,
+      ...(gate === undefined ? {} : { gate }),
     });
     this.setHost('a');
     this.setHost('b', { role: 'host', zone: 'east' });
