@@ -29,6 +29,22 @@ export function addReceipt(into: Map<string, InferParameter>, receipt: Receipt, 
   if (receipt.costUsd !== undefined) into.set('intarsia_cost_usd', decimal(receipt.costUsd));
   if (receipt.price !== undefined) into.set('intarsia_price_source', repeatedText(receipt.price.source));
   if (receipt.emulated) into.set('intarsia_emulated', emulated);
+  if (receipt.stages !== undefined) into.set('intarsia_stages', stagesText(receipt.stages));
+}
+
+/** Each stage of a split model, as JSON: parameters hold no lists. */
+function stagesText(stages: NonNullable<Receipt['stages']>): InferParameter {
+  const shown = stages.map(({ host, device, queueUs, computeUs, batchItems, energyJoules, costUsd, ...rest }) => ({
+    ...(host === '' ? {} : { host }),
+    device,
+    queue_us: Math.round(queueUs),
+    compute_us: Math.round(computeUs),
+    batch_items: batchItems,
+    ...(energyJoules === undefined ? {} : { energy_joules: energyJoules }),
+    ...(costUsd === undefined ? {} : { cost_usd: costUsd }),
+    ...(rest.emulated ? { emulated: true } : {}),
+  }));
+  return { kind: 'string', value: JSON.stringify(shown) };
 }
 
 function repeatedText(value: string): InferParameter {
