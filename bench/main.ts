@@ -32,6 +32,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'memory of an idle host above Node with ONNX Runtime, and after 100,000 requests',
     load: () => import('./memory-growth.js'),
   },
+  plan: {
+    about: 'the planner on 1,000 cut points, 16 devices and 8 batch sizes',
+    load: () => import('./plan.js'),
+  },
   serve: {
     about: 'the host against a bare echo, a bare fastify server and a bare ONNX Runtime loop',
     load: () => import('./serve.js'),

@@ -58,10 +58,11 @@ export function planDevices(
     if (seen.has(device.id)) throw intarsiaError('INVALID_ARGUMENT', `device ${device.id} is named twice`);
     seen.add(device.id);
     const memoryBytes = request.memoryBytes.get(device.id) ?? device.memoryBytes;
+    if (memoryBytes === device.memoryBytes) return device;
     // Another limit makes it another kind of device for the planner.
-    return memoryBytes === device.memoryBytes
-      ? device
-      : { ...device, memoryBytes, type: `${device.type} ${memoryBytes}` };
+    const { alone } = device;
+    const limited = { ...device, memoryBytes, type: `${device.type} ${memoryBytes}` };
+    return alone === undefined ? limited : { ...limited, alone: { ...alone, memoryBytes } };
   });
   for (const id of request.memoryBytes.keys()) {
     if (!seen.has(id))

@@ -1,0 +1,46 @@
+/** The planner alone: a large problem with devices of sixteen kinds, over all batch sizes and orders. One thread. */
+import { performance } from 'node:perf_hooks';
+import { choosePlan, goalValue, type ChoiceOptions } from '#core/split/plan-choice.js';
+import { planGoals } from '#core/split/plan-problem.js';
+import { largeProblems } from './plan-problem.js';
+import { benchReport, benchRow, type Bench } from './report.js';
+
+const options: Omit<ChoiceOptions, 'goal'> = {
+  items: 1,
+  latencyMsMax: Infinity,
+  strategies: ['whole', 'pipeline', 'data'],
+  frontierMax: 12,
+  sweepSteps: 12,
+  worthwhile: 0,
+};
+
+export const run: Bench = (benchOptions) => {
+  const problems = benchOptions.quick ? largeProblems().slice(0, 1) : largeProblems();
+  const rows = planGoals.flatMap((goal) => {
+    const startedMs = performance.now();
+    const { user: before } = process.cpuUsage();
+    const choice = choosePlan(problems, { ...options, goal });
+    const wallMs = performance.now() - startedMs;
+    const cpuMs = (process.cpuUsage().user - before) / 1000;
+    const found = choice.choice === undefined ? Infinity : goalValue(choice.choice, goal);
+    return [
+      benchRow({
+        key: `plan.${goal}.wall`,
+        label: `1,000 cut points × 16 devices × ${problems.length} batch sizes, best ${goal} and frontier`,
+        value: wallMs,
+        unit: 'ms',
+        ...(benchOptions.quick ? {} : { target: { kind: 'at-most', value: 2000 } }),
+      }),
+      benchRow({ key: `plan.${goal}.cpu`, label: `${goal}: processor time of it`, value: cpuMs, unit: 'ms' }),
+      benchRow({
+        key: `plan.${goal}.gap`,
+        label: `${goal}: how much better a plan could still be`,
+        value: 100 * (found / choice.lowerBound - 1),
+        unit: '%',
+      }),
+    ];
+  });
+  return Promise.resolve(
+    benchReport('plan', benchOptions, rows, ['one planning each, no warm-up: pure computation on one thread']),
+  );
+};
