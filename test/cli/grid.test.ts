@@ -2,8 +2,10 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { startGrpcServer } from '#adapters/grpc/server.js';
 import { connect } from '#client/index.js';
 import { intarsiaError } from '#core/errors.js';
-import { hostId } from '#core/ids.js';
+import { artifactDigest, hostId } from '#core/ids.js';
+import { splitIdOf } from '#core/split/split-spec.js';
 import { silentLog } from '#ports/log.js';
+import { PretendGate } from '../server/pretend-gate.js';
 import { keys, PretendGrid } from '../server/pretend-grid.js';
 import { PretendHost } from '../server/pretend-host.js';
 import { pretendProgram, run as runWith, type Said } from './pretend-program.js';
@@ -29,8 +31,9 @@ async function serve(
     readYamlFile: (path) =>
       content === undefined
         ? Promise.reject(intarsiaError('CONFIG_INVALID', `cannot read ${path}: ENOENT`))
-        : Promise.resolve(content),
+        : Promise.resolve(typeof content === 'function' ? (content as (path: string) => unknown)(path) : content),
   });
+  /** `file`: what every file holds; a function gives it by path. */
   const run = (words: string, file?: unknown): Promise<Said> => {
     content = file;
     return runWith([...words.split(' '), '--endpoint', endpoint], program);
@@ -210,6 +213,80 @@ describe('intarsia status in a grid', () => {
       expect(said.err, words).toContain('this host serves alone: start it with --etcd, --join or --store-port');
     }
     expect((await run('events')).code).toBe(1);
+  });
+});
+
+describe('intarsia deploy of a split', () => {
+  const split = { ...digits, split: { stages: 2 } };
+
+  it('has the grid make and compare it, applies it, and prints stages and verdict', async () => {
+    const gate = new PretendGate();
+    const grid = new PretendGrid(undefined, gate);
+    await grid.publish('m');
+    const { run } = await serve(grid);
+    const said = await run('deploy -f d.yaml', split);
+    expect(said).toMatchObject({ code: 0, err: '' });
+    expect(said.out).toContain('    copy 0, stage 1 of 2: a/cpu:0 (cpu), 977 KiB\n');
+    expect(said.out).toContain('    copy 0, stage 2 of 2: b/cpu:0 (cpu), 977 KiB\n');
+    expect(said.out).toContain('    gate: equal within tolerance over 1 vector, largest error 2.50e-7 absolute');
+    expect(said.out).toContain('d is applied');
+    expect(await grid.read(keys.deployment('d'))).toMatchObject({ split: { cuts: [10], splitBatches: true } });
+    const json = await run('deploy -f d.yaml --json', split);
+    expect(JSON.parse(json.out)).toMatchObject([{ applied: true, verification: { verdict: 'equal', host: 'a' } }]);
+    const status = await run('status');
+    expect(status.out).toMatch(/^d +m +1 +0\/1 +progressing +equal within tolerance over 1 vector/m);
+  });
+
+  it('prints with --dry-run where stages would go, compares nothing and changes nothing', async () => {
+    const gate = new PretendGate();
+    const grid = new PretendGrid(undefined, gate);
+    await grid.publish('m');
+    const { run } = await serve(grid);
+    const said = await run('deploy -f d.yaml --dry-run', split);
+    expect(said.code).toBe(0);
+    expect(said.out).toContain('    copy 0, stage 2 of 2: b/cpu:0 (cpu), 977 KiB\n');
+    expect(said.out).toContain('d would be applied');
+    expect(gate.verified).toEqual([]);
+    expect(await grid.read(keys.deployment('d'))).toBeUndefined();
+  });
+
+  it('refuses what is out of tolerance with the numbers and exit code 1', async () => {
+    const gate = new PretendGate();
+    gate.findings = { verdict: 'different', reason: "output 'y' at 3 is 1, the reference 2", maxRelativeError: 0.5 };
+    const grid = new PretendGrid(undefined, gate);
+    await grid.publish('m');
+    const { run } = await serve(grid);
+    const said = await run('deploy -f d.yaml', split);
+    expect(said.code).toBe(1);
+    expect(said.out).toContain('refused: the pieces are not equal to the whole: different over 1 vector');
+    expect(said.out).toContain("0.500 relative (0.00100 passes): output 'y' at 3 is 1, the reference 2");
+    expect(await grid.read(keys.deployment('d'))).toBeUndefined();
+  });
+
+  it('takes the cuts of a plan file beside the deployment, and says what is wrong with one that splits nothing', async () => {
+    const gate = new PretendGate();
+    const grid = new PretendGrid(undefined, gate);
+    await grid.publish('m');
+    const { run } = await serve(grid);
+    const digest = artifactDigest('a'.repeat(64));
+    const id = splitIdOf({ digest, cuts: [7], compression: 'none' });
+    const shards = [{ memoryBytes: 5 }, { memoryBytes: 6, constraints: { providers: ['cpu'] } }];
+    const plan = { format: 1, split: { format: 1, id, digest, cuts: [7], shards, compression: 'none' } };
+    const files = (path: string): unknown => {
+      if (path.endsWith('/plans/p.json')) return plan;
+      return path.endsWith('whole.json') ? { format: 1, reason: '' } : { ...digits, split: { plan: 'p.json' } };
+    };
+    const said = await run('deploy -f plans/d.yaml', files);
+    expect(said).toMatchObject({ code: 0, err: '' });
+    expect(gate.opened).toEqual([{ kind: 'cuts', cuts: [7], digest }]);
+    expect(await grid.read(keys.deployment('d'))).toMatchObject({ split: { shards } });
+    const whole = await run('deploy -f d.yaml', (path: string) =>
+      path.endsWith('whole.json') ? files(path) : { ...digits, split: { plan: 'whole.json' } },
+    );
+    expect(whole.code).toBe(2);
+    expect(whole.err).toContain(
+      'd.yaml: split.plan: expected a plan that splits the model; found "not to split is better"',
+    );
   });
 });
 

@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { IntarsiaError } from '#core/errors.js';
-import { deploymentFromText, deploymentsOfFile, deploymentToText } from '#core/grid/deployment-file.js';
+import { deploymentFromText, deploymentsOfFile, deploymentToText, wantedToText } from '#core/grid/deployment-file.js';
+import { artifactDigest } from '#core/ids.js';
+import { splitIdOf } from '#core/split/split-spec.js';
 import { deploymentDifferences, differenceText } from '#core/grid/difference.js';
 
 const whole = {
@@ -33,6 +35,63 @@ describe('a deployment file', () => {
     const [deployment] = deploymentsOfFile({ deployments: [whole] }, 'f');
     expect(deployment).toMatchObject({ version: '2', memoryBytes: 1.5 * 2 ** 30, rollout: { progressMsMax: 60_000 } });
     expect(deploymentFromText(deploymentToText(deployment!), 'key')).toEqual(deployment);
+  });
+
+  it('reads what it wants of a split, and what the store has of one', () => {
+    const file = { name: 'd', model: 'm', version: 1, replicas: 1 };
+    const wish = { cuts: [3, 8], compression: 'int8', tolerance: 0.1, standby: 1 };
+    const listed = { ...wish, stages: [{ constraints: { hosts: ['a'] } }, { standby: 2, memory: '1 MiB' }, {}] };
+    const [wanted] = deploymentsOfFile({ ...file, split: listed }, 'f');
+    expect(wanted?.splitWish).toEqual({
+      cuts: [3, 8],
+      compression: 'int8',
+      toleranceRelative: 0.1,
+      shards: [{ constraints: { hosts: ['a'] }, standby: 1 }, { standby: 2, memoryBytes: 2 ** 20 }, { standby: 1 }],
+    });
+    expect(deploymentsOfFile(JSON.parse(wantedToText(wanted!)), 'f')).toEqual([wanted]);
+    const [counted] = deploymentsOfFile({ ...file, split: { stages: 3 } }, 'f');
+    expect(counted?.splitWish).toEqual({ stages: 3, shards: [], compression: 'none' });
+    const digest = artifactDigest('a'.repeat(64));
+    const made = { digest, cuts: [3], compression: 'none' } as const;
+    const spec = { format: 1, id: splitIdOf(made), ...made, shards: [{ memoryBytes: 1 }, { memoryBytes: 2 }] };
+    const [stored] = deploymentsOfFile({ ...file, split: spec }, 'f');
+    expect(stored?.split).toEqual(spec);
+    expect(deploymentFromText(deploymentToText(stored!), 'key')).toEqual(stored);
+    expect(() => deploymentFromText(wantedToText(wanted!), 'key')).toThrow('key: split: a split that was never made');
+  });
+
+  const splitMistakes: readonly (readonly [split: unknown, message: string])[] = [
+    [3, 'f: split: expected a map of fields; found 3'],
+    [{}, 'f: split: expected one of cuts, stages and plan; found "none of them"'],
+    [{ stages: 1 }, 'f: split.stages: expected a whole number from 2 to 64; found 1'],
+    [{ cuts: [] }, 'f: split.cuts: expected at least one position; found []'],
+    [{ cuts: [4, 4] }, 'f: split.cuts[1]: expected a whole number from 5 to'],
+    [{ cuts: [4], stages: 3 }, 'f: split.stages: expected 2 stages, one more than cuts; found 3'],
+    [{ cuts: [4], compression: 'zip' }, 'f: split.compression: expected one of none, fp16, int8; found "zip"'],
+    [{ cuts: [4], tolerance: 2 }, 'f: split.tolerance: expected a relative error above 0, at most 1; found 2'],
+    [{ stages: [{}, { device: 'x' }] }, 'f: split.stages[1].device: expected no such field; known are constraints,'],
+    [{ stages: [{}, { standby: -1 }] }, 'f: split.stages[1].standby: expected a whole number from 0 to 100; found -1'],
+    [
+      { stages: [{ constraints: { tiers: ['x'] } }, {}] },
+      'f: split.stages[0].constraints.tiers[0]: expected one of edge, regional, core; found "x"',
+    ],
+    [{ cuts: [4], plan: {} }, 'f: split: expected at most one of cuts and plan; found "both of them"'],
+    [{ plan: 'x.json' }, 'f: split.plan: expected the report of `intarsia plan --json`; found "x.json"'],
+    [{ plan: { reason: '' } }, 'f: split.plan: expected a plan that splits the model; found "not to split is better"'],
+    [
+      { id: 'x', format: 1, digest: 'a', cuts: [1], compression: 'none', shards: [{}, {}] },
+      'f: split.digest: expected',
+    ],
+    [
+      { id: 'x', format: 1, digest: 'a'.repeat(64), cuts: [1], compression: 'none', shards: [{}, {}] },
+      'which follows from digest, cuts and compression; found "x"',
+    ],
+  ];
+
+  it('names the path of every mistake in a split', () => {
+    for (const [split, message] of splitMistakes) {
+      expect(() => deploymentsOfFile({ name: 'd', model: 'm', version: 1, replicas: 1, split }, 'f')).toThrow(message);
+    }
   });
 
   const mistakes: readonly (readonly [data: unknown, message: string])[] = [
