@@ -1,5 +1,5 @@
 /**
- * The learned dispatch policy: one network scores the row of every candidate, the best unmasked row is chosen. Around it the
+ * The learned dispatch policy: one network scores the rows of the candidates (of many, those of a shortlist), the best is chosen. Around it the
  * shield: what the network may not be trusted with goes to a rule, decision by decision, and the reasons are counted.
  *
  * The mask is not learned and not scored: a masked candidate cannot be chosen, whatever its score.
@@ -15,7 +15,7 @@ import {
   type DispatchRequest,
   type FleetView,
 } from '#core/scheduling/dispatch-view.js';
-import { featureCount, writeRows } from '#core/scheduling/features.js';
+import { featureCount, measureScale, writeFeatures, writeShedFeatures } from '#core/scheduling/features.js';
 import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import {
   checkRare,
@@ -28,6 +28,7 @@ import {
 } from '#core/scheduling/shield.js';
 import { defaultSloRules, type SloClass, type SloRules } from '#core/scheduling/slo-class.js';
 import type { Scorer } from '#ports/scorer.js';
+import { Shortlist, shortlistMax } from './shortlist.js';
 
 export interface LearnedDispatchOptions {
   readonly name: string;
@@ -66,12 +67,15 @@ export class LearnedDispatch implements DispatchPolicy {
   readonly #clockMs: (() => number) | undefined;
   readonly #scoringMsMax: number;
   readonly #scale = { usd: 0, joules: 0 };
-  #rows = new Float32Array(0);
-  #scores = new Float32Array(0);
+  readonly #shortlist = new Shortlist();
+  /** Room for the shortlist and the row of refusing. */
+  readonly #rows = new Float32Array((shortlistMax + 1) * featureCount);
+  readonly #scores: Float32Array;
 
   constructor(options: LearnedDispatchOptions) {
     this.name = options.name;
     this.#scorer = options.scorer;
+    this.#scores = new Float32Array((shortlistMax + 1) * options.scorer.outputs);
     this.#ranges = shieldRanges(options.ranges);
     this.#fallback = options.fallback;
     this.#rules = options.rules ?? defaultSloRules;
@@ -116,17 +120,22 @@ export class LearnedDispatch implements DispatchPolicy {
   #reason: FallbackReason = '';
 
   #score(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): number {
-    const count = candidates.length;
-    const { outputs } = this.#scorer;
-    if (this.#rows.length < (count + 1) * featureCount) {
-      this.#rows = new Float32Array(2 * (count + 1) * featureCount);
-      this.#scores = new Float32Array(2 * (count + 1) * outputs);
-    }
-    const rows = this.#rows;
-    const rowCount = writeRows(request, candidates, fleet, this.#scale, rows);
+    const shortlist = this.#shortlist;
+    shortlist.fill(request, candidates, fleet);
     this.#reason = '';
+    const count = shortlist.length;
+    if (count === 0) return NONE;
+    const rows = this.#rows;
+    measureScale(candidates, candidates.length, fleet, this.#scale);
+    for (let row = 0; row < count; row += 1) {
+      const candidate = candidates[shortlist.indices[row] as number] as DispatchCandidate;
+      writeFeatures(request, candidate, fleet, this.#scale, rows, row * featureCount);
+    }
+    const rowCount = request.mayShed ? count + 1 : count;
+    if (request.mayShed) {
+      writeShedFeatures(request, candidates, candidates.length, fleet, this.#scale, rows, count * featureCount);
+    }
     for (let row = 0; row < rowCount; row += 1) {
-      if (row < count && (candidates[row] as DispatchCandidate).masked !== '') continue;
       this.#reason = checkRow(rows, row * featureCount, this.#ranges);
       if (this.#reason !== '') return NONE;
     }
@@ -136,22 +145,20 @@ export class LearnedDispatch implements DispatchPolicy {
       this.#reason = 'time';
       return NONE;
     }
-    const best = this.#best(candidates, rowCount);
+    const best = this.#best(rowCount);
     if (this.#reason !== '') return NONE;
     this.#reason = checkRare(rows, best * featureCount, this.#ranges);
-    return best === count ? SHED : best;
+    return best === count ? SHED : (shortlist.indices[best] as number);
   }
 
-  /** The unmasked row with the highest mean score of all heads. */
-  #best(candidates: readonly DispatchCandidate[], rowCount: number): number {
+  /** The row with the highest mean score of all heads. */
+  #best(rowCount: number): number {
     const { outputs } = this.#scorer;
     const scores = this.#scores;
-    const count = candidates.length;
     let best = -1;
     let most = -Infinity;
     let second = -Infinity;
     for (let row = 0; row < rowCount; row += 1) {
-      if (row < count && (candidates[row] as DispatchCandidate).masked !== '') continue;
       let sum = 0;
       for (let head = 0; head < outputs; head += 1) sum += scores[row * outputs + head] as number;
       if (Number.isNaN(sum)) {
@@ -164,18 +171,17 @@ export class LearnedDispatch implements DispatchPolicy {
         best = row;
       } else if (sum > second) second = sum;
     }
-    if (outputs > 1 && (most - second) / outputs < this.#leadMin && this.#disagrees(candidates, rowCount, best)) {
+    if (outputs > 1 && (most - second) / outputs < this.#leadMin && this.#disagrees(rowCount, best)) {
       this.#reason = 'disagreement';
     }
     return best;
   }
 
   /** Whether a head alone would clearly choose another row: by more than the lead that does not matter. */
-  #disagrees(candidates: readonly DispatchCandidate[], rowCount: number, best: number): boolean {
+  #disagrees(rowCount: number, best: number): boolean {
     const { outputs } = this.#scorer;
     const scores = this.#scores;
     for (let row = 0; row < rowCount; row += 1) {
-      if (row < candidates.length && (candidates[row] as DispatchCandidate).masked !== '') continue;
       for (let head = 0; head < outputs; head += 1) {
         const lead = (scores[row * outputs + head] as number) - (scores[best * outputs + head] as number);
         if (lead > this.#leadMin) return true;
