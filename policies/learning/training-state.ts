@@ -36,9 +36,21 @@ export function unpackState(text: string, name: string): TrainingState {
   if (read.format !== format || read.state === undefined || !stages.includes(read.state.stage)) {
     throw intarsiaError('CONFIG_INVALID', `${name} is no training state of format ${format}`, { name });
   }
-  // JSON leaves out what is undefined.
-  const { ranges, search, optimisation, best, ...rest } = read.state as Partial<TrainingState>;
-  return { ...(rest as TrainingState), ranges, search, optimisation, best };
+  // JSON leaves out what is undefined; the order of fields is that of a state never saved, so that bytes stay the same.
+  const { state } = read;
+  return {
+    stage: state.stage,
+    step: state.step,
+    teacher: state.teacher,
+    ruleObjectives: state.ruleObjectives,
+    ruleMisses: state.ruleMisses,
+    layers: state.layers,
+    ranges: state.ranges,
+    search: state.search,
+    optimisation: state.optimisation,
+    best: state.best,
+    curves: state.curves,
+  };
 }
 
 function toBase64(values: Float32Array | Float64Array): string {
