@@ -224,6 +224,22 @@ describe('the table of a grid', () => {
     finishOnReplica(before.load, 2, undefined);
   });
 
+  it('takes views of a store that has begun anew, whose revisions are lower, and none before it was read', () => {
+    const table = tableWith(facts('m', '1'));
+    table.setView(view(70, member('a'), member('b')));
+    table.setActual(hostId('a'), actual('a', [replica('m', '1', 'cpu:0')]));
+    table.setActual(hostId('b'), actual('b', [replica('m', '1', 'cpu:0')]));
+    const hosts = (): readonly string[] =>
+      (table.table().candidates.get(modelName('m'))?.get(modelVersion('1')) ?? []).map(
+        (each) => each.replica.stages[0]?.host ?? '',
+      );
+    expect(hosts()).toEqual(['a', 'b']);
+    table.setView(view(0));
+    expect(hosts()).toEqual(['a', 'b']);
+    table.setView(view(5, member('b')));
+    expect(hosts()).toEqual(['b']);
+  });
+
   it('takes over what did not change, and is the same object when nothing did', () => {
     const table = tableWith(facts('m', '1'), facts('n', '1'));
     table.setView(view(1, member('a'), member('b')));

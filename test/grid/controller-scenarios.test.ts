@@ -35,7 +35,26 @@ describe('the controller and the host agents', () => {
     await world.undeploy('d');
     await world.pass(10);
     expect(world.serving('m')).toEqual([]);
-    expect(await world.rollout('d')).toBeUndefined();
+    expect(await world.rollout('d')).toMatchObject({ removed: true });
+    await world.deploy({ name: 'd', model: 'm', version: 2, replicas: 1 });
+    await world.pass(10);
+    expect(world.serving('m')).toHaveLength(1);
+    expect(await world.rollout('d')).not.toHaveProperty('removed');
+  });
+
+  it('drop the copies of a host that was away when its deployment was taken back', async () => {
+    const world = await threeHosts();
+    await world.deploy({ name: 'd', model: 'm', version: 1, replicas: 3 });
+    await world.pass(5);
+    world.store.away('refused', 'a');
+    await world.pass(30);
+    await world.undeploy('d');
+    await world.pass(10);
+    // It hears nothing, and serves on.
+    expect(world.serving('m')).toEqual(['m/1 on a cpu:0']);
+    world.store.back('a');
+    await world.pass(20);
+    expect(world.serving('m')).toEqual([]);
   });
 
   it('replace the copies of a host that died', async () => {

@@ -67,9 +67,12 @@ export class GridTable {
     return this.#view;
   }
 
-  /** Another membership. Older revisions are passed over. */
+  /**
+   * Another membership. Views come in order: a lower revision is of a store that has begun anew. Revision 0, of a membership
+   * that begins anew itself and has read nothing yet, is passed over.
+   */
   setView(view: View): void {
-    if (view === this.#view || view.revision < this.#view.revision) return;
+    if (view === this.#view || (view.revision === 0 && this.#view.revision > 0)) return;
     const before = this.#view;
     this.#view = view;
     for (const [host, now] of view.hosts) if (differs(before.hosts.get(host), now)) this.#hostChanged(host);

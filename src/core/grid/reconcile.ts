@@ -82,7 +82,7 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
     const plan = planDeployment({
       deployment,
       revision,
-      record: input.rollouts.get(name),
+      record: standingRecord(input.rollouts.get(name)),
       copies: copies.get(name)?.copies ?? [],
       broken: copies.get(name)?.broken ?? [],
       table,
@@ -97,9 +97,11 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
   const rollouts = new Map<string, RolloutRecord | undefined>();
   for (const { deployment, record } of plans) {
     const limitMs = deployment.rollout.progressMsMax;
-    if (!isWritten(record, input.rollouts.get(deployment.name), limitMs)) rollouts.set(deployment.name, record);
+    if (!isWritten(record, standingRecord(input.rollouts.get(deployment.name)), limitMs)) {
+      rollouts.set(deployment.name, record);
+    }
   }
-  for (const name of input.rollouts.keys()) if (!deployments.has(name)) rollouts.set(name, undefined);
+  markRemoved(input, rollouts);
   return {
     assignments: changedAssignments(input, plans),
     rollouts,
@@ -107,6 +109,24 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
     memory: draft.finish(),
     reviewMs: draft.reviewMs,
   };
+}
+
+/** Records of deployments that were taken back, kept at once: the others are deleted. */
+const removedMax = 256;
+
+function standingRecord(record: RolloutRecord | undefined): RolloutRecord | undefined {
+  return record?.removed === true ? undefined : record;
+}
+
+function markRemoved(
+  { rollouts: before, deployments }: ReconcileInput,
+  rollouts: Map<string, RolloutRecord | undefined>,
+): void {
+  const gone = [...before].filter(([name]) => !deployments.has(name));
+  for (const [index, [name, record]] of gone.entries()) {
+    if (index < gone.length - removedMax) rollouts.set(name, undefined);
+    else if (record.removed !== true) rollouts.set(name, { ...record, removed: true });
+  }
 }
 
 /** Why an edition may not be placed, whatever room there is; empty when it may. */
@@ -211,6 +231,8 @@ function changedAssignments(
     complete.set(deployment.model, isCalm && complete.get(deployment.model) !== false);
   }
   const calm = new Set(plans.flatMap(({ deployment, isCalm }) => (isCalm ? [deployment.name] : [])));
+  // A deployment of which nothing is known at all may be one that the store has forgotten: its copies serve on.
+  for (const name of input.rollouts.keys()) if (!input.deployments.has(name)) calm.add(name);
   const changed = new Map<HostId, HostAssignment | undefined>();
   for (const [host, { generation, record }] of view.hosts) {
     const before = assignments.get(host);
@@ -249,7 +271,7 @@ function addShards(
   }
 }
 
-/** Whether a host has copies of deployments that are complete without them, as one that was away for a while. */
+/** Whether a host has copies of deployments that are complete without them, or taken back, as one that was away has. */
 function hasSurplus(actual: HostActual | undefined, calm: ReadonlySet<string>): boolean {
   return actual?.replicas.some(({ deployment }) => calm.has(deployment)) === true;
 }

@@ -33,9 +33,10 @@ export function readCurrentVersion(text: string): {
   readonly version: ModelVersion | undefined;
 } {
   const record = recordOf(text, 'a rollout') as Partial<RolloutRecord>;
-  const { target, stable, phase } = record;
+  const { target, stable, phase, removed } = record;
   if (typeof target?.model !== 'string' || typeof target.version !== 'string') throw incomplete('a rollout');
-  const current = phase === 'complete' ? target : stable;
+  const standing = phase === 'complete' ? target : stable;
+  const current = removed === true ? undefined : standing;
   return { model: target.model, version: current?.model === target.model ? current.version : undefined };
 }
 

@@ -225,6 +225,8 @@ export interface RolloutRecord {
   readonly waitedMs: number;
   /** Number that the next copy gets. */
   readonly nextReplica: number;
+  /** The deployment was taken back. Kept so that hosts that were away then give their copies up when they return. */
+  readonly removed?: true;
 }
 
 /** Something an operator may want to know, in a ring of `gridEventsMax` keys. */
