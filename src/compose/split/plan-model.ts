@@ -104,7 +104,8 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       ...{ cutter, types, values, inputs, folder, clock },
       startExecutor: parts.startExecutor,
       endMs: startMs + measureMs,
-      stored: ({ emulated, provider, threads }) => (emulated ? [] : known.measured({ provider, threads })),
+      stored: ({ emulated, provider, threads, name, descriptor }) =>
+        emulated ? [] : known.measured({ silicon: descriptor?.profile ?? name, provider, threads }),
     });
     meter = metered;
     const sizes = sizesOf(types, shapes);
