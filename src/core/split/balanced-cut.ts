@@ -3,6 +3,7 @@
  * measured (the planner's cuts are): two operations for each weight and element it is applied to, one for every other
  * output element, unknown sizes counted as one. Among cuts of equal balance the one that sends less is taken.
  */
+import { datatypeBytes, datatypeOfOnnx } from '../datatype.js';
 import { intarsiaError } from '../errors.js';
 import type { ValueType } from '../onnx/model-view.js';
 import type { ValueTypes } from './boundary-type.js';
@@ -43,7 +44,12 @@ export function balancedCut(cutter: Cutter, types: ValueTypes, stages: number): 
       { stages, legal: legal.length, nodes: cutter.graph.nodes.length },
     );
   }
-  return chooseBalanced(estimatedWork(cutter.graph, types), legal, stages);
+  // Of a batch whose size is not known, one item counts.
+  const sent = legal.map(({ position, values }) => ({
+    position,
+    boundaryBytes: values.reduce((sum, name) => sum + bytesOf(types.get(name)), 0),
+  }));
+  return chooseBalanced(estimatedWork(cutter.graph, types), sent, stages);
 }
 
 /** @param work By node. @param legal Ascending positions, at least `stages` - 1. */
@@ -125,6 +131,11 @@ function rowsOf(type: ValueType | undefined): number {
   return sizesOf(type)
     .slice(0, -1)
     .reduce((product, size) => product * size, 1);
+}
+
+function bytesOf(type: ValueType | undefined): number {
+  const datatype = type?.kind === 'tensor' ? datatypeOfOnnx.get(type.dataType) : undefined;
+  return datatype === undefined ? 0 : elementsOf(type) * datatypeBytes(datatype);
 }
 
 function elementsOf(type: ValueType | undefined): number {
