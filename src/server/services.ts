@@ -8,6 +8,7 @@ import { intarsiaError } from '#core/errors.js';
 import type { ModelName, ModelVersion } from '#core/ids.js';
 import type { TensorSpec } from '#core/tensor.js';
 import type { LoadOverrides, ModelRegistryMessage, RegistryOutcome } from '#actors/model-registry/protocol.js';
+import { readShardName } from '#core/split/split-spec.js';
 import type * as gen from '#gen/inference.js';
 import type { Clock } from '#ports/clock.js';
 import type { Caller } from '#ports/inference-gateway.js';
@@ -132,6 +133,8 @@ export function createServices(options: ServicesOptions) {
       const wanted = rows.filter(
         ({ model, version }) =>
           call.caller.mayUse(model) &&
+          // Clients know no shards: the metrics of each host tell of them.
+          readShardName(model) === undefined &&
           (request.name === '' || request.name === model) &&
           (request.version === '' || request.version === version),
       );
