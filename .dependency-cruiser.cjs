@@ -37,6 +37,7 @@ const adapterRules = [
   ['parquet', `^node_modules/(hyparquet|hyparquet-writer)/|${node}`],
   ['profile-files', node],
   ['yaml', `^node_modules/yaml/|${node}`],
+  ['highs', '^node_modules/highs/'],
 ].map(([folder, packages]) =>
   layer(
     `adapter-${folder}`,

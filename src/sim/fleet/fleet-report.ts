@@ -7,7 +7,7 @@ import {
   type Objective,
   type ObjectiveRows,
   type ObjectiveWeights,
-} from '#policies/learning/objective.js';
+} from '#core/scheduling/objective.js';
 import type { Arrivals } from './arrivals.js';
 import type { SimulationResult } from './fleet-result.js';
 import { linkMs, type Fleet, type FleetDevice, type FleetModel } from './fleet.js';

@@ -11,7 +11,7 @@
  * Worked: a request costs 3e-7 USD where 2e-7 were enough and is in time: 1.5. With λ = 10, one that took 1.2 times its target
  * adds 10 + 0.2 · 10 · 0.2 = 10.4 to its own cost.
  */
-import { sloClasses } from '#core/scheduling/slo-class.js';
+import { sloClasses } from './slo-class.js';
 
 export interface ObjectiveWeights {
   /** λ by class, in the order of `sloClasses`. */
