@@ -36,7 +36,14 @@ export type DeviceMessage =
   /** Queue a request. Exactly one outcome is told to `replyTo`, whatever happens. */
   | { readonly type: 'infer'; readonly request: InferenceRequest; readonly replyTo: ReplyTo<InferenceOutcome> }
   /** Nobody wants the answer any more: leave the queue at once. What already runs, runs on and its answer is dropped. */
-  | { readonly type: 'cancel'; readonly request: RequestId; readonly model: ModelName; readonly version: ModelVersion }
+  | {
+      readonly type: 'cancel';
+      readonly request: RequestId;
+      readonly model: ModelName;
+      readonly version: ModelVersion;
+      /** Whoever asked is gone, and somebody else may ask for the same soon. Devices make no difference. */
+      readonly lost?: true;
+    }
   /** Load, warm up, run the canary; the reply comes when the model is ready here or has failed. */
   | { readonly type: 'load'; readonly placement: Placement; readonly replyTo: ReplyTo<LoadOutcome> }
   /** Take no new requests for this version, finish those that wait, free the session, then reply. */

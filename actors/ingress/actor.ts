@@ -86,7 +86,7 @@ class Ingress implements Actor<Internal> {
         const key = formatAddress(signal.address);
         const peer = this.#peers.get(key);
         this.#peers.delete(key);
-        for (const call of peer?.calls.values() ?? []) call.cancel();
+        for (const call of peer?.calls.values() ?? []) call.cancel(true);
         return;
       }
       case 'drain':
@@ -231,14 +231,17 @@ class Call implements ReplyTo<InferenceOutcome> {
     else this.#ingress.keep(this);
   }
 
-  /** Tells the device; its outcome is awaited all the same, since it holds the request until then. */
-  cancel(): void {
+  /**
+   * Tells the device; its outcome is awaited all the same, since it holds the request until then.
+   * @param lost Whoever asked is gone, rather than not interested.
+   */
+  cancel(lost = false): void {
     if (this.#isCancelled || this.#isOver) return;
     this.#isCancelled = true;
     if (this.#reply !== undefined) this.#end();
     else if (this.#request !== undefined) {
       const { id, model, version } = this.#request;
-      this.#device?.tell({ type: 'cancel', request: id, model, version });
+      this.#device?.tell({ type: 'cancel', request: id, model, version, ...(lost ? { lost } : {}) });
     }
   }
 
@@ -247,7 +250,7 @@ class Call implements ReplyTo<InferenceOutcome> {
     const request = this.#request;
     if (request !== undefined && this.#reply === undefined) {
       const { id, model, version } = request;
-      this.#device?.tell({ type: 'cancel', request: id, model, version });
+      this.#device?.tell({ type: 'cancel', request: id, model, version, ...(lost ? { lost } : {}) });
     }
     this.refuse('DEVICE_UNAVAILABLE', reason);
   }

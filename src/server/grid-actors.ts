@@ -22,6 +22,7 @@ import { ingressPath, type IngressMessage } from '#actors/ingress/protocol.js';
 import { membershipActor } from '#actors/membership/actor.js';
 import type { MembershipMessage } from '#actors/membership/protocol.js';
 import { PeerRoster, peersActor, type PeersOptions } from '#actors/peer/peers.js';
+import { servedSweepActor } from '#actors/served-sweep/actor.js';
 import { routingActor } from '#actors/routing/actor.js';
 import type { RoutingMessage } from '#actors/routing/protocol.js';
 import type { ModelRegistryMessage } from '#actors/model-registry/protocol.js';
@@ -122,7 +123,7 @@ export function startGridActors(options: GridActorsOptions): GridActors {
   );
 
   // Requests of other hosts' gateways, and this gateway's requests to other hosts.
-  const stages = new StageDesk({ ...options.stages, host, router, clock });
+  const stages = new StageDesk({ ...options.stages, host, process, router, clock });
   const own = new Map(devices.map(({ descriptor, ref }) => [descriptor.id, stages.device(ref)]));
   for (const [device, ref] of own) router.setDevice(host, device, ref);
   const ingress: ActorRef<IngressMessage> | undefined =
@@ -167,6 +168,7 @@ export function startGridActors(options: GridActorsOptions): GridActors {
         }),
       )
     : undefined;
+  if (isCandidate) system.spawn('served-sweep', servedSweepActor({ store, keys, election }));
   const agent: ActorRef<HostAgentMessage> | undefined =
     serving === undefined
       ? undefined

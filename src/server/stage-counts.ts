@@ -9,8 +9,8 @@ const stagesShown = 64;
 export class StageCounts {
   /** Stages that this host's devices have run. */
   runs = 0;
-  /** Requests sent on to a next stage. */
-  sent = 0;
+  /** Requests for a stage that was under way here already, asked for by a host that is lost. */
+  joined = 0;
   /** Bytes that are kept until next stages have answered. */
   keptBytes = 0;
   /** Bytes that compression spared between stages. */

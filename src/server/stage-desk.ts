@@ -6,6 +6,9 @@
  * What the next stage was given is kept here until it has answered: when whoever had it is lost, it is sent to another
  * holder, and only the lost stage runs again. What is kept is bounded in bytes and in requests.
  *
+ * When a host in the middle is lost, whoever comes after it has perhaps done its part: what it was asked by the lost one
+ * goes on, and answers the one that asks for the same instead of the lost one.
+ *
  * Cancelling and deadlines go all the way: a request that nobody wants any more is taken back from whoever has it now.
  */
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
@@ -21,7 +24,7 @@ import type { PackedTensor } from '#core/split/activation-codec.js';
 import { lastOutputs, nextStage, stageInputs, type StageChain } from '#core/split/stage-chain.js';
 import { formatBytes, MiB } from '#core/units.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
-import type { Clock } from '#ports/clock.js';
+import type { Clock, Timer } from '#ports/clock.js';
 import { noSpan } from '#ports/tracing.js';
 import type { Delivery, ReplyTo } from '#runtime/actor.js';
 import { AttemptDesk, type AttemptOptions } from './attempt-desk.js';
@@ -32,6 +35,8 @@ import type { StageCounts } from './stage-counts.js';
 
 export interface StageDeskOptions {
   readonly host: HostId;
+  /** Random text of this process. */
+  readonly process: string;
   readonly router: Router;
   readonly clock: Clock;
   readonly counts: StageCounts;
@@ -44,6 +49,8 @@ export interface StageDeskOptions {
   readonly attempts?: AttemptOptions;
 }
 
+/** What was asked by somebody who is gone waits so long for somebody else to ask for it, ms. */
+const orphanMsMax = 5_000;
 /** Numbers of requests that this desk sends on begin here: those of gateways and of the ingress never get so far. */
 const requestIdMin = 2 ** 52;
 
@@ -59,6 +66,10 @@ export class StageDesk implements CallHost {
   readonly counts: StageCounts;
   readonly host: HostId;
   readonly #options: StageDeskOptions;
+  /** By the number under which whoever asked has them. */
+  readonly #calls = new Map<RequestId, StageCall>();
+  /** By what tells requests apart on all hosts. */
+  readonly #byKey = new Map<string, StageCall>();
   #requests = 0;
   #bytes = 0;
   #nextId = requestIdMin;
@@ -85,7 +96,7 @@ export class StageDesk implements CallHost {
 
   /** The device as those see it who send requests to this host: what is for a stage passes through here. */
   device(device: DeviceRef): DeviceRef {
-    return new StageDevice(this, device);
+    return { tell: (message) => this.#tell(device, message) };
   }
 
   begin(bytes: number): void {
@@ -117,29 +128,38 @@ export class StageDesk implements CallHost {
       { bytesKept: this.#bytes, limitBytes: bytesMax, requestBytes: bytes },
     );
   }
-}
 
-/** A device of this host, with what happens behind its stages. */
-class StageDevice {
-  readonly #desk: StageDesk;
-  readonly #device: DeviceRef;
-  readonly #calls = new Map<RequestId, StageCall>();
-
-  constructor(desk: StageDesk, device: DeviceRef) {
-    this.#desk = desk;
-    this.#device = device;
+  /** The request was asked under that number, and is not any more. */
+  forget(id: RequestId): void {
+    this.#calls.delete(id);
   }
 
-  tell(message: DeviceMessage): Delivery {
+  /** What tells the request apart from all others, for the stages behind this one. */
+  keyOf({ key }: StageChain, id: RequestId): string {
+    return key ?? `${this.host} ${this.#options.process} ${id}`;
+  }
+
+  close(call: StageCall): void {
+    if (this.#byKey.get(call.key) === call) this.#byKey.delete(call.key);
+  }
+
+  #tell(device: DeviceRef, message: DeviceMessage): Delivery {
     if (message.type === 'cancel') {
       const call = this.#calls.get(message.request);
-      if (call === undefined) return this.#device.tell(message);
-      call.cancel();
+      if (call === undefined) return device.tell(message);
+      call.cancel(message.request, message.lost === true);
       return 'accepted';
     }
-    if (message.type !== 'infer' || message.request.then === undefined) return this.#device.tell(message);
+    if (message.type !== 'infer' || message.request.then === undefined) return device.tell(message);
     const { request, replyTo } = message;
-    const { then } = message.request;
+    const { then, ...own } = request;
+    const known = then.key === undefined ? undefined : this.#byKey.get(`${then.key} ${then.stage}`);
+    if (known !== undefined) {
+      this.counts.joined += 1;
+      this.#calls.set(request.id, known);
+      known.join(request.id, replyTo);
+      return 'accepted';
+    }
     let inputs: InferenceRequest['inputs'];
     try {
       inputs = stageInputs(request.inputs);
@@ -147,17 +167,10 @@ class StageDevice {
       replyTo.tell({ ok: false, error: asIntarsiaError(error) });
       return 'accepted';
     }
-    const { then: _, ...own } = request;
-    const call = new StageCall({
-      desk: this.#desk,
-      device: this.#device,
-      request,
-      chain: then,
-      replyTo,
-      onEnd: () => void this.#calls.delete(request.id),
-    });
+    const call = new StageCall({ desk: this, device, request, chain: then }, replyTo);
     this.#calls.set(request.id, call);
-    const delivery = this.#device.tell({ type: 'infer', request: { ...own, inputs }, replyTo: call });
+    if (call.key !== '') this.#byKey.set(call.key, call);
+    const delivery = device.tell({ type: 'infer', request: { ...own, inputs }, replyTo: call });
     if (delivery !== 'accepted') call.dropped();
     return delivery;
   }
@@ -168,20 +181,35 @@ interface StageCallParts {
   readonly device: DeviceRef;
   readonly request: InferenceRequest;
   readonly chain: StageChain;
-  readonly replyTo: ReplyTo<InferenceOutcome>;
-  readonly onEnd: () => void;
 }
 
 /** One request at a stage of this host, and behind it: the device's reply address, and the next stage's. */
 class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
+  /** Empty at the first stage: nobody asks for that twice. */
+  readonly key: string;
   readonly #parts: StageCallParts;
+  /** Who wants to know, by the number under which they asked. */
+  readonly #askers = new Map<RequestId, ReplyTo<InferenceOutcome>>();
   /** What this stage's device answered. */
   #own: InferenceSuccess | undefined;
   #next: InferenceCall | undefined;
+  /** What it came to, kept while nobody is there to be told. */
+  #outcome: InferenceOutcome | undefined;
+  #orphaned: { readonly timer: Timer; readonly bytes: number } | undefined;
   #isOver = false;
 
-  constructor(parts: StageCallParts) {
+  constructor(parts: StageCallParts, replyTo: ReplyTo<InferenceOutcome>) {
+    const { chain, request } = parts;
     this.#parts = parts;
+    this.key = chain.key === undefined ? '' : `${chain.key} ${chain.stage}`;
+    this.#askers.set(request.id, replyTo);
+  }
+
+  /** Somebody asks for the same. */
+  join(id: RequestId, replyTo: ReplyTo<InferenceOutcome>): void {
+    this.#askers.set(id, replyTo);
+    this.#adopted();
+    if (this.#outcome !== undefined) this.#tellAskers(this.#outcome);
   }
 
   /** The device's outcome. */
@@ -221,20 +249,55 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
     desk.counts.reran(chain.stage + 1);
   }
 
-  /** Nobody wants the answer any more. */
-  cancel(): void {
-    if (this.#isOver) return;
-    const { device, request } = this.#parts;
-    if (this.#next === undefined) {
-      const { id, model, version } = request;
-      device.tell({ type: 'cancel', request: id, model, version });
-    } else this.#next.cancel();
+  /** One of those who asked does not want the answer any more, or is `lost`. */
+  cancel(id: RequestId, lost: boolean): void {
+    const replyTo = this.#askers.get(id);
+    if (replyTo === undefined || this.#isOver) return;
+    const isLast = this.#askers.size === 1;
+    if (isLast && !(lost && this.key !== '' && this.#orphan())) {
+      this.#stop();
+      return;
+    }
+    this.#askers.delete(id);
+    this.#parts.desk.forget(id);
+    replyTo.tell({ ok: false, error: intarsiaError('CANCELLED', 'the request was cancelled') });
   }
 
   /** The device did not take it: whoever sent it is told so by what `tell` returned. */
   dropped(): void {
     this.#isOver = true;
-    this.#parts.onEnd();
+    this.#forgetAskers();
+    this.#parts.desk.close(this);
+  }
+
+  /** Takes it back from whoever has it: the outcome of that is told to those who asked. */
+  #stop(): void {
+    const { device, request } = this.#parts;
+    const { id, model, version } = request;
+    if (this.#next === undefined) device.tell({ type: 'cancel', request: id, model, version });
+    else this.#next.cancel();
+  }
+
+  /** Goes on without anybody who asked. False when too much does. */
+  #orphan(): boolean {
+    const { desk, request } = this.#parts;
+    const { bytes } = request;
+    if (desk.refusal(bytes) !== undefined) return false;
+    desk.begin(bytes);
+    const timer = desk.clock.schedule(orphanMsMax, () => {
+      this.#adopted();
+      if (this.#outcome === undefined) this.#stop();
+      else desk.close(this);
+    });
+    this.#orphaned = { timer, bytes };
+    return true;
+  }
+
+  #adopted(): void {
+    if (this.#orphaned === undefined) return;
+    this.#orphaned.timer.cancel();
+    this.#parts.desk.end(this.#orphaned.bytes);
+    this.#orphaned = undefined;
   }
 
   #finished(outcome: InferenceSuccess): InferenceSuccess {
@@ -246,15 +309,15 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
   #sendOn(outcome: InferenceSuccess): void {
     const { chain, desk, request } = this.#parts;
     const { counts } = desk;
-    const next = nextStage(chain, outcome.outputs, (packed: PackedTensor) => counts.packed(packed));
+    const keyed = { ...chain, key: desk.keyOf(chain, request.id) };
+    const next = nextStage(keyed, outcome.outputs, (packed: PackedTensor) => counts.packed(packed));
     const refusal = desk.refusal(next.bytes);
     if (refusal !== undefined) throw refusal;
-    const nowMs = desk.clock.nowMs();
     const { queueTimeoutUs: _, ...rest } = request;
-    const sent: InferenceRequest = { ...rest, ...next, queueTimeoutUs: 0, id: desk.nextId(), arrivedMs: nowMs };
+    const arrivedMs = desk.clock.nowMs();
+    const sent: InferenceRequest = { ...rest, ...next, queueTimeoutUs: 0, id: desk.nextId(), arrivedMs };
     const model = { name: next.model, version: request.version, devices: [] };
     const { bytes } = next;
-    counts.sent += 1;
     this.#next = new InferenceCall({ gateway: desk, model, request: sent, device: '', bytes, span: noSpan, hop: this });
     this.#next.start();
   }
@@ -262,7 +325,22 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
   #end(outcome: InferenceOutcome): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#parts.onEnd();
-    this.#parts.replyTo.tell(outcome);
+    if (this.#askers.size > 0) this.#tellAskers(outcome);
+    else if (this.#orphaned === undefined) this.#parts.desk.close(this);
+    else this.#outcome = outcome;
+  }
+
+  #tellAskers(outcome: InferenceOutcome): void {
+    const askers = [...this.#askers.values()];
+    this.#forgetAskers();
+    this.#parts.desk.close(this);
+    // What several read is let go of by none of them.
+    const told = askers.length > 1 && outcome.ok ? { ...outcome, [releaseOutputs]: undefined } : outcome;
+    for (const replyTo of askers) replyTo.tell(told);
+  }
+
+  #forgetAskers(): void {
+    for (const id of this.#askers.keys()) this.#parts.desk.forget(id);
+    this.#askers.clear();
   }
 }

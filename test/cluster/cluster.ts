@@ -38,6 +38,8 @@ export interface ClusterPlan {
   readonly before?: (hosts: readonly ClusterHost[]) => Promise<void>;
   /** Arguments of every host. */
   readonly args?: readonly string[];
+  /** Further files of the model repository. */
+  readonly files?: Readonly<Record<string, Uint8Array>>;
 }
 
 /** Short: the tests wait for leases to end. */
@@ -135,6 +137,7 @@ export class Cluster {
       // Large enough for its rollout to be looked at.
       'affine/2/model.onnx': affine(3, 32 * MiB),
       'affine/3/model.onnx': affine(4),
+      ...plan.files,
     });
     const store = await StoreProcess.make(plan.store, {}, plan.storeListens);
     const hosts: ClusterHost[] = [];

@@ -228,7 +228,7 @@ export class PipelineWorld {
     links.attach(entranceOf(system));
     const router = new PublishedRouter();
     const counts = new StageCounts();
-    const stageDesk = new StageDesk({ host, router, clock, counts, ...this.#options });
+    const stageDesk = new StageDesk({ host, process: `process of ${name}`, router, clock, counts, ...this.#options });
     const models = new Map(stages.map((_, shard) => [`shard ${shard}`, pretend(shard)]));
     const executors = new PretendExecutors({ clock, models });
     const ref: ActorRef<DeviceMessage> = system.spawn(

@@ -59,6 +59,34 @@ describe('a model in three stages', () => {
     expect(world.host('a').stageDesk.bytesKept).toBe(0);
   });
 
+  it('runs no later stage again when a host in the middle dies after it had sent its values on', async () => {
+    const world = await PipelineWorld.start({ a: [0], b: [1], c: [2], standby: [1] });
+    const answer = world.infer('a', 1);
+    await world.pass(2 * stageMs + 8);
+    // It is at the last stage; whoever sent it there is gone before the answer.
+    expect(world.runs('c', 2)).toBe(1);
+    const [dead, other] = world.runs('b', 1) > 0 ? ['b', 'standby'] : ['standby', 'b'];
+    world.kill(dead);
+    await world.pass(8000);
+    expect(valueOf(answer, 'y')).toBe(expectedY(1));
+    expect([world.runs('a', 0), world.runs(other, 1), world.runs('c', 2)]).toEqual([1, 1, 1]);
+    expect(world.host('c').counts.joined).toBe(1);
+    expect(world.host('c').stageDesk.bytesKept).toBe(0);
+  });
+
+  it('lets go of what nobody asks for again', async () => {
+    const world = await PipelineWorld.start(three);
+    const answer = world.infer('a', 1);
+    await world.pass(2 * stageMs + 8);
+    expect(world.runs('c', 2)).toBe(1);
+    world.kill('b');
+    await world.pass(100);
+    expect(answer.error?.code).toBe('DEVICE_UNAVAILABLE');
+    expect(world.host('c').stageDesk.requestsKept).toBe(1);
+    await world.pass(6000);
+    expect(world.host('c').stageDesk.requestsKept).toBe(0);
+  });
+
   it('tells the last stage when the client cancels, and keeps nothing', async () => {
     const world = await PipelineWorld.start(three);
     const answers = [1, 2, 3].map((x) => world.infer('a', x));

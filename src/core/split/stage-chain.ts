@@ -45,6 +45,8 @@ export interface StageChain {
   readonly batches: boolean;
   /** Items of the client's request, for the bill. */
   readonly items: number;
+  /** Tells this request from all others, at every stage behind the first: a stage that has it already does not run twice. */
+  readonly key?: string;
 }
 
 type StageRequest = Pick<InferenceRequest, 'model' | 'inputs' | 'outputs' | 'items' | 'batchKey' | 'bytes'> & {
