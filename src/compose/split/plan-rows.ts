@@ -161,12 +161,20 @@ function splitOf({ digest }: PlanFindings, chosen: PlanCandidate, { cuts, stages
     cuts,
     shards: stages.map(({ memoryBytes, devices }, index) => ({
       memoryBytes,
-      constraints: (chosen.stages[index]?.device as PlanDevice).constraints,
+      constraints: constraintsOf((chosen.stages[index]?.devices ?? []) as readonly PlanDevice[]),
       // Further devices of a stage hold the same shard.
       standby: devices.length - 1,
     })),
     compression,
   };
+}
+
+/** By name where all devices of a stage have one, else by provider. */
+function constraintsOf(devices: readonly PlanDevice[]): PlanDevice['constraints'] {
+  const names = devices.flatMap(({ constraints }) => constraints.devices ?? []);
+  return names.length === devices.length
+    ? { devices: names }
+    : { providers: [...new Set(devices.map(({ provider }) => provider))] };
 }
 
 function refusalOf(device: PlanDevice, tables: PlanTables, meter: ShardMeter): string {
