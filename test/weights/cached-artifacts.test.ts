@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { FetchProgress } from '#ports/artifact-source.js';
@@ -30,6 +30,18 @@ describe('the files of a model', () => {
     await held.release();
     await held.release();
     expect(source.held()).toEqual([]);
+  });
+
+  it('are lent to whoever only looks at them, and nothing is served of them', async () => {
+    const hosts = new PretendHosts({ a: { files: [weights, config] } });
+    const { source } = await sourceOver(hosts);
+    const lent = await source.borrow(manifest, wait);
+    expect(new Uint8Array(readFileSync(join(lent.path, 'm/1/model.onnx')))).toEqual(weights.bytes);
+    expect(source.held()).toEqual([]);
+    await lent.release();
+    expect(existsSync(lent.path)).toBe(false);
+    await source.ensure(manifest, wait).held;
+    expect(hosts.fetched.length).toBe(2);
   });
 
   it('are fetched once, however many want them at the same time and later', async () => {

@@ -118,9 +118,9 @@ export class CachedArtifacts implements ArtifactSource, ArtifactShelf {
     const { clock, cache } = this.#options;
     const checked = checkManifest(manifest);
     const onAbandon = new Set<() => void>();
-    let isLate = false;
+    const late = { isLate: false };
     const abandon = (): void => {
-      isLate = true;
+      late.isLate = true;
       for (const listener of [...onAbandon]) listener();
     };
     const timer = Number.isFinite(deadlineMs) ? clock.scheduleAt(deadlineMs, abandon) : undefined;
@@ -130,11 +130,11 @@ export class CachedArtifacts implements ArtifactSource, ArtifactShelf {
       await this.#placeAll(path, {
         manifest: checked,
         progress,
-        isWanted: () => !isLate && !this.#isClosed,
+        isWanted: () => !late.isLate && !this.#isClosed,
         onAbandon,
       });
       if (this.#isClosed) throw intarsiaError('CANCELLED', 'this host is stopping');
-      if (isLate) {
+      if (late.isLate) {
         const what = `${manifest.model} version ${manifest.version}`;
         throw intarsiaError('DEADLINE_EXCEEDED', `the files of model ${what} were not here in time`);
       }

@@ -21,9 +21,9 @@
  */
 import type { ArtifactDigest, DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
 import type { SplitSpec } from '../split/split-spec.js';
+import type { PlacementConstraints, Tier } from './constraints.js';
 
-/** Where a host stands in the order edge, regional, core. */
-export type Tier = 'edge' | 'regional' | 'core';
+export type { PlacementConstraints, Tier };
 
 /** One incarnation of a host: larger than every earlier one of the same name. The create revision of its record. */
 export type Generation = number;
@@ -127,21 +127,6 @@ export interface HostOrder {
   /** Wall clock, ms since 1970, by which a drain must be over; 0 without one. */
   readonly deadlineWallMs: number;
   readonly reason: string;
-}
-
-/** Which devices a replica may use. What is absent does not matter. */
-export interface PlacementConstraints {
-  /** Execution providers, any of. */
-  readonly providers?: readonly string[];
-  readonly tiers?: readonly Tier[];
-  readonly zones?: readonly string[];
-  /** Labels the host must have with these values. */
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly hosts?: readonly string[];
-  /** Device ids, such as `cpu:0`. */
-  readonly devices?: readonly string[];
-  /** `never`: not on spot hosts. Default `allowed`. */
-  readonly spot?: 'allowed' | 'never' | 'only';
 }
 
 /** Desired state: what an operator wants served. */

@@ -2,7 +2,7 @@
  * A split as hosts are told it: enough to make any of its shards from the model's own files, bit for bit the same
  * everywhere, because the cutter is deterministic. Part of deployments, of editions and of what hosts are assigned.
  */
-import type { PlacementConstraints } from '../grid/records.js';
+import type { PlacementConstraints } from '../grid/constraints.js';
 import type { ArtifactDigest, ModelName } from '../ids.js';
 import { RandomStream } from '../random.js';
 
