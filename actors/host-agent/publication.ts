@@ -138,16 +138,16 @@ export class Publication {
       const served = catalog.models.get(pieceModelName(replica))?.served.get(version);
       if (facts === undefined || served === undefined || this.#factsWritten.has(facts)) continue;
       const key = `${keys.served}${facts}`;
-      // Whoever was first has written the same.
+      // Others may have written the same: another revision keeps it from being swept as a thing of the past.
       await store.transact(
-        {
-          conditions: [{ key, test: 'absent' }],
-          operations: [{ type: 'put', key, value: this.#factsOf(served).value }],
-        },
+        { conditions: [], operations: [{ type: 'put', key, value: this.#factsOf(served).value }] },
         this.#deadline(),
       );
       this.#factsWritten.add(facts);
     }
+    // What is not referred to may be swept: it is written again when it is served again.
+    const referred = new Set(replicas.map(({ facts }) => facts));
+    for (const facts of this.#factsWritten) if (!referred.has(facts)) this.#factsWritten.delete(facts);
   }
 
   /** So that hosts without these models can be given them. */
