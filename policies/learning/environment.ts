@@ -6,6 +6,7 @@
  * episodes run in worker threads and their records are moved, not copied. What a scenario is, only the environment knows.
  */
 import type { Layer } from '#core/scheduling/network.js';
+import type { ObjectiveRows } from '#core/scheduling/objective.js';
 
 /** Who decides in an episode. */
 export type Player =
@@ -29,21 +30,11 @@ export interface EpisodeOrder<Scenario> {
   readonly record: boolean;
 }
 
-/** Columns over requests, in the order of their arrival. */
-export interface Outcomes {
+/** Columns over requests, in the order of their arrival; costs, misses and lateness as the objective takes them. */
+export interface Outcomes extends ObjectiveRows {
   readonly arrivedMs: Float64Array;
   /** When it was answered, failed or was shed. */
   readonly doneMs: Float64Array;
-  /** Cost over the cheapest feasible cost of this request at batch 1. */
-  readonly cost: Float32Array;
-  /** Energy over that of the cheapest feasible choice. */
-  readonly energy: Float32Array;
-  /** 1 when it was late or not served. */
-  readonly missed: Uint8Array;
-  /** (time taken − objective) ÷ objective; negative when in time; 0 for what was shed. */
-  readonly lateness: Float32Array;
-  /** Index into the classes of the environment. */
-  readonly sloClass: Uint8Array;
 }
 
 /** Columns over decisions; rows of all decisions lie one after another. */

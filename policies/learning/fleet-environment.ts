@@ -12,18 +12,12 @@ import { arrivalProcess } from '#sim/fleet/arrival-process.js';
 import { drawArrivals, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
 import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
 import type { FleetFault } from '#sim/fleet/fleet-faults.js';
-import type { SimulationResult } from '#sim/fleet/fleet-result.js';
+import { objectiveRows } from '#sim/fleet/fleet-report.js';
 import { fleetClasses, linkMs, type Fleet } from '#sim/fleet/fleet.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
 import type { TraceRow } from '#sim/fleet/trace-file.js';
 import { dispatchPlayer } from './dispatch-player.js';
-import {
-  DecisionRecorder,
-  type Environment,
-  type EpisodeOrder,
-  type EpisodeRecord,
-  type Outcomes,
-} from './environment.js';
+import { DecisionRecorder, type Environment, type EpisodeOrder, type EpisodeRecord } from './environment.js';
 import { capacityOf } from './fleet-capacity.js';
 import { drawNormal } from './layers.js';
 
@@ -81,7 +75,7 @@ async function play(world: FleetWorldData, order: EpisodeOrder<FleetScenario>): 
     faults: scenario.faults,
   });
   return {
-    outcomes: outcomesOf(fleet, result),
+    outcomes: { ...objectiveRows(fleet, result), arrivedMs: result.arrivals.atMs, doneMs: result.doneMs },
     hash: result.hash,
     ...(recorder === undefined ? {} : { decisions: recorder.finish() }),
   };
@@ -155,60 +149,4 @@ function arrivalsOf(world: FleetWorldData, scenario: FleetScenario, fleet: Fleet
   const rows = world.traces[trace]?.rows ?? [];
   const from = Math.floor(fromShare * Math.max(0, rows.length - requests));
   return traceArrivals(fleet, rows, { seed, requests, from, ratePerSecond });
-}
-
-/** Requests measured by the cheapest way to serve them in time at batch 1. */
-function outcomesOf(fleet: Fleet, result: SimulationResult): Outcomes {
-  const { arrivals, doneMs, costUsd, joules, outcome } = result;
-  const count = doneMs.length;
-  const outcomes = {
-    arrivedMs: arrivals.atMs,
-    doneMs,
-    cost: new Float32Array(count),
-    energy: new Float32Array(count),
-    missed: new Uint8Array(count),
-    lateness: new Float32Array(count),
-    sloClass: arrivals.sloClass,
-  };
-  const references = new Map<number, { readonly usd: number; readonly joules: number }>();
-  for (let index = 0; index < count; index += 1) {
-    const model = arrivals.model[index] ?? 0;
-    const sloClass = arrivals.sloClass[index] ?? 0;
-    const items = arrivals.items[index] ?? 1;
-    const key = (items * fleet.models.length + model) * fleetClasses.length + sloClass;
-    let reference = references.get(key);
-    if (reference === undefined) {
-      reference = referenceOf(fleet, { model, sloClass, items });
-      references.set(key, reference);
-    }
-    const sloMs = fleet.models[model]?.sloMs[sloClass] ?? Infinity;
-    const takenMs = (doneMs[index] ?? 0) - (arrivals.atMs[index] ?? 0);
-    const isServed = (outcome[index] ?? 0) < 2;
-    outcomes.cost[index] = reference.usd > 0 ? (costUsd[index] ?? 0) / reference.usd : 0;
-    outcomes.energy[index] = reference.joules > 0 ? (joules[index] ?? 0) / reference.joules : 0;
-    outcomes.missed[index] = outcome[index] === 0 ? 0 : 1;
-    outcomes.lateness[index] = isServed ? (takenMs - sloMs) / sloMs : 0;
-  }
-  return outcomes;
-}
-
-function referenceOf(
-  fleet: Fleet,
-  of: { readonly model: number; readonly sloClass: number; readonly items: number },
-): { readonly usd: number; readonly joules: number } {
-  const model = fleet.models[of.model];
-  let [usd, joules, anyUsd, anyJoules] = [Infinity, Infinity, Infinity, Infinity];
-  for (const device of fleet.devices) {
-    const profile = device.service[of.model];
-    if (profile === undefined || model === undefined) continue;
-    const runMs = serviceMs(profile, of.items);
-    const ownUsd = (runMs * device.usdPerHour) / 3_600_000;
-    const ownJoules = (runMs * device.watts) / 1000;
-    anyUsd = Math.min(anyUsd, ownUsd);
-    anyJoules = Math.min(anyJoules, ownJoules);
-    if (linkMs(device, model, of.items) + runMs > (model.sloMs[of.sloClass] ?? Infinity)) continue;
-    usd = Math.min(usd, ownUsd);
-    joules = Math.min(joules, ownJoules);
-  }
-  return { usd: usd === Infinity ? anyUsd : usd, joules: joules === Infinity ? anyJoules : joules };
 }

@@ -1,15 +1,14 @@
 /** Fleets and traces as the world of a training run: scenarios by name, the objective, what may be missed. */
 import { RandomStream } from '#core/random.js';
 import { featureCount } from '#core/scheduling/features.js';
+import { defaultObjective, objectiveOf } from '#core/scheduling/objective.js';
 import { defaultSloRules, sloClasses } from '#core/scheduling/slo-class.js';
 import { drawLesson } from './curriculum.js';
-import type { Outcomes, Rollouts } from './environment.js';
+import type { Rollouts } from './environment.js';
 import { plainScenario, type FleetScenario, type FleetWorldData } from './fleet-environment.js';
 import type { TrainingWorld } from './train.js';
 
 const allTimeMs = 86_400_000;
-/** Price of a miss in the objective, by class, in cheapest costs of a request. */
-const missWeights: readonly number[] = sloClasses.map(() => 10);
 
 export function fleetTraining(
   world: FleetWorldData,
@@ -21,8 +20,8 @@ export function fleetTraining(
     featureCount,
     classes: sloClasses,
     rollouts,
-    objective,
-    missWeights,
+    objective: (outcomes) => objectiveOf(outcomes).total,
+    missWeights: defaultObjective.missWeight,
     allowedMisses: sloClasses.map((name) => defaultSloRules[name].allowedMiss),
     scenario: (name, progress, requests) => {
       const own = random.stream(name);
@@ -59,13 +58,4 @@ export function fleetTraining(
       };
     },
   };
-}
-
-/** J: mean over requests of cost over the cheapest cost, and the price of each miss. Lower is better. */
-export function objective({ cost, missed, sloClass }: Outcomes): number {
-  let sum = 0;
-  for (let index = 0; index < cost.length; index += 1) {
-    sum += (cost[index] ?? 0) + (missed[index] ?? 0) * (missWeights[sloClass[index] ?? 0] ?? 0);
-  }
-  return sum / Math.max(1, cost.length);
 }

@@ -48,7 +48,7 @@ function valueOf(before: unknown, value: unknown, fileName: string, at: string):
 }
 
 function wrong(fileName: string, at: string, wanted: string, value: unknown): Error {
-  const shown = JSON.stringify(value)?.slice(0, 80) ?? 'nothing';
+  const shown = (JSON.stringify(value) as string | undefined)?.slice(0, 80) ?? 'nothing';
   return intarsiaError('CONFIG_INVALID', `${fileName}: ${at} must be ${wanted}; it is ${shown}`, {
     file: fileName,
     at,

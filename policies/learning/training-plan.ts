@@ -30,7 +30,7 @@ export const fullPlan: TrainingPlan = {
   seed: 1,
   hidden: [32, 32],
   rules: ['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'sed'],
-  imitation: { ...bcDefaults, episodes: 24, requests: 3_000, corrections: 2 },
+  imitation: { ...bcDefaults, episodes: 24, requests: 1_500, corrections: 2, epochs: 5 },
   search: { ...cemDefaults, iterations: 40, scenarios: 6, requests: 2_000 },
   optimisation: { ...ppoDefaults, iterations: 120, requestsFirst: 300, requestsLast: 1_500 },
   validation: { scenarios: 16, requests: 4_000, every: 5 },
@@ -102,20 +102,26 @@ export function stepsOf(plan: TrainingPlan, stage: Stage): number {
   }
 }
 
-/** Requests that a stage simulates in one step: most of what a step costs. */
+/** Learning from a decision once takes as long as simulating about so many requests. */
+const learningWork = 10;
+
+/** What one step of a stage takes, in simulated requests. */
 export function requestsOf(plan: TrainingPlan, stage: Stage): number {
   const { imitation, search, optimisation, validation, rules } = plan;
   switch (stage) {
     case 'rules':
       return rules.length * (validation.scenarios * validation.requests + imitation.episodes * imitation.requests);
     case 'imitation':
-      return imitation.episodes * imitation.requests + validation.scenarios * validation.requests;
+      return (
+        imitation.episodes * imitation.requests * (1 + 1.5 * imitation.epochs * learningWork) +
+        validation.scenarios * validation.requests
+      );
     case 'search':
       return search.population * search.scenarios * search.requests;
     case 'optimisation':
       return (
         optimisation.sequences * optimisation.plays * 0.5 * (optimisation.requestsFirst + optimisation.requestsLast) +
-        2 * optimisation.decisionsMax * optimisation.epochs
+        optimisation.decisionsMax * optimisation.epochs * learningWork
       );
     case 'done':
       return 0;

@@ -13,7 +13,7 @@ const cell = (name: string, load: number) => ({
 const options = {
   rollouts: rolloutsHere(threeServers),
   classes: threeServers.classes,
-  objective: ({ cost }: { readonly cost: Float32Array }) => cost.reduce((sum, value) => sum + value, 0) / cost.length,
+  objective: ({ cost }: { readonly cost: Float64Array }) => cost.reduce((sum, value) => sum + value, 0) / cost.length,
   random,
 };
 const rule = (name: string, isRule = true) => ({ name, player: { kind: 'rule', name } as const, isRule });

@@ -1,12 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { RandomStream } from '#core/random.js';
+import { objectiveOf } from '#core/scheduling/objective.js';
 import { featureCount, stagesFeature } from '#core/scheduling/features.js';
 import { drawLesson } from '#policies/learning/curriculum.js';
 import { rolloutsHere } from '#policies/learning/environment.js';
 import { capacityOf } from '#policies/learning/fleet-capacity.js';
 import { fleetEnvironment, plainScenario, type FleetWorldData } from '#policies/learning/fleet-environment.js';
-import { fleetTraining, objective } from '#policies/learning/fleet-training.js';
+import { fleetTraining } from '#policies/learning/fleet-training.js';
 import { initialLayers } from '#policies/learning/layers.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
 
@@ -103,7 +104,7 @@ describe('training on simulated fleets', () => {
     expect(mean).toBeGreaterThan(0.9);
     expect(mean).toBeLessThan(1.1);
     expect(outcomes.missed.every((missed) => missed === 0)).toBe(true);
-    expect(objective(outcomes)).toBeCloseTo(mean, 5);
+    expect(objectiveOf(outcomes).total).toBeCloseTo(mean, 5);
   });
 
   it('scenarios of validation stay the same whatever the progress, and training ones become harder', () => {

@@ -16,11 +16,12 @@ function outcomesOf(requests: readonly Request[]): Outcomes {
   return {
     arrivedMs: Float64Array.from(requests, ({ arrivedMs }) => arrivedMs),
     doneMs: Float64Array.from(requests, ({ arrivedMs, takenMs }) => arrivedMs + takenMs),
-    cost: Float32Array.from(requests, ({ cost }) => cost),
-    energy: Float32Array.from(requests, () => 1),
+    cost: Float64Array.from(requests, ({ cost }) => cost),
+    energy: Float64Array.from(requests, () => 1),
     missed: Uint8Array.from(requests, ({ late }) => (late > 0 ? 1 : 0)),
-    lateness: Float32Array.from(requests, ({ late }) => late),
+    lateness: Float64Array.from(requests, ({ late }) => late),
     sloClass: Uint8Array.from(requests, (_, index) => index % 2),
+    lost: 0,
   };
 }
 

@@ -41,11 +41,12 @@ function play({ scenario, player, dice, record, teacher }: EpisodeOrder<ThreeSer
   const outcomes = {
     arrivedMs: new Float64Array(count),
     doneMs: new Float64Array(count),
-    cost: new Float32Array(count),
-    energy: new Float32Array(count),
+    cost: new Float64Array(count),
+    energy: new Float64Array(count),
     missed: new Uint8Array(count),
-    lateness: new Float32Array(count),
+    lateness: new Float64Array(count),
     sloClass: new Uint8Array(count),
+    lost: 0,
   };
   let nowMs = 0;
   let hash = 0;

@@ -24,7 +24,7 @@ interface Job {
 export class RolloutThreads implements Rollouts<FleetScenario> {
   readonly #workers: readonly Worker[];
   #job: Job | undefined;
-  #failure: unknown;
+  #failure: Error | undefined;
 
   constructor(world: FleetWorldData, threads: number) {
     this.#workers = Array.from({ length: threads }, () => new Worker(workerPath(), { workerData: world }));
@@ -42,7 +42,7 @@ export class RolloutThreads implements Rollouts<FleetScenario> {
     if (orders.length === 0) return Promise.resolve([]);
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
-        reject(this.#failure as Error);
+        reject(this.#failure);
         return;
       }
       const job: Job = { orders, records: [], next: 0, left: orders.length, resolve, reject };
@@ -79,7 +79,7 @@ export class RolloutThreads implements Rollouts<FleetScenario> {
   }
 
   /** Orders of other threads may still be under way: what they answer belongs to nobody, so nothing is played any more. */
-  #fail(error: unknown): void {
+  #fail(error: Error): void {
     this.#failure ??= error;
     const job = this.#job;
     this.#job = undefined;

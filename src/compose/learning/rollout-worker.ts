@@ -20,6 +20,6 @@ function answer(message: RolloutAnswer, transfer: readonly ArrayBuffer[]): void 
 
 /** The memory of a record's arrays: moved, not copied. */
 function buffersOf({ outcomes, decisions }: EpisodeRecord): ArrayBuffer[] {
-  const arrays = [...Object.values(outcomes), ...Object.values(decisions ?? {})] as readonly ArrayBufferView[];
-  return arrays.map(({ buffer }) => buffer as ArrayBuffer);
+  const columns = Object.values<unknown>({ ...outcomes, ...decisions });
+  return columns.flatMap((column) => (ArrayBuffer.isView(column) ? [column.buffer as ArrayBuffer] : []));
 }
