@@ -241,7 +241,7 @@ class Call implements ReplyTo<InferenceOutcome> {
     if (this.#reply !== undefined) this.#end();
     else if (this.#request !== undefined) {
       const { id, model, version } = this.#request;
-      this.#device?.tell({ type: 'cancel', request: id, model, version, ...(lost ? { lost } : {}) });
+      this.#device?.tell({ type: 'cancel', request: id, model, version, ...(lost ? { lost: true } : {}) });
     }
   }
 
@@ -250,7 +250,7 @@ class Call implements ReplyTo<InferenceOutcome> {
     const request = this.#request;
     if (request !== undefined && this.#reply === undefined) {
       const { id, model, version } = request;
-      this.#device?.tell({ type: 'cancel', request: id, model, version, ...(lost ? { lost } : {}) });
+      this.#device?.tell({ type: 'cancel', request: id, model, version });
     }
     this.refuse('DEVICE_UNAVAILABLE', reason);
   }

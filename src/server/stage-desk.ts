@@ -150,9 +150,10 @@ export class StageDesk implements CallHost {
       call.cancel(message.request, message.lost === true);
       return 'accepted';
     }
-    if (message.type !== 'infer' || message.request.then === undefined) return device.tell(message);
+    if (message.type !== 'infer') return device.tell(message);
     const { request, replyTo } = message;
     const { then, ...own } = request;
+    if (then === undefined) return device.tell(message);
     const known = then.key === undefined ? undefined : this.#byKey.get(`${then.key} ${then.stage}`);
     if (known !== undefined) {
       this.counts.joined += 1;
