@@ -1,5 +1,4 @@
 /** `intarsia train`: a dispatch policy from fleets and traces, in a folder from which it can be continued. */
-import { availableParallelism } from 'node:os';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
@@ -33,7 +32,7 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
     .option('--fleets <files...>', 'fleet files; default: those that come with the product', [])
     .option('--traces <files...>', 'traces of requests; default: generated arrivals only', [])
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber)
-    .option('--workers <count>', 'threads that play episodes', workerCount, Math.min(8, availableParallelism()))
+    .option('--workers <count>', 'threads that play episodes', workerCount, 2)
     .option('--minutes <minutes>', 'stop after this time; the run can be continued', minutes)
     .option('--resume <dir>', 'continue a run that was stopped or killed')
     .option('--quick', 'one to three minutes: to see that it works, not to be good')

@@ -46,7 +46,7 @@ export function networkOfModel({ bytes, graph }: ModelView): Network {
     if (numbers > parametersMax) throw refusal(`its constants hold more than ${parametersMax} numbers`);
     const { data } = readTensorProto(bytes.subarray(bodyStart, end));
     // A copy: the file's bytes need not lie at a multiple of four.
-    constants.set(name, { shape: dims, values: new Float32Array(data.slice().buffer) });
+    constants.set(name, { shape: dims, values: new Float32Array(new Uint8Array(data).buffer) });
   }
   const constant = (name: string | undefined, what: string): { shape: readonly number[]; values: Float32Array } => {
     const found = constants.get(name ?? '');
