@@ -36,6 +36,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'the planner on 1,000 cut points, 16 devices and 8 batch sizes',
     load: () => import('./plan.js'),
   },
+  policy: {
+    about: 'how long a dispatch decision takes among 16, 32 and 128 candidates',
+    load: () => import('./policy.js'),
+  },
   serve: {
     about: 'the host against a bare echo, a bare fastify server and a bare ONNX Runtime loop',
     load: () => import('./serve.js'),

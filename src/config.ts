@@ -134,6 +134,8 @@ export interface HostConfig {
   readonly emulatedDevices: readonly EmulatedDeviceConfig[];
   /** Devices of a model, instead of what its configuration says. */
   readonly placements: readonly PlacementConfig[];
+  /** How requests that name a time are dispatched: a rule such as `cheapest-feasible:0.6`, `least-work`, or the file of a learned policy. Default `cheapest-feasible`. */
+  readonly policy: string;
   /** Where executors live. See docs/performance.md for what each costs. */
   readonly isolation: Isolation;
   /** Threads of one run on the CPU device. 0: all cores. 0 to 1,024, default 0. */
@@ -273,6 +275,7 @@ export function completeConfig(options: HostOptions): HostConfig {
     remoteDevices: (options.remoteDevices ?? []).map((device) => ({ token: '', tls: false, ...device })),
     emulatedDevices: (options.emulatedDevices ?? []).map((device) => ({ provider: 'cpu', timeScale: 1, ...device })),
     placements: options.placements ?? [],
+    policy: options.policy ?? 'cheapest-feasible',
     isolation: options.isolation ?? 'process',
     cpuThreads: options.cpuThreads ?? 0,
     memoryShare: options.memoryShare ?? 0.9,

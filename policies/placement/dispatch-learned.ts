@@ -136,8 +136,10 @@ export class LearnedDispatch implements DispatchPolicy {
       writeShedFeatures(request, candidates, candidates.length, fleet, this.#scale, rows, count * featureCount);
     }
     for (let row = 0; row < rowCount; row += 1) {
-      this.#reason = checkRow(rows, row * featureCount, this.#ranges);
-      if (this.#reason !== '') return NONE;
+      const doubt = checkRow(rows, row * featureCount, this.#ranges);
+      if (doubt === '') continue;
+      this.#reason = doubt;
+      return NONE;
     }
     const startMs = this.#clockMs?.() ?? 0;
     this.#scorer.score(rows, rowCount, this.#scores);
@@ -146,12 +148,12 @@ export class LearnedDispatch implements DispatchPolicy {
       return NONE;
     }
     const best = this.#best(rowCount);
-    if (this.#reason !== '') return NONE;
+    if (best < 0) return NONE;
     this.#reason = checkRare(rows, best * featureCount, this.#ranges);
     return best === count ? SHED : (shortlist.indices[best] as number);
   }
 
-  /** The row with the highest mean score of all heads. */
+  /** The row with the highest mean score of all heads; -1 when there is a reason not to use the scores. */
   #best(rowCount: number): number {
     const { outputs } = this.#scorer;
     const scores = this.#scores;
@@ -163,7 +165,7 @@ export class LearnedDispatch implements DispatchPolicy {
       for (let head = 0; head < outputs; head += 1) sum += scores[row * outputs + head] as number;
       if (Number.isNaN(sum)) {
         this.#reason = 'nan';
-        return row;
+        return -1;
       }
       if (best < 0 || sum > most) {
         second = most;
@@ -173,6 +175,7 @@ export class LearnedDispatch implements DispatchPolicy {
     }
     if (outputs > 1 && (most - second) / outputs < this.#leadMin && this.#disagrees(rowCount, best)) {
       this.#reason = 'disagreement';
+      return -1;
     }
     return best;
   }

@@ -40,6 +40,8 @@ export interface DispatchPickerOptions {
   readonly ledger: DispatchLedger;
   readonly random: Chance;
   readonly rules?: SloRules;
+  /** Picks for requests that name no time. Default: the shortest expected delay. */
+  readonly untimed?: Picker;
   /** Told of every decision, on the hot path. Must not throw. */
   readonly onDecision?: (decision: DispatchDecision) => void;
 }
@@ -47,13 +49,13 @@ export interface DispatchPickerOptions {
 /** Up to this many candidates all are looked at; of more, so many. */
 const lookedAtMax = 128;
 
-export function dispatchPicker(options: DispatchPickerOptions): Picker {
+export function dispatchPicker(options: DispatchPickerOptions): DispatchPicker {
   return new DispatchPicker(options);
 }
 
-class DispatchPicker implements Picker {
-  readonly policy: string;
-  readonly #policy: DispatchPolicy;
+export class DispatchPicker implements Picker {
+  #policy: DispatchPolicy;
+  readonly #untimed: Picker | undefined;
   readonly #soonest = shortestExpectedDelay();
   readonly #ledger: DispatchLedger;
   readonly #random: Chance;
@@ -78,17 +80,37 @@ class DispatchPicker implements Picker {
   #lastId = -1;
 
   constructor(options: DispatchPickerOptions) {
-    this.policy = options.policy.name;
     this.#policy = options.policy;
+    this.#untimed = options.untimed;
     this.#ledger = options.ledger;
     this.#random = options.random;
     this.#rules = options.rules ?? defaultSloRules;
     this.#onDecision = options.onDecision;
   }
 
+  get policy(): string {
+    return this.#policy.name;
+  }
+
+  /** Another policy decides from the next request on. */
+  use(policy: DispatchPolicy): void {
+    this.#policy = policy;
+  }
+
+  /** Tells the policy what became of a request that it dispatched. */
+  finished(request: InferenceRequest, ok: boolean, finishedMs: number): void {
+    const { sloClass, arrivedMs } = request;
+    if (this.#policy.finished === undefined || !isTimed(request)) return;
+    const late = !ok || finishedMs - arrivedMs > this.#sloMsOf(request);
+    this.#policy.finished(request.model, sloClass ?? 'standard', late, finishedMs);
+  }
+
   pick(request: InferenceRequest, replicas: readonly Candidate[], nowMs: number, exclude: ReadonlySet<string>): number {
     const all = replicas.length;
     if (all === 0) return -1;
+    if (this.#untimed !== undefined && !isTimed(request)) {
+      return this.#untimed.pick(request, replicas, nowMs, exclude);
+    }
     // Without bans the moment is that of the pick before, of the same turn.
     if (nowMs !== Infinity) this.#nowMs = nowMs;
     const count = Math.min(all, lookedAtMax);
@@ -117,19 +139,23 @@ class DispatchPicker implements Picker {
   /** Who decides, and the request as policies see it. */
   #describe(request: InferenceRequest): DispatchPolicy {
     const dispatch = this.#dispatch;
-    const { sloClass, sloMs, deadlineMs, arrivedMs } = request;
-    const rules = this.#rules[sloClass ?? 'standard'];
+    const { sloClass, arrivedMs } = request;
     dispatch.model = request.model;
     dispatch.items = request.items;
     dispatch.class = sloClass ?? 'standard';
     dispatch.nowMs = this.#nowMs;
     dispatch.arrivedMs = arrivedMs;
-    dispatch.mayShed = sloClass !== undefined && rules.onMiss === 'shed';
-    const leftToDeadlineMs = deadlineMs - arrivedMs;
-    dispatch.sloMs =
-      sloMs ?? (sloClass !== undefined || leftToDeadlineMs === Infinity ? rules.sloMs : leftToDeadlineMs);
-    const isTimed = sloMs !== undefined || sloClass !== undefined || leftToDeadlineMs < Infinity;
-    return isTimed ? this.#policy : this.#soonest;
+    dispatch.mayShed = sloClass !== undefined && this.#rules[sloClass].onMiss === 'shed';
+    dispatch.sloMs = this.#sloMsOf(request);
+    return isTimed(request) ? this.#policy : this.#soonest;
+  }
+
+  /** The target: the request's own, else its class's, else its deadline. */
+  #sloMsOf({ sloMs, sloClass, deadlineMs, arrivedMs }: InferenceRequest): number {
+    if (sloMs !== undefined) return sloMs;
+    const leftMs = deadlineMs - arrivedMs;
+    if (sloClass === undefined) return leftMs < Infinity ? leftMs : this.#rules.standard.sloMs;
+    return Math.min(leftMs, this.#rules[sloClass].sloMs);
   }
 
   /** Writes the candidates; answers how many items a millisecond those that may be chosen can do. */
@@ -219,4 +245,9 @@ function workOfItem(replicas: readonly Candidate[], lanes: readonly Lane[]): num
     else least = Math.min(least, runs.at(1) * ((replicas[index] as Candidate).standing?.speed ?? 1));
   }
   return !isNeeded || least === Infinity ? 1 : least;
+}
+
+/** Whether the client said by when it wants its answer. */
+function isTimed({ sloMs, sloClass, deadlineMs }: InferenceRequest): boolean {
+  return sloMs !== undefined || sloClass !== undefined || deadlineMs < Infinity;
 }

@@ -131,6 +131,13 @@ export const hostSettings: readonly HostSetting[] = [
     entry: placementEntry,
   },
   {
+    flag: 'policy',
+    value: 'name',
+    about: 'how requests with a time are dispatched: cheapest-feasible, sed, least-work, …, or an .onnx file',
+    form: 'text',
+    path: ['policy'],
+  },
+  {
     flag: 'isolation',
     value: 'where',
     about: 'where executors live',

@@ -2,6 +2,7 @@
 import { intarsiaError } from '#core/errors.js';
 import { encodeInferRequest } from '#core/inference-wire.js';
 import { noParameters, type InferParameter, type InferParameters, type InferTensor } from '#core/inference-message.js';
+import type { SloClass } from '#core/scheduling/slo-class.js';
 import type { CallOptions } from './caller.js';
 import { toTensor, type DeclaredDatatype, type InputValue } from './tensor-input.js';
 
@@ -38,6 +39,8 @@ export interface InferOptions extends CallOptions {
   readonly queueTimeoutUs?: number;
   /** Milliseconds within which the answer is useful: what schedulers aim at. Unlike a deadline it ends nothing. */
   readonly sloMs?: number;
+  /** How urgent it is: sets a target where `sloMs` does not, and whether it is refused when it would be late anyway. */
+  readonly sloClass?: SloClass;
   /** A request of a sequence changes the state on the server, so it is never retried. */
   readonly sequence?: SequenceOptions;
   /** Who pays, beside the tenant that the token names: goes into the receipt. */
@@ -96,6 +99,9 @@ function requestParameters(options: InferOptions): InferParameters {
   if (options.priority !== undefined) parameters.set('priority', whole('priority', options.priority));
   if (options.queueTimeoutUs !== undefined) parameters.set('timeout', whole('queueTimeoutUs', options.queueTimeoutUs));
   if (options.sloMs !== undefined) parameters.set('intarsia_slo_ms', parameterOf('sloMs', options.sloMs));
+  if (options.sloClass !== undefined) {
+    parameters.set('intarsia_slo_class', { kind: 'string', value: options.sloClass });
+  }
   if (options.project !== undefined) parameters.set('intarsia_project', { kind: 'string', value: options.project });
   if (options.user !== undefined) parameters.set('intarsia_user', { kind: 'string', value: options.user });
   for (const [name, value] of Object.entries(options.parameters ?? {})) parameters.set(name, parameterOf(name, value));

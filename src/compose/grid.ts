@@ -32,6 +32,7 @@ import type { HostConfig } from '#config.js';
 import type { GridPorts } from './grid-ports.js';
 import type { StartedDevice } from './statistics.js';
 import { splitGate } from './split/split-gate.js';
+import type { HostDispatch } from './dispatch.js';
 import { version } from './version.js';
 
 export interface GridHostOptions {
@@ -47,6 +48,7 @@ export interface GridHostOptions {
   readonly devices: readonly StartedDevice[];
   readonly registry: ActorRef<ModelRegistryMessage>;
   readonly stageCounts: StageCounts;
+  readonly dispatch: HostDispatch;
   /** The time of a drain is over and the host has left the grid: it is to be ended. */
   readonly onDeparture: () => void;
 }
@@ -104,7 +106,7 @@ export class GridHost {
 
   /** Opens the links and registers. @throws ALREADY_EXISTS (another host has the name), STORE_UNAVAILABLE, FAILED_PRECONDITION */
   async join(endpoints: ClientEndpoints): Promise<void> {
-    const { ports, host, config, system, router, clock, random, log, devices, registry } = this.#options;
+    const { ports, host, config, system, router, clock, random, log, devices, registry, dispatch } = this.#options;
     ports.links.attach(entranceOf(system));
     const port = await ports.listen();
     const isHost = ports.config.role === 'host';
@@ -116,7 +118,7 @@ export class GridHost {
       links: ports.links,
       record: this.#record(endpoints, `${reachedAt(config)}:${port}`),
       router,
-      picker: gridPicker(random.stream('picker')),
+      picker: dispatch.pickerOver(gridPicker(random.stream('picker'))),
       devices,
       isCandidate: isHost,
       stages: { counts: this.#options.stageCounts },
@@ -201,6 +203,7 @@ export class GridHost {
       log.error('this host is no longer part of the grid', { reason: news.error?.message ?? '' });
     }
     if (before?.view !== news.view) {
+      this.#options.dispatch.learnView(news.view);
       const present = new Set<HostId>();
       for (const { record } of news.view.hosts.values()) {
         if (record.host === host) continue;

@@ -43,6 +43,7 @@ import { createServices } from '#server/services.js';
 import { exportStageMetrics, StageCounts } from '#server/stage-counts.js';
 import type { HostConfig } from '#config.js';
 import { hostDevices } from './devices.js';
+import { hostDispatch } from './dispatch.js';
 import { executorsOf } from './executors.js';
 import { GridHost, reachedAt } from './grid.js';
 import { openGridPorts, type GridPorts } from './grid-ports.js';
@@ -173,7 +174,16 @@ export async function startHost(
     const router = new PublishedRouter();
     let ownCatalog: Catalog = emptyCatalog;
     const loads = new ReplicaLoads();
-    const picker = leastWorkPicker();
+    const dispatch = await hostDispatch({
+      config,
+      host,
+      descriptors,
+      router,
+      clock,
+      random: random.stream('dispatch'),
+      log,
+    });
+    const picker = dispatch.pickerOver(leastWorkPicker());
     const healths = new Map<DeviceId, { readonly health: DeviceHealth; readonly reason: string }>();
     const started: StartedDevice[] = descriptors.map((descriptor) => {
       const key = deviceKey(host, descriptor.id);
@@ -250,6 +260,7 @@ export async function startHost(
             devices: started,
             registry,
             stageCounts,
+            dispatch,
             onDeparture: () => {
               hasDeparted = true;
               depart();
@@ -266,7 +277,9 @@ export async function startHost(
       sequencesMax: limits.sequencesMax,
       tracing,
       ...(config.grid === undefined ? {} : { attempts: { hedgeShare: config.grid.hedgeShare } }),
+      attemptObserver: dispatch.observer,
       onFinished: (finished) => {
+        dispatch.finished(finished);
         records.record(makeRequestRecord({ ...finished, finishedWallMs: clock.wallMs() }));
       },
     });

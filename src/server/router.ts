@@ -28,6 +28,7 @@ export class PublishedRouter implements Router {
   #current: RoutingTable = emptyRoutingTable({ policy: 'none', pick: () => -1 });
   #byReplica = new WeakMap<Replica, DeviceRef>();
   readonly #devices = new Map<string, DeviceRef>();
+  #onPublished: ((table: RoutingTable) => void) | undefined;
   #remote: RemoteDevices = () => undefined;
 
   get current(): RoutingTable {
@@ -36,6 +37,12 @@ export class PublishedRouter implements Router {
 
   publish(table: RoutingTable): void {
     this.#current = table;
+    this.#onPublished?.(table);
+  }
+
+  /** Calls back after each publication, for whoever keeps something for every replica. One listener. */
+  onPublished(listener: (table: RoutingTable) => void): void {
+    this.#onPublished = listener;
   }
 
   /** A device came, or came back under another reference. */

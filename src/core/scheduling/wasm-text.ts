@@ -75,7 +75,7 @@ export interface WasmFunction {
 export function assemble(functions: readonly WasmFunction[], pages: number): Uint8Array<ArrayBuffer> {
   const vector = (items: readonly Code[]): number[] => [...unsigned(items.length), ...items.flat()];
   const section = (id: number, content: Code): number[] => [id, ...unsigned(content.length), ...content];
-  const name = (text: string): number[] => vector([...text].map((letter) => [letter.charCodeAt(0)]));
+  const name = (text: string): number[] => vector(Array.from(text, (letter) => [letter.charCodeAt(0)]));
   const types = functions.map(({ params, results }) => [
     0x60,
     ...vector(params.map((type) => [type])),

@@ -1,0 +1,154 @@
+/**
+ * How this host's gateway dispatches: the policy that `--policy` names, the ledger it decides by, and the book of what is known
+ * of devices and models. A learned policy comes from a file; one that cannot be trusted is said so in the log, and its rule
+ * serves.
+ */
+import { readFile } from 'node:fs/promises';
+import { performance } from 'node:perf_hooks';
+import type { DeviceDescriptor } from '#core/device.js';
+import { messageOf } from '#core/errors.js';
+import type { View } from '#core/grid/records.js';
+import type { HostId } from '#core/ids.js';
+import type { AttemptObserver, Picker } from '#core/picker.js';
+import type { Replica } from '#core/replica.js';
+import { deviceKey, type RoutingTable } from '#core/routing-table.js';
+import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
+import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import { unknownDevice, unknownReplica, type DeviceFacts, type FleetBook } from '#core/scheduling/fleet-book.js';
+import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
+import { readPolicy } from '#core/scheduling/policy-file.js';
+import { SimdScorer } from '#core/scheduling/simd-scorer.js';
+import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { dispatchPicker, type DispatchPicker } from '#policies/placement/dispatch-picker.js';
+import type { Clock } from '#ports/clock.js';
+import type { Log } from '#ports/log.js';
+import type { Random } from '#ports/random.js';
+import type { Finished } from '#server/gateway.js';
+import type { PublishedRouter } from '#server/router.js';
+import type { HostConfig } from '#config.js';
+
+export interface HostDispatch {
+  readonly observer: AttemptObserver;
+  /** The picker of this host's policy; requests that name no time go to `untimed`. */
+  pickerOver(untimed: Picker): Picker;
+  finished(finished: Finished): void;
+  /** Takes over what other hosts say of their devices. */
+  learnView(view: View): void;
+}
+
+export interface HostDispatchOptions {
+  readonly config: HostConfig;
+  readonly host: HostId;
+  readonly descriptors: readonly DeviceDescriptor[];
+  readonly router: PublishedRouter;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** The rule that serves when a learned policy's file is refused. */
+const defaultRule = 'cheapest-feasible';
+
+/** @throws CONFIG_INVALID for a rule that there is none of. */
+export async function hostDispatch(options: HostDispatchOptions): Promise<HostDispatch> {
+  const { config, router, clock, random, log } = options;
+  const book = new LiveBook(options);
+  const ledger = new DispatchLedger({ book, wallOffsetMs: clock.wallMs() - clock.nowMs() });
+  const policy = await policyOf(config.policy, log);
+  let picker: DispatchPicker | undefined;
+  router.onPublished((table) => {
+    book.learnTable(table);
+    ledger.keepOnly(replicasOf(table));
+  });
+  return {
+    observer: new LedgerObserver(ledger),
+    pickerOver: (untimed) => {
+      if (policy === undefined) return untimed;
+      picker = dispatchPicker({ policy, ledger, random, untimed });
+      return picker;
+    },
+    finished: ({ request, outcome, finishedMs }) => picker?.finished(request, outcome.ok, finishedMs),
+    learnView: (view) => {
+      book.learnView(view);
+    },
+  };
+}
+
+/** Undefined for `least-work`: the picker for requests without a time then serves all. */
+async function policyOf(name: string, log: Log): Promise<DispatchPolicy | undefined> {
+  if (name === 'least-work') return undefined;
+  if (!name.endsWith('.onnx')) return dispatchByName(name);
+  try {
+    const policy = readPolicy(await readFile(name));
+    const fallback = dispatchByName(policy.fallback);
+    log.info('requests are dispatched by a learned policy', { policy: policy.name, fallback: fallback.name });
+    return new LearnedDispatch({
+      name: policy.name,
+      scorer: new SimdScorer(policy.network),
+      ranges: policy.ranges,
+      fallback,
+      clockMs: () => performance.now(),
+    });
+  } catch (error) {
+    log.error('the learned policy is not used; its rule serves', {
+      file: name,
+      rule: defaultRule,
+      error: messageOf(error),
+    });
+    return dispatchByName(defaultRule);
+  }
+}
+
+/** What this host knows: its own devices by their descriptors, others' by their records, batch sizes by the catalogue. */
+class LiveBook implements FleetBook {
+  revision = 0;
+  readonly #own: ReadonlyMap<string, DeviceFacts>;
+  readonly #host: HostId;
+  #others: ReadonlyMap<string, DeviceFacts> = new Map();
+  #table: RoutingTable | undefined;
+
+  constructor({ host, descriptors }: HostDispatchOptions) {
+    this.#host = host;
+    this.#own = new Map(
+      descriptors.map(({ id, price, busyWatts, memoryBytes }) => [
+        deviceKey(host, id),
+        { ...unknownDevice, usdPerHour: price?.usdPerHour ?? 0, watts: busyWatts?.watts ?? 0, memoryBytes },
+      ]),
+    );
+  }
+
+  learnTable(table: RoutingTable): void {
+    if (this.#table?.catalog !== table.catalog) this.revision += 1;
+    this.#table = table;
+  }
+
+  learnView(view: View): void {
+    const others = new Map<string, DeviceFacts>();
+    for (const { record } of view.hosts.values()) {
+      if (record.host === this.#host) continue;
+      for (const { id, pricePerHour, memoryBytes } of record.devices) {
+        others.set(deviceKey(record.host, id), { ...unknownDevice, usdPerHour: pricePerHour, memoryBytes });
+      }
+    }
+    this.#others = others;
+    this.revision += 1;
+  }
+
+  device(key: string): DeviceFacts {
+    return this.#own.get(key) ?? this.#others.get(key) ?? unknownDevice;
+  }
+
+  replica({ model, version }: Replica): ReturnType<FleetBook['replica']> {
+    const config = this.#table?.catalog.models.get(model)?.served.get(version)?.config;
+    return { ...unknownReplica, itemsMax: Math.max(1, config?.maxBatchSize ?? 1) };
+  }
+}
+
+function* replicasOf({ candidates, reserve }: RoutingTable): Generator<Replica> {
+  for (const table of [candidates, reserve]) {
+    for (const versions of table?.values() ?? []) {
+      for (const all of versions.values()) for (const { replica } of all) yield replica;
+    }
+  }
+}
