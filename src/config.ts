@@ -144,6 +144,11 @@ export interface HostConfig {
   readonly memoryShare: number;
   /** YAML file with hardware profiles and prices added to the built-in ones; empty for none. */
   readonly profilesPath: string;
+  /**
+   * Folder of the profile database that times of served models are recorded into. Empty: `profiles` in the grid's data
+   * folder where that is named, otherwise nothing is recorded.
+   */
+  readonly profileStorePath: string;
   readonly limits: HostLimits;
   readonly telemetry: TelemetryConfig;
   /** Milliseconds a stop waits for what is in flight. 0 to 3,600,000, default 30,000. */
@@ -280,6 +285,7 @@ export function completeConfig(options: HostOptions): HostConfig {
     cpuThreads: options.cpuThreads ?? 0,
     memoryShare: options.memoryShare ?? 0.9,
     profilesPath: options.profilesPath ?? '',
+    profileStorePath: options.profileStorePath ?? '',
     limits: { ...defaultLimits, ...options.limits },
     telemetry: { ...defaultTelemetry, ...options.telemetry },
     drainMsMax: options.drainMsMax ?? 30_000,

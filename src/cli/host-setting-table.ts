@@ -166,6 +166,13 @@ export const hostSettings: readonly HostSetting[] = [
     path: ['profilesPath'],
   },
   {
+    flag: 'profile-store',
+    value: 'dir',
+    about: 'folder of the profile database that times of served models are recorded into',
+    form: 'text',
+    path: ['profileStorePath'],
+  },
+  {
     flag: 'drain-ms-max',
     value: 'ms',
     about: 'how long a stop waits for what is in flight',

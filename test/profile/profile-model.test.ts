@@ -92,7 +92,8 @@ describe('a profile of a model', () => {
       for (const device of ['cpu:0', 'wasm:0']) {
         for (const batch of [1, 3]) {
           const whole = table.cell({ device }, { from: 0, to: nodes }, batch);
-          expect(whole).toMatchObject({ count: expect.any(Number), emulated: false, source: 'profiled' });
+          expect(whole).toMatchObject({ emulated: false, source: 'profiled' });
+          expect(whole?.count).toBeGreaterThanOrEqual(3);
           expect(whole?.weightBytes).toBe(layers * width * width * 4);
           // One input and one output of a node at a time.
           expect(whole?.peakActivationBytes).toBe(2 * width * 4 * batch);

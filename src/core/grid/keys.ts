@@ -30,6 +30,8 @@ export interface GridKeys {
   readonly served: string;
   readonly events: string;
   readonly verifications: string;
+  /** What hosts measured of models, by digest. */
+  readonly profiles: string;
   host(host: HostId): string;
   order(host: HostId): string;
   vote(host: HostId, generation: Generation, voter: HostId): string;
@@ -39,6 +41,7 @@ export interface GridKeys {
   assignment(host: HostId): string;
   model(model: string, version: string): string;
   verification(model: string, version: string, split: string): string;
+  profile(digest: string, host: HostId): string;
   /** Undefined when the key is not of that shape. */
   parseMember(key: string): MemberKey | undefined;
 }
@@ -74,6 +77,7 @@ export function gridKeys(grid: string): GridKeys {
     served: folder('served'),
     events: folder('events'),
     verifications: folder('verifications'),
+    profiles: folder('profiles'),
     host: under(hosts),
     order: under(orders),
     vote: (host, generation, voter) => `${votes}${written(host)}/${generation}/${written(voter)}`,
@@ -84,6 +88,7 @@ export function gridKeys(grid: string): GridKeys {
     model: (model, version) => `${folder('models')}${written(model)}/${written(version)}`,
     verification: (model, version, split) =>
       `${folder('verifications')}${written(model)}/${written(version)}/${written(split)}`,
+    profile: (digest, host) => `${folder('profiles')}${digest}/${written(host)}`,
     parseMember: (key) => parseMember(key, members),
   };
 }

@@ -71,7 +71,8 @@ function isShard(value: Fields): boolean {
   return (
     isCount(from) &&
     isCount(to) &&
-    from < to &&
+    // A host that serves a model knows it whole and does not count its nodes.
+    (from < to || (nodes === 0 && to === 0)) &&
     to <= (nodes as number) &&
     (source === 'profiled' || source === 'served') &&
     isTimes(times) &&

@@ -28,7 +28,7 @@ interface MeasuredOn extends ProfiledDevice {
   readonly schema: number;
   /** SHA-256 of the whole model's file. */
   readonly model: string;
-  /** Nodes of its sorted graph. */
+  /** Nodes of its sorted graph; 0 in records of the whole model by who did not count them. */
   readonly nodes: number;
   /** Of most of its weights: `fp32`, `fp16`, `int8` … */
   readonly precision: string;

@@ -47,7 +47,10 @@ export class ServiceTable {
   constructor(records: readonly ProfileRecord[], { model, prefer = 'profiled' }: ServiceTableOptions) {
     this.model = model;
     this.#prefer = prefer;
-    this.#shards = records.filter((record) => record.type === 'shard').filter((record) => record.model === model);
+    const shards = records.filter((record) => record.type === 'shard').filter((record) => record.model === model);
+    // Hosts record the whole model without its number of nodes.
+    const nodes = shards.reduce((most, record) => Math.max(most, record.nodes), 0);
+    this.#shards = shards.map((record) => (record.nodes === 0 ? { ...record, nodes, to: nodes } : record));
     this.#nodes = records.filter((record) => record.type === 'nodes').filter((record) => record.model === model);
   }
 

@@ -1,0 +1,91 @@
+/**
+ * Brings what hosts measured of a model to each other: every host puts one bounded snapshot a model into the coordination
+ * store, under the model's digest and its own name, and takes those of others. The latest replaces the one before.
+ */
+import type { GridKeys } from '#core/grid/keys.js';
+import type { HostId } from '#core/ids.js';
+import { readProfileSnapshot } from '#core/profile/profile-check.js';
+import type { ProfileRecord } from '#core/profile/profile-record.js';
+import type { Clock } from '#ports/clock.js';
+import type { ProfileSnapshot, ProfileStore } from '#ports/profile-store.js';
+import type { Store } from '#ports/store.js';
+
+export interface ProfileExchangeOptions {
+  readonly host: HostId;
+  readonly store: Store;
+  readonly keys: GridKeys;
+  readonly profiles: ProfileStore;
+  readonly clock: Clock;
+}
+
+/** Bytes of one snapshot; beyond it the records with fewest measurements are left out. */
+const snapshotBytesMax = 128 * 1024;
+const callMsMax = 5_000;
+/** Models published by one host; further ones stay its own. */
+const modelsMax = 256;
+
+export class ProfileExchange {
+  readonly #options: ProfileExchangeOptions;
+  /** What was published last, by model: without its moment. */
+  readonly #published = new Map<string, string>();
+
+  constructor(options: ProfileExchangeOptions) {
+    this.#options = options;
+  }
+
+  /** Publishes what this host knows of a model. False when there is nothing new, or nothing. @throws STORE_UNAVAILABLE … */
+  async publish(model: string): Promise<boolean> {
+    const { host, store, keys, profiles, clock } = this.#options;
+    if (!this.#published.has(model) && this.#published.size >= modelsMax) return false;
+    const { records } = await profiles.read({ model, host });
+    const kept = bounded(records);
+    const text = JSON.stringify(kept);
+    if (kept.length === 0 || this.#published.get(model) === text) return false;
+    const snapshot: ProfileSnapshot = { host, model, atMs: clock.wallMs(), records: kept };
+    const put = { type: 'put', key: keys.profile(model, host), value: JSON.stringify(snapshot) } as const;
+    await store.transact({ conditions: [], operations: [put] }, { deadlineMs: clock.nowMs() + callMsMax });
+    this.#published.set(model, text);
+    return true;
+  }
+
+  /** Takes what other hosts published of a model; hosts whose snapshots count now, and what was none. @throws as above. */
+  async take(model: string): Promise<{ readonly hosts: readonly string[]; readonly problems: readonly string[] }> {
+    const { host, store, keys, profiles, clock } = this.#options;
+    const prefix = `${keys.profiles}${model}/`;
+    const { entries } = await store.range(prefix, { deadlineMs: clock.nowMs() + callMsMax });
+    const hosts: string[] = [];
+    const problems: string[] = [];
+    for (const { key, value } of entries) {
+      const snapshot = readSnapshot(value);
+      if (snapshot?.model !== model) problems.push(`${key} holds no profile as this version writes it`);
+      else if (snapshot.host !== host) {
+        await profiles.take(snapshot);
+        hosts.push(snapshot.host);
+      }
+    }
+    return { hosts, problems };
+  }
+}
+
+function readSnapshot(text: string): ProfileSnapshot | undefined {
+  try {
+    return readProfileSnapshot(JSON.parse(text));
+  } catch {
+    // Not even JSON: the caller names the key.
+    return undefined;
+  }
+}
+
+/** The records with most measurements that fit. Times of nodes are the longest and go last. */
+function bounded(records: readonly ProfileRecord[]): readonly ProfileRecord[] {
+  const weight = (record: ProfileRecord): number => (record.type === 'nodes' ? 0 : record.times.count);
+  const sorted = [...records].sort((a, b) => weight(b) - weight(a));
+  const kept: ProfileRecord[] = [];
+  let bytes = 0;
+  for (const record of sorted) {
+    bytes += Buffer.byteLength(JSON.stringify(record)) + 1;
+    if (bytes > snapshotBytesMax) break;
+    kept.push(record);
+  }
+  return kept;
+}
