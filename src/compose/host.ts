@@ -49,6 +49,7 @@ import { GridHost, reachedAt } from './grid.js';
 import { openGridPorts, type GridPorts } from './grid-ports.js';
 import { probeDevice } from './probe.js';
 import { readProfiles } from './profiles.js';
+import { startServedRecorder } from './profile/served-recorder.js';
 import { hostStatistics, type StartedDevice } from './statistics.js';
 import { version } from './version.js';
 
@@ -182,6 +183,7 @@ export async function startHost(
       clock,
       random: random.stream('dispatch'),
       log,
+      metrics,
     });
     const picker = dispatch.pickerOver(leastWorkPicker());
     const healths = new Map<DeviceId, { readonly health: DeviceHealth; readonly reason: string }>();
@@ -266,6 +268,14 @@ export async function startHost(
               depart();
             },
           });
+
+    const recorder = await startServedRecorder(config, {
+      ...{ host, devices: started, catalog: () => ownCatalog, clock, log },
+      ...(ports === undefined
+        ? {}
+        : { exchange: { store: ports.store, keys: ports.keys }, peers: () => ports.links.peers() }),
+    });
+    undo.push(() => recorder.stop());
 
     let phase: 'starting' | 'serving' | 'stopping' = 'starting';
     const gateway = createGateway({
@@ -378,6 +388,7 @@ export async function startHost(
       await Promise.all([grpc.stop(graceMs), http.stop(graceMs)]);
       gateway.stopAccepting();
       if (!hasDeparted) await attempt('leaving the grid', () => grid?.leave());
+      await attempt('recording what was served', () => recorder.stop());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });
       readings.close();

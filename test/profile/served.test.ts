@@ -2,7 +2,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { VersionStatistics } from '#actors/device/protocol.js';
 import { ProfileFolder } from '#adapters/profile-files/profile-folder.js';
 import { servedIntervalMs, ServedRecorder, type ServedRecorderOptions } from '#compose/profile/served-recorder.js';
 import type { Catalog } from '#core/catalog.js';
