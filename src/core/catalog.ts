@@ -4,7 +4,7 @@
  */
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from './ids.js';
 import type { ModelConfig } from './model-config.js';
-import type { SplitRoute } from './split/stage-chain.js';
+import type { SplitRoute } from './split/stage-route.js';
 import type { TensorSpec } from './tensor.js';
 
 /** Triton's words for the repository index. */

@@ -6,7 +6,7 @@ import type { IntarsiaError } from './errors.js';
 import type { DeviceId, ModelName, ModelVersion, RequestId } from './ids.js';
 import type { Receipt } from './receipt.js';
 import type { SloClass } from './scheduling/slo-class.js';
-import type { StageChain } from './split/stage-chain.js';
+import type { StageChain } from './split/stage-route.js';
 import type { Tensor } from './tensor.js';
 
 /** Triton's sequence parameters. `id` 0n or '' never appears: such a request has no sequence. */

@@ -21,7 +21,8 @@ import {
 } from '#core/inference.js';
 import { stageReceipt } from '#core/receipt.js';
 import type { PackedTensor } from '#core/split/activation-codec.js';
-import { lastOutputs, nextStage, stageInputs, type StageChain } from '#core/split/stage-chain.js';
+import { lastOutputs, nextStage, stageInputs } from '#core/split/stage-chain.js';
+import type { StageChain } from '#core/split/stage-route.js';
 import { formatBytes, MiB } from '#core/units.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { Clock, Timer } from '#ports/clock.js';

@@ -12,7 +12,7 @@ import { publishedFacts, type ServedFacts } from '#core/grid/served-facts.js';
 import { anonymousTenant, deviceId, hostId, modelName, modelVersion, type HostId } from '#core/ids.js';
 import type { IntarsiaError } from '#core/errors.js';
 import { noParameters, type InferRequestMessage, type InferResponseMessage } from '#core/inference-message.js';
-import type { SplitRoute } from '#core/split/stage-chain.js';
+import type { SplitRoute } from '#core/split/stage-route.js';
 import { shardModelName } from '#core/split/split-spec.js';
 import type { Tensor } from '#core/tensor.js';
 import { gridPicker } from '#policies/placement/placement-grid.js';

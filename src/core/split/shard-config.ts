@@ -10,7 +10,7 @@ import type { ModelConfig } from '../model-config.js';
 import type { ModelFacts, ValueFacts } from '../onnx/model-facts.js';
 import type { Shape } from '../tensor.js';
 import { shardModelName, type SplitSpec } from './split-spec.js';
-import type { SplitRoute } from './stage-chain.js';
+import type { SplitRoute } from './stage-route.js';
 
 /** How requests for the model are run. `stages`: names that each takes and gives. */
 export function splitRoute(

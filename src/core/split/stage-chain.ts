@@ -4,50 +4,10 @@
  * know the model, and values go straight from where they are made to where they are used.
  */
 import { intarsiaError, invariant } from '../errors.js';
-import type { ModelName } from '../ids.js';
 import type { InferenceRequest } from '../inference.js';
 import type { Tensor } from '../tensor.js';
 import { packTensor, unpackTensor, type PackedTensor } from './activation-codec.js';
-import type { SplitCompression } from './split-spec.js';
-
-/** A stage as whoever sends to it must know it. */
-export interface StageInterface {
-  /** Name under which devices have the shard: `shardModelName`. */
-  readonly model: ModelName;
-  readonly inputs: readonly string[];
-  /** Everything it can give. */
-  readonly outputs: readonly string[];
-}
-
-/** How requests for a split model are run. */
-export interface SplitRoute {
-  readonly id: string;
-  /** At least two. */
-  readonly stages: readonly StageInterface[];
-  readonly compression: SplitCompression;
-  /** Whether requests may share batches at each stage; else a request is a unit. */
-  readonly batches: boolean;
-}
-
-/** What is left of a request behind the stage it is at. */
-export interface StageChain {
-  /** Number of the stage it is at, from 0. */
-  readonly stage: number;
-  /** The stages after it. */
-  readonly stages: readonly StageInterface[];
-  /** Values that later stages need and this one does not make, in the form in which they travel. */
-  readonly carried: readonly PackedTensor[];
-  /** Outputs that earlier stages made. */
-  readonly done: readonly Tensor[];
-  /** Outputs the client wants, in this order. */
-  readonly outputs: readonly string[];
-  readonly compression: SplitCompression;
-  readonly batches: boolean;
-  /** Items of the client's request, for the bill. */
-  readonly items: number;
-  /** Tells this request from all others, at every stage behind the first: a stage that has it already does not run twice. */
-  readonly key?: string;
-}
+import type { SplitRoute, StageChain, StageInterface } from './stage-route.js';
 
 type StageRequest = Pick<InferenceRequest, 'model' | 'inputs' | 'outputs' | 'items' | 'batchKey' | 'bytes'> & {
   readonly then: StageChain;
