@@ -15,6 +15,7 @@ import { addStatusCommand } from './commands/status.js';
 import { addStoreCommand } from './commands/store.js';
 import { addTrainCommand } from './commands/train.js';
 import { addUpCommand } from './commands/up.js';
+import { addSimulateCommand } from './commands/simulate.js';
 import { addSimulateGridCommand } from './commands/simulate-grid.js';
 import { addPlanCommand } from './commands/plan.js';
 import { addProfileCommand } from './commands/profile.js';
@@ -82,6 +83,7 @@ export function buildCommands(context: CommandContext): Command {
   addVerifyCommand(root, context);
   addPlanCommand(root, context);
   addProfileCommand(root, context);
+  addSimulateCommand(root, context);
   addSimulateGridCommand(root, context);
   addTrainCommand(root, context);
   addStatusCommand(root, context);

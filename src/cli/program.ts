@@ -8,6 +8,7 @@ import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
+import type { FleetSimulationReport, FleetSimulationRequest } from './fleet-simulation-report.js';
 import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
 import type { PlanReport, PlanRequest } from './plan-report.js';
 import type { ProfileReport, ProfileRequest } from './profile-report.js';
@@ -49,6 +50,14 @@ export interface Program {
    * STORAGE_FULL.
    */
   profileModel(request: ProfileRequest, progress: (share: number, words: string) => void): Promise<ProfileReport>;
+  /**
+   * Runs a fleet on virtual time under each policy. @throws CONFIG_INVALID (fleet), NOT_FOUND (file), INVALID_ARGUMENT (trace,
+   * stream, policy), FAILED_PRECONDITION (nothing can serve the load in time).
+   */
+  simulateFleet(
+    request: FleetSimulationRequest,
+    progress: (share: number, words: string) => void,
+  ): Promise<FleetSimulationReport>;
   /** Runs grids on virtual time; each is reported as it ends. @throws INVALID_ARGUMENT (an unknown fault, a bad scenario) */
   simulateGrids(request: GridSimulationRequest, onReport: (report: GridSimulationReport) => void): Promise<void>;
   /**
@@ -155,6 +164,8 @@ export interface RunningHost {
   readonly warnings: readonly string[];
   /** Sends requests through the host's own gRPC port and compares execution providers. */
   selfCheck(): Promise<SelfCheck>;
+  /** A client of the host's own port that may do everything there; close it. */
+  connect(): InferenceClient;
   /** Resolves when the host has left its grid because its time to drain was over: it is to be stopped. */
   readonly departed: Promise<void>;
   /** Refuses new requests, finishes what is in flight, ends. */

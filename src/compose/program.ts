@@ -65,6 +65,8 @@ export function createProgram(): Program {
     },
     profileModel: async (request, progress) =>
       (await import('./profile/profile-here.js')).profileHere(request, progress),
+    simulateFleet: async (request, progress) =>
+      (await import('./simulate-fleet.js')).simulateFleet(request, progress, new NodeClock()),
     simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),
     train: async (request, watch) =>
       (await import('./learning/train-fleets.js')).trainFleets(request, watch, new NodeClock()),

@@ -77,6 +77,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     ],
     warnings: ['plain text on a public address'],
     selfCheck: () => Promise.resolve(check),
+    connect: () => connect({ endpoints: '127.0.0.1:8001' }),
     departed: new Promise(() => undefined),
     stop: () => {
       host.stops += 1;
@@ -100,6 +101,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     verifySplit: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     planModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     profileModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
+    simulateFleet: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     simulateGrids: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     train: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no training here')),
     connect,

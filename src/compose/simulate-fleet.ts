@@ -1,0 +1,151 @@
+/** `intarsia simulate`: reads fleet and trace, runs each policy on the same arrivals, compares with what no policy can beat. */
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { FleetRunReport, FleetSimulationReport, FleetSimulationRequest } from '#cli/fleet-simulation-report.js';
+import { readYamlFile } from '#adapters/yaml/read-yaml.js';
+import { builtInProfiles } from '#core/hardware-profile-book.js';
+import { intarsiaError, messageOf } from '#core/errors.js';
+import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import { readPolicy } from '#core/scheduling/policy-file.js';
+import { SimdScorer } from '#core/scheduling/simd-scorer.js';
+import { sloClasses } from '#core/scheduling/slo-class.js';
+import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import type { Clock } from '#ports/clock.js';
+import { arrivalProcess } from '#sim/fleet/arrival-process.js';
+import { drawArrivals, meanRate, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
+import { cheapestFleet, feasibleRate, fluidBound, kindsOf } from '#sim/fleet/fleet-bounds.js';
+import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
+import { fleetReport } from '#sim/fleet/fleet-report.js';
+import type { Fleet } from '#sim/fleet/fleet.js';
+import { readFleet } from '#sim/fleet/read-fleet.js';
+import { runFleet } from '#sim/fleet/run-fleet.js';
+import { readTrace } from '#sim/fleet/trace-file.js';
+import { packageRoot } from './package-root.js';
+
+const requestsDefault = 20_000;
+/** Windows of the fluid bound: more take longer and are tighter by little. */
+const windowsMax = 300;
+const windowMsMin = 1000;
+
+export async function simulateFleet(
+  request: FleetSimulationRequest,
+  progress: (share: number, words: string) => void,
+  clock: Clock,
+): Promise<FleetSimulationReport> {
+  const path = await fleetPath(request.fleet);
+  const fleet = readFleet(await readYamlFile(path), basename(path), builtInProfiles);
+  const policies = await Promise.all(request.policies.map(policyMaker));
+  batchingByName(request.batching);
+  const unscaled = await arrivalsOf(fleet, request, undefined);
+  const solver =
+    request.bounds || request.load !== undefined
+      ? await (await import('#adapters/highs/highs-solver.js')).loadHighsSolver()
+      : undefined;
+  const { kinds } = kindsOf(unscaled);
+  const feasible = solver === undefined ? 0 : feasibleRate(fleet, kinds, solver);
+  if (request.load !== undefined && feasible === 0) {
+    throw intarsiaError(
+      'FAILED_PRECONDITION',
+      `${basename(path)}: some requests can be served in time by no device at all`,
+    );
+  }
+  const arrivals = request.load === undefined ? unscaled : await arrivalsOf(fleet, request, request.load * feasible);
+  const ratePerSecond = meanRate(arrivals.atMs);
+  let bound: number | undefined;
+  let cheapest: number | undefined;
+  if (request.bounds && solver !== undefined) {
+    progress(0, 'bounds');
+    const windowMs = Math.max(windowMsMin, (arrivals.atMs.at(-1) ?? 0) / windowsMax);
+    bound = fluidBound(fleet, arrivals, solver, { windowMs });
+    cheapest = feasible > 0 ? cheapestFleet(fleet, kinds, ratePerSecond, solver).usdPerHour : undefined;
+  }
+  const runs: FleetRunReport[] = [];
+  for (const [index, makePolicy] of policies.entries()) {
+    const policy = makePolicy();
+    const startMs = clock.nowMs();
+    const result = await runFleet({
+      ...{ fleet, arrivals, seed: request.seed },
+      dispatch: fleetDispatch(policy),
+      batching: () => batchingByName(request.batching),
+      onProgress: (share) => {
+        progress((index + share) / policies.length, policy.name);
+      },
+    });
+    const wallMs = clock.nowMs() - startMs;
+    const { objective, spanMs, requests: _, ...rest } = fleetReport(fleet, result);
+    runs.push({
+      policy: policy.name,
+      batching: batchingByName(request.batching).name,
+      ...rest,
+      objective: objective.total,
+      cost: objective.cost,
+      misses: objective.misses + objective.lateness,
+      gap: bound === undefined || bound <= 0 ? undefined : objective.total / bound - 1,
+      missShare: objective.missShare.map((share) => (Number.isNaN(share) ? null : share)),
+      virtualMs: spanMs,
+      decisionsPerSecond: (result.decisions / wallMs) * 1000,
+    });
+  }
+  return {
+    fleet: fleet.name,
+    devices: fleet.devices.length,
+    requests: arrivals.atMs.length,
+    ...{ ratePerSecond, feasiblePerSecond: feasible, capped: arrivals.capped, bound },
+    usdPerHour: fleet.devices.reduce((sum, { usdPerHour }) => sum + usdPerHour, 0),
+    cheapestUsdPerHour: cheapest,
+    ...{ classes: sloClasses, runs },
+  };
+}
+
+/** The file, or the fleet of that name that comes with the product. */
+async function fleetPath(name: string): Promise<string> {
+  if (existsSync(name)) return name;
+  const folder = join(packageRoot, 'policies/fleets');
+  const own = join(folder, `${name}.yaml`);
+  if (/^[A-Za-z0-9-]+$/.test(name) && existsSync(own)) return own;
+  const names = (await readdir(folder)).filter((file) => file.endsWith('.yaml')).map((file) => basename(file, '.yaml'));
+  throw intarsiaError(
+    'NOT_FOUND',
+    `there is no fleet file ${name}, and no fleet of that name; there are ${names.join(', ')}`,
+  );
+}
+
+async function arrivalsOf(
+  fleet: Fleet,
+  { trace, arrivals, seed, requests }: FleetSimulationRequest,
+  ratePerSecond: number | undefined,
+): Promise<Arrivals> {
+  const rate = ratePerSecond === undefined ? {} : { ratePerSecond };
+  if (trace === '') {
+    return drawArrivals(fleet, arrivalProcess(arrivals), { seed, requests: requests ?? requestsDefault, ...rate });
+  }
+  let text: string;
+  try {
+    text = await readFile(trace, 'utf8');
+  } catch (error) {
+    throw intarsiaError('NOT_FOUND', `trace ${trace} cannot be read: ${messageOf(error)}`, { path: trace }, error);
+  }
+  const rows = readTrace(text, basename(trace));
+  return traceArrivals(fleet, rows, { seed, ...(requests === undefined ? {} : { requests }), ...rate });
+}
+
+/** A rule by its name, or a learned policy by its file. One of its own for each run: rules may remember. */
+async function policyMaker(name: string): Promise<() => DispatchPolicy> {
+  if (!name.endsWith('.onnx')) {
+    dispatchByName(name);
+    return () => dispatchByName(name);
+  }
+  const policy = readPolicy(await readFile(name));
+  return () =>
+    new LearnedDispatch({
+      name: policy.name,
+      scorer: new SimdScorer(policy.network),
+      ranges: policy.ranges,
+      fallback: dispatchByName(policy.fallback),
+      // Time stands still while a policy thinks: its limit is for live hosts.
+      clockMs: () => 0,
+    });
+}
