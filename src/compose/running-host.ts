@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { NodeClock } from '#adapters/node/clock.js';
 import { SeededRandom } from '#adapters/node/random.js';
 import { openPinoLog } from '#adapters/pino/pino-log.js';
-import { connect } from '#client/index.js';
+import { connect, type InferenceClient } from '#client/index.js';
 import type { HostModel, RunningHost, SelfCheck } from '#cli/program.js';
 import type { Catalog } from '#core/catalog.js';
 import type { HostConfig } from '#config.js';
@@ -32,12 +32,24 @@ export async function startRunningHost(config: HostConfig, checkedModel: string)
     },
     devices: devices.map(({ device, health, reason }) => ({ device, health, reason })),
     unusable: report.unusable,
-    models: modelsOf(host.catalog),
+    get models() {
+      return modelsOf(host.catalog);
+    },
     warnings,
     selfCheck: () => checkHost(host, ports.grpc, checkedModel),
+    connect: () => ownClient(host, ports.grpc),
     departed: host.departed,
     stop,
   };
+}
+
+/** A client of the host's own port. */
+function ownClient({ config, ownToken }: Host, grpcPort: number): InferenceClient {
+  return connect({
+    endpoints: `${config.bindAddress}:${grpcPort}`,
+    ...(ownToken === '' ? {} : { token: ownToken }),
+    ...(config.tls === undefined ? {} : { tls: { authorityPath: config.tls.certificatePath } }),
+  });
 }
 
 interface Started {
@@ -88,16 +100,12 @@ async function startWithGateways(config: HostConfig): Promise<Started> {
 }
 
 async function checkHost(host: Host, grpcPort: number, model: string): Promise<SelfCheck> {
-  const { config, catalog, ownToken } = host;
+  const { catalog } = host;
   const served = [...catalog.models.values()].find(({ name }) => name === model);
   const version = served?.defaultVersion;
   const on = version === undefined ? [] : (served?.served.get(version)?.devices ?? []);
   const descriptors = (await host.deviceStatus()).map(({ device }) => device);
-  const client = connect({
-    endpoints: `${config.bindAddress}:${grpcPort}`,
-    ...(ownToken === '' ? {} : { token: ownToken }),
-    ...(config.tls === undefined ? {} : { tls: { authorityPath: config.tls.certificatePath } }),
-  });
+  const client = ownClient(host, grpcPort);
   try {
     return await selfCheck({
       client,

@@ -433,9 +433,11 @@ function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deploymen
       };
     }),
   );
-  const deployments = [...state.deployments.values()].map(({ deployment }): GridDeploymentStatus => {
+  const deployments = [...state.deployments.values()].map(({ deployment, revision }): GridDeploymentStatus => {
     const { name, model, version, split } = deployment;
-    const rollout = state.rollouts.get(name);
+    const known = state.rollouts.get(name);
+    // What the leader said of an earlier text says nothing of this one.
+    const rollout = known?.deploymentRevision === revision ? known : undefined;
     const wanted =
       deployment.replicas ?? Object.values(deployment.replicasPerTier ?? {}).reduce((sum, count) => sum + count, 0);
     const verification = split === undefined ? undefined : state.verificationOf(model, version, split.id);

@@ -1,12 +1,9 @@
 /** Commands of grid operators: what is desired (`deploy`, `undeploy`), what hosts may do (`cordon`, `drain`), what happened (`events`). */
-import { dirname, resolve } from 'node:path';
 import { Option, type Command } from 'commander';
-import { intarsiaError } from '#core/errors.js';
-import { deploymentsOfFile, wantedToText, type WantedDeployment } from '#core/grid/deployment-file.js';
-import type { DeployResult, GridEvent, InferenceClient, PreparedSplit } from '#client/index.js';
+import type { GridEvent } from '#client/index.js';
 import { addConnectionFlags, connectBy, wholeNumber, type ConnectionFlags } from '../connection-flags.js';
+import { deployOne, readDeployments, type DeployedOne } from '../deploy-file.js';
 import { exitCodes } from '../failure-line.js';
-import { startProgress } from '../progress.js';
 import type { Program } from '../program.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
@@ -38,15 +35,14 @@ function addDeploy(parent: Command, context: CommandContext): void {
 }
 
 async function deploy(flags: DeployFlags, { program }: CommandContext, output: Output): Promise<number> {
-  const content = await program.readYamlFile(flags.file);
-  const data = Array.isArray(content) ? { deployments: content as unknown } : content;
   // Mistakes are told with the file's name and the path in it, before anything is asked of the grid.
-  const wanted = deploymentsOfFile(await withPlans(data, flags.file, program), flags.file);
-  if (wanted.length === 0) throw intarsiaError('CONFIG_INVALID', `${flags.file} holds no deployment`, {});
+  const wanted = await readDeployments(flags.file, program);
   const client = connectBy(flags, program);
-  const outcomes: Outcome[] = [];
+  const outcomes: DeployedOne[] = [];
   try {
-    for (const deployment of wanted) outcomes.push(await deployOne(deployment, client, flags, output));
+    for (const deployment of wanted) {
+      outcomes.push(await deployOne(deployment, { client, output, dryRun: flags.dryRun === true }));
+    }
   } finally {
     client.close();
   }
@@ -65,57 +61,6 @@ async function deploy(flags: DeployFlags, { program }: CommandContext, output: O
       output.line(`${output.style('bold', name)} is applied: see \`intarsia status\` for how far it is`);
   }
   return outcomes.every(({ refusals }) => refusals.length === 0) ? exitCodes.ok : exitCodes.failed;
-}
-
-interface Outcome extends DeployResult {
-  /** What the equivalence gate found; empty for a whole model, and where nothing was compared. */
-  readonly gate: string;
-  readonly verification?: unknown;
-}
-
-/** A split is made and compared by the grid first; this command never needs the model's file. */
-async function deployOne(
-  deployment: WantedDeployment,
-  client: InferenceClient,
-  flags: DeployFlags,
-  output: Output,
-): Promise<Outcome> {
-  const dryRun = flags.dryRun === true;
-  const text = wantedToText(deployment);
-  if (deployment.splitWish === undefined) return { ...(await client.grid.deploy(text, { dryRun })), gate: '' };
-  const progress = startProgress(output, `split of ${deployment.model}`);
-  let prepared: PreparedSplit;
-  try {
-    prepared = await client.grid.prepareSplit(text, {
-      dryRun,
-      onProgress: (share, words) => progress.update(share, words),
-    });
-  } finally {
-    progress.stop();
-  }
-  const { refusal, stages, verdict: gate, verificationJson } = prepared;
-  const verification = verificationJson === '' ? {} : { verification: JSON.parse(verificationJson) as unknown };
-  if (refusal !== '') {
-    const nothing = { name: deployment.name, differences: [], applied: false };
-    return { ...nothing, refusals: [refusal], placements: stages, gate, ...verification };
-  }
-  return { ...(await client.grid.deploy(prepared.deploymentJson, { dryRun })), gate, ...verification };
-}
-
-/** With the content of plan files where the deployments name them. */
-async function withPlans(data: unknown, file: string, program: Program): Promise<unknown> {
-  if (typeof data !== 'object' || data === null) return data;
-  const fields = data as Readonly<Record<string, unknown>>;
-  if (Array.isArray(fields['deployments'])) {
-    const deployments: unknown[] = [];
-    for (const one of fields['deployments']) deployments.push(await withPlans(one, file, program));
-    return { ...fields, deployments };
-  }
-  const split = fields['split'];
-  if (typeof split !== 'object' || split === null) return data;
-  const plan = (split as Readonly<Record<string, unknown>>)['plan'];
-  if (typeof plan !== 'string') return data;
-  return { ...fields, split: { ...split, plan: await program.readYamlFile(resolve(dirname(file), plan)) } };
 }
 
 function addUndeploy(parent: Command, context: CommandContext): void {
