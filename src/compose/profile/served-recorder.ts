@@ -71,12 +71,13 @@ export class ServedRecorder {
     this.#isStopped = true;
     this.#timer?.cancel();
     await this.#turn;
-    await this.record();
+    // The store of the grid may be gone before this host; peers have the last interval's.
+    await this.record({ exchanges: false });
     await this.#options.profiles.close();
   }
 
   /** Records what was served since the last time. A failure is logged: serving goes on without. */
-  async record(): Promise<void> {
+  async record({ exchanges = true } = {}): Promise<void> {
     const { devices, profiles, catalog, log, clock } = this.#options;
     try {
       const records: ShardRecord[] = [];
@@ -84,7 +85,7 @@ export class ServedRecorder {
         for (const row of await statistics()) records.push(...this.#recordsOf(descriptor, row, clock.wallMs()));
       }
       await profiles.append([...records, ...this.#linkRecords(clock.wallMs())]);
-      if (this.#exchange === undefined) return;
+      if (this.#exchange === undefined || !exchanges) return;
       const served = [...catalog().models.values()].flatMap((entry) => [...entry.served.values()]);
       for (const { digest } of served) {
         await this.#exchange.publish(digest);
