@@ -26,7 +26,12 @@ const propensityMin = 0.002;
 
 export function exploring(policy: DispatchPolicy, options: ExploringOptions = {}): DispatchPolicy {
   const share = options.share ?? 0.01;
-  const trace: ChoiceTrace = { propensity: 1, fallback: '' };
+  const inner = policy.trace;
+  const trace: ChoiceTrace = {
+    propensity: 1,
+    fallback: '',
+    ...(inner?.scoreOf === undefined ? {} : { scoreOf: (choice: number) => inner.scoreOf?.(choice) ?? Number.NaN }),
+  };
   return {
     name: policy.name,
     trace,

@@ -55,7 +55,7 @@ export interface FallbackCounts {
 
 export class LearnedDispatch implements DispatchPolicy {
   readonly name: string;
-  readonly trace: ChoiceTrace = { propensity: 1, fallback: '' };
+  readonly trace: ChoiceTrace = { propensity: 1, fallback: '', scoreOf: (choice) => this.#scoreOf(choice) };
   readonly counts: FallbackCounts;
   readonly #scorer: Scorer;
   readonly #ranges: ShieldRanges;
@@ -98,6 +98,7 @@ export class LearnedDispatch implements DispatchPolicy {
     counts.decisions += 1;
     trace.propensity = 1;
     trace.fallback = '';
+    this.#scored = 0;
     let chosen = NONE;
     let reason: FallbackReason = this.#breaker.isOpen(request.model, request.nowMs) ? 'breaker' : '';
     if (reason === '') reason = checkStale(candidates, this.#staleMsMax);
@@ -114,6 +115,23 @@ export class LearnedDispatch implements DispatchPolicy {
 
   finished(model: string, sloClass: SloClass, late: boolean, nowMs: number): void {
     this.#breaker.answered(model, late, this.#rules[sloClass].allowedMiss, nowMs);
+  }
+
+  /** Rows that the last choice scored, and whether refusing was one of them. */
+  #scored = 0;
+  #scoredRefusal = false;
+
+  /** Mean score of all heads. */
+  #scoreOf(choice: number): number {
+    const candidates = this.#scored - (this.#scoredRefusal ? 1 : 0);
+    let row = -1;
+    if (choice === SHED) row = this.#scoredRefusal ? candidates : -1;
+    else row = this.#shortlist.indices.subarray(0, candidates).indexOf(choice);
+    if (row < 0) return Number.NaN;
+    const { outputs } = this.#scorer;
+    let sum = 0;
+    for (let head = 0; head < outputs; head += 1) sum += this.#scores[row * outputs + head] as number;
+    return sum / outputs;
   }
 
   /** Why the last scoring is not to be used; empty when it is. */
@@ -143,6 +161,8 @@ export class LearnedDispatch implements DispatchPolicy {
     }
     const startMs = this.#clockMs?.() ?? 0;
     this.#scorer.score(rows, rowCount, this.#scores);
+    this.#scored = rowCount;
+    this.#scoredRefusal = request.mayShed;
     if (this.#clockMs !== undefined && this.#clockMs() - startMs > this.#scoringMsMax) {
       this.#reason = 'time';
       return NONE;

@@ -8,6 +8,7 @@
 import { isIn, linkCostMs } from '#core/grid/standing.js';
 import type { InferenceRequest } from '#core/inference.js';
 import { shedPick, type Candidate, type Picker, type ShedReason } from '#core/picker.js';
+import type { DispatchDecision } from '#core/scheduling/dispatch-decision.js';
 import type { DispatchLedger, Lane } from '#core/scheduling/dispatch-ledger.js';
 import {
   expectedMs,
@@ -18,22 +19,9 @@ import {
   type DispatchCandidate,
   type DispatchPolicy,
   type DispatchRequest,
-  type FleetView,
 } from '#core/scheduling/dispatch-view.js';
 import { defaultSloRules, type SloRules } from '#core/scheduling/slo-class.js';
 import { shortestExpectedDelay } from './dispatch-sed.js';
-
-/** A decision just made. Everything in it is reused for the next one: whoever keeps it copies it. */
-export interface DispatchDecision {
-  readonly request: InferenceRequest;
-  readonly dispatch: DispatchRequest;
-  readonly replicas: readonly Candidate[];
-  readonly candidates: readonly DispatchCandidate[];
-  readonly fleet: FleetView;
-  /** Index of the candidate, `SHED` or `NONE`. */
-  readonly chosen: number;
-  readonly policy: DispatchPolicy;
-}
 
 export interface DispatchPickerOptions {
   readonly policy: DispatchPolicy;
@@ -54,6 +42,8 @@ export function dispatchPicker(options: DispatchPickerOptions): DispatchPicker {
 }
 
 export class DispatchPicker implements Picker {
+  /** Since the start: decisions by the policy, and of them those that refused, by class. */
+  readonly counts = { decisions: 0, shed: { interactive: 0, standard: 0, batch: 0 } };
   #policy: DispatchPolicy;
   readonly #untimed: Picker | undefined;
   readonly #soonest = shortestExpectedDelay();
@@ -125,8 +115,9 @@ export class DispatchPicker implements Picker {
     const fleet = this.#ledger.fleet(this.#nowMs);
     const chosen = policy.choose(this.#dispatch, candidates, fleet, this.#random);
     if (this.#onDecision !== undefined) {
-      this.#onDecision({ request, dispatch: this.#dispatch, replicas, candidates, fleet, chosen, policy });
+      this.#onDecision({ request, dispatch: this.#dispatch, replicas, start, candidates, fleet, chosen, policy });
     }
+    this.counts.decisions += 1;
     if (chosen === SHED) return this.#refuse(candidates);
     if (chosen === NONE || candidates[chosen]?.masked !== '') return -1;
     return all > count ? (start + chosen) % all : chosen;
@@ -205,6 +196,7 @@ export class DispatchPicker implements Picker {
   #refuse(candidates: readonly DispatchCandidate[]): number {
     const shed = this.#shed;
     const { class: sloClass, sloMs, nowMs, arrivedMs } = this.#dispatch;
+    this.counts.shed[sloClass] += 1;
     shed.class = sloClass;
     shed.sloMs = sloMs;
     shed.soonestMs = Infinity;

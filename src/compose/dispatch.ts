@@ -18,11 +18,13 @@ import { unknownDevice, unknownReplica, type DeviceFacts, type FleetBook } from 
 import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
+import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
 import { dispatchPicker, type DispatchPicker } from '#policies/placement/dispatch-picker.js';
 import type { Clock } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
+import type { Metrics } from '#ports/metrics.js';
 import type { Random } from '#ports/random.js';
 import type { Finished } from '#server/gateway.js';
 import type { PublishedRouter } from '#server/router.js';
@@ -45,6 +47,7 @@ export interface HostDispatchOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly metrics: Metrics;
 }
 
 /** The rule that serves when a learned policy's file is refused. */
@@ -57,6 +60,8 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
   const ledger = new DispatchLedger({ book, wallOffsetMs: clock.wallMs() - clock.nowMs() });
   const policy = await policyOf(config.policy, log);
   let picker: DispatchPicker | undefined;
+  const pickers: DispatchPicker[] = [];
+  exportDispatchMetrics(options.metrics, pickers, policy instanceof LearnedDispatch ? policy.counts : undefined);
   router.onPublished((table) => {
     book.learnTable(table);
     ledger.keepOnly(replicasOf(table));
@@ -66,6 +71,7 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
     pickerOver: (untimed) => {
       if (policy === undefined) return untimed;
       picker = dispatchPicker({ policy, ledger, random, untimed });
+      pickers.push(picker);
       return picker;
     },
     finished: ({ request, outcome, finishedMs }) => picker?.finished(request, outcome.ok, finishedMs),

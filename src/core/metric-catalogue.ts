@@ -258,6 +258,24 @@ export const metricCatalogue = {
     labels: [],
     help: 'Log lines given up because whoever reads the log was too slow.',
   },
+  intarsia_shed_total: {
+    type: 'counter',
+    unit: 'requests',
+    labels: ['class'],
+    help: 'Requests refused because every device would have answered too late, by SLO class.',
+  },
+  intarsia_dispatch_decisions_total: {
+    type: 'counter',
+    unit: 'decisions',
+    labels: [],
+    help: 'Requests with a time that the dispatch policy decided about.',
+  },
+  intarsia_dispatch_fallbacks_total: {
+    type: 'counter',
+    unit: 'decisions',
+    labels: ['reason'],
+    help: 'Decisions that a learned policy left to its rule: reason is nan, range, rare, stale, disagreement, time or breaker.',
+  },
   intarsia_attempts_total: {
     type: 'counter',
     unit: 'attempts',

@@ -170,6 +170,9 @@ class HostGateway implements Gateway, CallHost {
         { bytesInFlight: this.bytesInFlight, limitBytes: this.#bytesInFlightMax, requestBytes: bytes },
       );
     }
+    // A request that names a class of its own does not take the target of the model's class.
+    const sloMs = parameters.sloMs === 0 && parameters.sloClass === undefined ? check.sloMs : parameters.sloMs;
+    const sloClass = parameters.sloClass ?? check.sloClass;
     const id = this.#nextRequest as RequestId;
     this.#nextRequest += 1;
     const request: InferenceRequest = {
@@ -185,8 +188,8 @@ class HostGateway implements Gateway, CallHost {
       queueTimeoutUs: parameters.queueTimeoutUs,
       deadlineMs,
       ...(parameters.sequence === undefined ? {} : { sequence: parameters.sequence }),
-      ...(parameters.sloMs === 0 ? {} : { sloMs: parameters.sloMs }),
-      ...(parameters.sloClass === undefined ? {} : { sloClass: parameters.sloClass }),
+      ...(sloMs === 0 ? {} : { sloMs }),
+      ...(sloClass === undefined ? {} : { sloClass }),
       billing: parameters.billing,
       arrivedMs,
     };

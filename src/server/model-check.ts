@@ -7,6 +7,7 @@ import { datatypeBytes } from '#core/datatype.js';
 import { intarsiaError } from '#core/errors.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { InferRequestMessage, InferTensor } from '#core/inference-message.js';
+import { isSloClass, sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
 import { countBytesElements, formatShape, shapeFits, type Tensor, type TensorSpec } from '#core/tensor.js';
 
 /** The parts of an InferenceRequest that follow from tensors and model alone. */
@@ -16,6 +17,9 @@ const noNames: readonly string[] = [];
 
 export class ModelCheck {
   readonly model: ServedModel;
+  /** Target of the model's requests, ms; 0 for none, and their class, where a request says neither. */
+  readonly sloMs: number;
+  readonly sloClass: SloClass | undefined;
   readonly #name: string;
   readonly #batchMax: number;
   readonly #inputs: ReadonlyMap<string, number>;
@@ -23,8 +27,12 @@ export class ModelCheck {
   /** Whether every dimension but the batch is fixed and every input required: then shapes never tell requests apart. */
   readonly #fixed: boolean;
 
+  /** @throws MODEL_INVALID when the model's own target is none. */
   constructor(model: ServedModel) {
     this.model = model;
+    const { sloMs, sloClass } = sloOf(model);
+    this.sloMs = sloMs;
+    this.sloClass = sloClass;
     this.#name = model.name;
     this.#batchMax = model.config.maxBatchSize;
     this.#inputs = new Map(model.inputs.map(({ name }, index) => [name, index]));
@@ -170,4 +178,21 @@ function refused(message: string): Error {
 /** Names come from the client and may be long. */
 function shortened(text: string): string {
   return text.length <= 80 ? text : `${text.slice(0, 80)}…`;
+}
+
+/** What the model's configuration says in `intarsia_slo_ms` and `intarsia_slo_class`. */
+function sloOf({ name, config }: ServedModel): { readonly sloMs: number; readonly sloClass: SloClass | undefined } {
+  const ms = config.parameters.get('intarsia_slo_ms');
+  const sloClass = config.parameters.get('intarsia_slo_class');
+  const sloMs = ms === undefined ? 0 : Number(ms);
+  if (ms !== undefined && !(sloMs > 0 && sloMs < Infinity)) {
+    throw intarsiaError('MODEL_INVALID', `model '${name}': parameter intarsia_slo_ms is '${ms}'; it must be above 0`);
+  }
+  if (sloClass !== undefined && !isSloClass(sloClass)) {
+    throw intarsiaError(
+      'MODEL_INVALID',
+      `model '${name}': parameter intarsia_slo_class is '${sloClass}'; it may be ${sloClasses.join(', ')}`,
+    );
+  }
+  return { sloMs, sloClass };
 }

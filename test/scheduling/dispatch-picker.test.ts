@@ -19,12 +19,15 @@ import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
 import { unknownDevice, unknownReplica, type FleetBook } from '#core/scheduling/fleet-book.js';
 import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { dispatchPicker, type DispatchDecision } from '#policies/placement/dispatch-picker.js';
+import type { DispatchDecision } from '#core/scheduling/dispatch-decision.js';
+import { dispatchPicker } from '#policies/placement/dispatch-picker.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { ServedModel } from '#core/catalog.js';
 import type { ModelConfig } from '#core/model-config.js';
+import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
 import { createGateway } from '#server/gateway.js';
 import { PublishedRouter } from '#server/router.js';
+import { RecordingMetrics } from '#sim/recording-metrics.js';
 import { seededRandom } from '#sim/random.js';
 import { VirtualClock } from '#sim/virtual-clock.js';
 
@@ -147,7 +150,7 @@ describe('dispatch picker', () => {
 });
 
 describe('a gateway with a dispatch picker', () => {
-  it('answers a request that is shed with RESOURCE_EXHAUSTED, its class and the soonest answer, and tells no device', () => {
+  const setUpGateway = (parameters: ReadonlyMap<string, string> = new Map()) => {
     const clock = new VirtualClock();
     const router = new PublishedRouter();
     const { picker, observer } = setUp();
@@ -155,7 +158,7 @@ describe('a gateway with a dispatch picker', () => {
     const served: ServedModel = {
       name: model,
       version,
-      config: { name: 'm', maxBatchSize: 4, parameters: new Map() } as unknown as ModelConfig,
+      config: { name: 'm', maxBatchSize: 4, parameters } as unknown as ModelConfig,
       inputs: [{ name: 'x', datatype: 'FP32', shape: [-1, 1] }],
       outputs: [{ name: 'x', datatype: 'FP32', shape: [-1, 1] }],
       optionalInputs: new Set(),
@@ -179,13 +182,13 @@ describe('a gateway with a dispatch picker', () => {
       },
     });
     const gateway = createGateway({ router, clock, bytesInFlightMax: 1e6, receipts: false, attemptObserver: observer });
-    const infer = (parameters: Record<string, InferParameter>): IntarsiaError | undefined => {
+    const infer = (given: Record<string, InferParameter>): IntarsiaError | undefined => {
       let error: IntarsiaError | undefined;
       const message: InferRequestMessage = {
         modelName: 'm',
         modelVersion: '',
         id: '',
-        parameters: new Map(Object.entries(parameters)),
+        parameters: new Map(Object.entries(given)),
         inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 1], parameters: noParameters, data: new Uint8Array(4) }],
         outputs: [],
         rawContents: true,
@@ -201,6 +204,11 @@ describe('a gateway with a dispatch picker', () => {
       gateway.infer(message, call, { succeed: () => undefined, fail: (reason) => (error = reason) });
       return error;
     };
+    return { infer, told, gateway, picker };
+  };
+
+  it('answers a request that is shed with RESOURCE_EXHAUSTED, its class and the soonest answer, and tells no device', () => {
+    const { infer, told, gateway } = setUpGateway();
     const text = (value: string): InferParameter => ({ kind: 'string', value });
     const shed = infer({ intarsia_slo_class: text('interactive'), intarsia_slo_ms: { kind: 'double', value: 5 } });
     expect(shed?.code).toBe('RESOURCE_EXHAUSTED');
@@ -217,5 +225,34 @@ describe('a gateway with a dispatch picker', () => {
     expect(infer({ intarsia_slo_class: text('urgent') })?.message).toMatch(
       /'intarsia_slo_class' is 'urgent'; it may be interactive, standard, batch/u,
     );
+  });
+
+  it('takes the target and the class of the model where the request has none, and refuses a model whose target is none', () => {
+    const strict = setUpGateway(
+      new Map([
+        ['intarsia_slo_ms', '5'],
+        ['intarsia_slo_class', 'interactive'],
+      ]),
+    );
+    expect(strict.infer({})?.details).toMatchObject({ reason: 'shed', class: 'interactive', sloMs: 5 });
+    expect(strict.infer({ intarsia_slo_ms: { kind: 'double', value: 50 } })).toBeUndefined();
+    expect(strict.infer({ intarsia_slo_class: { kind: 'string', value: 'batch' } })).toBeUndefined();
+    expect(strict.picker.counts).toEqual({ decisions: 3, shed: { interactive: 1, standard: 0, batch: 0 } });
+    const wrong = setUpGateway(new Map([['intarsia_slo_ms', 'soon']]));
+    expect(wrong.infer({})?.message).toBe("model 'm': parameter intarsia_slo_ms is 'soon'; it must be above 0");
+  });
+
+  it('counts what was decided, refused and left to the rule', () => {
+    const metrics = new RecordingMetrics();
+    const { picker, infer } = setUpGateway();
+    exportDispatchMetrics(metrics, [picker], { fallbacks: { range: 2 } });
+    infer({
+      intarsia_slo_class: { kind: 'string', value: 'interactive' },
+      intarsia_slo_ms: { kind: 'double', value: 5 },
+    });
+    metrics.collect();
+    expect(metrics.value('intarsia_dispatch_decisions_total')).toBe(1);
+    expect(metrics.value('intarsia_shed_total', 'interactive')).toBe(1);
+    expect(metrics.value('intarsia_dispatch_fallbacks_total', 'range')).toBe(2);
   });
 });

@@ -113,6 +113,8 @@ export interface ChoiceTrace {
   propensity: number;
   /** Why a learned policy left the decision to its rule; empty when it did not. */
   fallback: string;
+  /** Score of a candidate, or of refusing (`SHED`), in the last choice; NaN for one that was not scored. For the decision log. */
+  scoreOf?(choice: number): number;
 }
 
 export interface DispatchPolicy {
