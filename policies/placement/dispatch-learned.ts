@@ -99,6 +99,7 @@ export class LearnedDispatch implements DispatchPolicy {
     trace.propensity = 1;
     trace.fallback = '';
     this.#scored = 0;
+    this.#scoredRefusal = false;
     let chosen = NONE;
     let reason: FallbackReason = this.#breaker.isOpen(request.model, request.nowMs) ? 'breaker' : '';
     if (reason === '') reason = checkStale(candidates, this.#staleMsMax);
@@ -124,10 +125,14 @@ export class LearnedDispatch implements DispatchPolicy {
   /** Mean score of all heads. */
   #scoreOf(choice: number): number {
     const candidates = this.#scored - (this.#scoredRefusal ? 1 : 0);
-    let row = -1;
-    if (choice === SHED) row = this.#scoredRefusal ? candidates : -1;
-    else row = this.#shortlist.indices.subarray(0, candidates).indexOf(choice);
-    if (row < 0) return Number.NaN;
+    let row = candidates;
+    if (choice === SHED) {
+      if (!this.#scoredRefusal) return Number.NaN;
+    } else {
+      row = 0;
+      while (row < candidates && this.#shortlist.indices[row] !== choice) row += 1;
+      if (row === candidates) return Number.NaN;
+    }
     const { outputs } = this.#scorer;
     let sum = 0;
     for (let head = 0; head < outputs; head += 1) sum += this.#scores[row * outputs + head] as number;

@@ -5,6 +5,11 @@ export type ParquetColumn =
   | Column<'number', number>
   /** Whole numbers; bigint beyond 2^53. */
   | Column<'integer', number | bigint>
+  /** Whole numbers of 32 bits. */
+  | Column<'integer32', number>
+  /** Numbers of 32 bits. */
+  | Column<'single', number>
+  | Column<'bytes', Uint8Array>
   | Column<'boolean', boolean>
   /** Milliseconds since 1970-01-01 UTC. */
   | Column<'time', number>;

@@ -10,6 +10,11 @@ import type { ParquetColumn } from '#core/parquet-column.js';
 /** Rows of one file: the file is made in memory before it is written. */
 export const parquetRowsMax = 5_000_000;
 
+export interface EncodeOptions {
+  /** Least and greatest values of columns, and an index of pages: readers skip more, writing takes longer. Default true. */
+  readonly statistics?: boolean;
+}
+
 /**
  * A Parquet file of columns, Snappy-compressed. Integers are 64 bits wide, times are UTC with milliseconds; undefined
  * and null values become null.
@@ -17,7 +22,7 @@ export const parquetRowsMax = 5_000_000;
  * @throws INVALID_ARGUMENT when columns are missing, differ in length, share a name or have more than `parquetRowsMax`
  * rows.
  */
-export function encodeParquet(columns: readonly ParquetColumn[]): Uint8Array {
+export function encodeParquet(columns: readonly ParquetColumn[], options: EncodeOptions = {}): Uint8Array {
   const rows = columns[0]?.values.length ?? 0;
   const names = new Set(columns.map(({ name }) => name));
   if (columns.length === 0 || names.size < columns.length) {
@@ -31,7 +36,9 @@ export function encodeParquet(columns: readonly ParquetColumn[]): Uint8Array {
       throw intarsiaError('INVALID_ARGUMENT', `column ${name} has ${values.length} values, the first has ${rows}`);
     }
   }
-  return new Uint8Array(parquetWriteBuffer({ columnData: columns.map(columnSource), createdBy: 'intarsia' }));
+  const { statistics = true } = options;
+  const columnData = columns.map((column) => ({ ...columnSource(column), offsetIndex: statistics }));
+  return new Uint8Array(parquetWriteBuffer({ columnData, statistics, createdBy: 'intarsia' }));
 }
 
 /**
@@ -53,6 +60,13 @@ export async function writeParquet(path: string, columns: readonly ParquetColumn
 }
 
 function columnSource({ name, type, values }: ParquetColumn): ColumnSource {
+  // Numbers in arrays of their own kind are written as they are.
+  if (values instanceof Float64Array && type === 'number')
+    return { name, data: values, type: 'DOUBLE', nullable: false };
+  if (values instanceof Float32Array && type === 'single')
+    return { name, data: values, type: 'FLOAT', nullable: false };
+  if (values instanceof Int32Array && type === 'integer32')
+    return { name, data: values, type: 'INT32', nullable: false };
   const given: ArrayLike<Cell> = values;
   const data = Array.from(given, (value) => stored(type, value));
   const isNullable = data.includes(null);
@@ -63,6 +77,12 @@ function columnSource({ name, type, values }: ParquetColumn): ColumnSource {
       return { name, data, type: 'DOUBLE', nullable: isNullable };
     case 'integer':
       return { name, data, type: 'INT64', nullable: isNullable };
+    case 'integer32':
+      return { name, data, type: 'INT32', nullable: isNullable };
+    case 'single':
+      return { name, data, type: 'FLOAT', nullable: isNullable };
+    case 'bytes':
+      return { name, data, type: 'BYTE_ARRAY', nullable: isNullable, encoding: 'PLAIN' };
     case 'boolean':
       return { name, data, type: 'BOOLEAN', nullable: isNullable };
     case 'time':
@@ -70,11 +90,11 @@ function columnSource({ name, type, values }: ParquetColumn): ColumnSource {
   }
 }
 
-type Cell = string | number | bigint | boolean | null | undefined;
+type Cell = string | number | bigint | boolean | Uint8Array | null | undefined;
 
 function stored(type: ParquetColumn['type'], value: Cell): unknown {
   if (value === undefined || value === null) return null;
-  if (type === 'integer') return BigInt(value);
+  if (type === 'integer') return BigInt(value as number | bigint);
   if (type === 'time') return new Date(Number(value));
   return value;
 }
