@@ -123,9 +123,9 @@ describe('a profile of a model', () => {
   it('keeps what was measured when a device disappears, and names the rest', { timeout: 60_000 }, async () => {
     const report = await profile({ devices: ['wasm', 'cpu'], batches: [1] }, async ({ provider }) => {
       const executor = await startProcessExecutor({ provider, lanes: 1 });
-      return provider === 'wasm' ? killedAtLoad(executor, 6) : executor;
+      return provider === 'wasm' ? killedAtLoad(executor, 7) : executor;
     });
-    // Four loads for sizes of the link, the whole model, and in the first piece the process is killed.
+    // Four loads for sizes of the link, one to warm up, the whole model, and in the first piece the process is killed.
     expect(report.lostDevices).toEqual(['wasm:0']);
     expect(report.shards.filter(({ device }) => device === 'wasm:0')).toMatchObject([{ from: 0, to: nodes }]);
     const missing = report.missing.filter(({ device }) => device === 'wasm:0');

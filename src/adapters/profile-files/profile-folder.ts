@@ -29,7 +29,7 @@ import type {
   ProfileSnapshot,
   ProfileStore,
 } from '#ports/profile-store.js';
-import { encodeLine, lineBytesMax, readLines } from './record-lines.js';
+import { encodeLine, lineBytesMax, readLinesInTurns } from './record-lines.js';
 
 export interface ProfileFolderOptions {
   readonly path: string;
@@ -314,7 +314,7 @@ async function readFolder(path: string): Promise<Content> {
   if (latest !== undefined) {
     const content = await readFile(join(path, latest));
     bytes += content.byteLength;
-    const { damagedBytes, tornBytes } = readLines(content, take);
+    const { damagedBytes, tornBytes } = await readLinesInTurns(content, take);
     if (damagedBytes + tornBytes > 0) tell(`${latest}: ${damagedBytes + tornBytes} damaged bytes skipped`);
   }
   const sizes: { readonly name: string; readonly size: number }[] = [];
@@ -322,7 +322,7 @@ async function readFolder(path: string): Promise<Content> {
     const content = await readFile(join(path, name));
     bytes += content.byteLength;
     const start = Math.min(before.get(name) ?? 0, content.byteLength);
-    const { wholeBytes, damagedBytes, tornBytes } = readLines(content.subarray(start), take);
+    const { wholeBytes, damagedBytes, tornBytes } = await readLinesInTurns(content.subarray(start), take);
     if (damagedBytes > 0) tell(`${name}: ${damagedBytes} damaged bytes skipped`);
     if (tornBytes > 0) tell(`${name}: torn end of ${tornBytes} bytes skipped`);
     covered.set(name, start + wholeBytes);

@@ -50,6 +50,10 @@ export interface ModelProfilerParts {
 
 const closeGraceMs = 5_000;
 const slowestMax = 20;
+/** Engines whose code is compiled anew while it runs: slower by ten times until then, for a second or two. */
+const compilesLate: ReadonlySet<string> = new Set(['wasm', 'webgpu']);
+const warmUpMs = 3_000;
+const warmUpRunsMax = 2_000;
 /** Runs whose nodes the engine profiles; its file grows with nodes and runs. */
 const nodeRunsMax = 10;
 const profileBytesMax = 256 * MiB;
@@ -129,6 +133,9 @@ export class ModelProfiler {
     const whole = { from: 0, to: nodes };
     const [first = 1] = inputs.keys();
     if (!device.emulated) steps.push({ what: 'link', run: () => this.#link(device, executor) });
+    if (compilesLate.has(device.provider)) {
+      steps.push({ what: 'warm-up', run: () => this.#warmUp(device, executor, first) });
+    }
     for (const batch of inputs.keys()) steps.push(shard(whole, batch));
     const pieces = cuts.length === 0 ? [] : piecesBetween(cuts, nodes);
     for (const piece of pieces) steps.push(shard(piece, first));
@@ -140,6 +147,24 @@ export class ModelProfiler {
     }
     for (const batch of [...inputs.keys()].slice(1)) for (const piece of pieces) steps.push(shard(piece, batch));
     return steps;
+  }
+
+  /** Runs the whole model until the engine has compiled what runs often. */
+  async #warmUp(device: PlanDevice, executor: Executor, batch: number): Promise<void> {
+    const { cutter, types, inputs, folder } = this.#parts;
+    const plan = cutter.cut([]);
+    const [whole] = plan.shards;
+    if (whole === undefined) return;
+    const given = new Map((inputs.get(batch) ?? []).map((tensor) => [tensor.name, tensor]));
+    await timeModel(
+      executor,
+      {
+        ...{ encoded: encodeShard(plan, whole, types), folder },
+        inputs: whole.inputs.map((name) => given.get(name)).filter((tensor) => tensor !== undefined),
+        options: { intraOpThreads: device.threads, optimization: 'all' },
+      },
+      { ...this.#bounds, runsMax: warmUpRunsMax, shardMs: warmUpMs },
+    );
   }
 
   async #shard(device: PlanDevice, executor: Executor, { from, to }: Piece, batch: number): Promise<void> {

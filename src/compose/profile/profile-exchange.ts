@@ -21,49 +21,62 @@ export interface ProfileExchangeOptions {
 /** Bytes of one snapshot; beyond it the records with fewest measurements are left out. */
 const snapshotBytesMax = 128 * 1024;
 const callMsMax = 5_000;
-/** Models published by one host; further ones stay its own. */
+/** Models exchanged by one host; further ones stay its own. */
 const modelsMax = 256;
 
 export class ProfileExchange {
   readonly #options: ProfileExchangeOptions;
-  /** What was published last, by model: without its moment. */
+  /** What was published last, by model. */
   readonly #published = new Map<string, string>();
+  /** Revision of the snapshot taken last, by key. */
+  readonly #taken = new Map<string, number>();
 
   constructor(options: ProfileExchangeOptions) {
     this.#options = options;
   }
 
-  /** Publishes what this host knows of a model. False when there is nothing new, or nothing. @throws STORE_UNAVAILABLE … */
-  async publish(model: string): Promise<boolean> {
-    const { host, store, keys, profiles, clock } = this.#options;
-    if (!this.#published.has(model) && this.#published.size >= modelsMax) return false;
-    const { records } = await profiles.read({ model, host });
+  /**
+   * Publishes what is new of these models and takes what others published of them.
+   * @returns What the store holds that is no snapshot, a line each.
+   * @throws what the stores throw.
+   */
+  async exchange(models: readonly string[]): Promise<readonly string[]> {
+    const { host, profiles } = this.#options;
+    const { records } = await profiles.read({ host });
+    const links = records.filter(({ type }) => type === 'link');
+    const problems: string[] = [];
+    for (const model of [...new Set(models)].slice(0, modelsMax)) {
+      const own = records.filter((record) => record.type !== 'link' && record.model === model);
+      await this.#publish(model, [...own, ...links]);
+      problems.push(...(await this.#take(model)));
+    }
+    return problems;
+  }
+
+  async #publish(model: string, records: readonly ProfileRecord[]): Promise<void> {
+    const { host, store, keys, clock } = this.#options;
     const kept = bounded(records);
     const text = JSON.stringify(kept);
-    if (kept.length === 0 || this.#published.get(model) === text) return false;
+    if (kept.length === 0 || this.#published.get(model) === text) return;
     const snapshot: ProfileSnapshot = { host, model, atMs: clock.wallMs(), records: kept };
     const put = { type: 'put', key: keys.profile(model, host), value: JSON.stringify(snapshot) } as const;
     await store.transact({ conditions: [], operations: [put] }, { deadlineMs: clock.nowMs() + callMsMax });
     this.#published.set(model, text);
-    return true;
   }
 
-  /** Takes what other hosts published of a model; hosts whose snapshots count now, and what was none. @throws as above. */
-  async take(model: string): Promise<{ readonly hosts: readonly string[]; readonly problems: readonly string[] }> {
+  async #take(model: string): Promise<readonly string[]> {
     const { host, store, keys, profiles, clock } = this.#options;
     const prefix = `${keys.profiles}${model}/`;
     const { entries } = await store.range(prefix, { deadlineMs: clock.nowMs() + callMsMax });
-    const hosts: string[] = [];
     const problems: string[] = [];
-    for (const { key, value } of entries) {
+    for (const { key, value, modRevision } of entries) {
+      if (key === keys.profile(model, host) || this.#taken.get(key) === modRevision) continue;
       const snapshot = readSnapshot(value);
-      if (snapshot?.model !== model) problems.push(`${key} holds no profile as this version writes it`);
-      else if (snapshot.host !== host) {
-        await profiles.take(snapshot);
-        hosts.push(snapshot.host);
-      }
+      if (snapshot?.model === model) await profiles.take(snapshot);
+      else problems.push(`${key} holds no profile as this version writes it`);
+      this.#taken.set(key, modRevision);
     }
-    return { hosts, problems };
+    return problems;
   }
 }
 

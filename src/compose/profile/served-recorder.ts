@@ -24,7 +24,11 @@ import { ProfileExchange, type ProfileExchangeOptions } from './profile-exchange
 
 /** Milliseconds between two looks. */
 export const servedIntervalMs = 60_000;
+/** Looks from one exchange with other hosts to the next. */
+const exchangeEvery = 5;
 const askMsMax = 5_000;
+/** Of the folder: hosts read it now and then. */
+const folderBytesMax = 16 * MiB;
 /** Of a link's probe. */
 const probeBytes = 64;
 
@@ -51,6 +55,7 @@ export class ServedRecorder {
   #timer: Timer | undefined;
   #turn: Promise<void> = Promise.resolve();
   #isStopped = false;
+  #looks = 0;
 
   constructor(options: ServedRecorderOptions) {
     const { exchange, host, profiles, clock } = options;
@@ -85,12 +90,11 @@ export class ServedRecorder {
         for (const row of await statistics()) records.push(...this.#recordsOf(descriptor, row, clock.wallMs()));
       }
       await profiles.append([...records, ...this.#linkRecords(clock.wallMs())]);
-      if (this.#exchange === undefined || !exchanges) return;
+      this.#looks += 1;
+      if (this.#exchange === undefined || !exchanges || this.#looks % exchangeEvery !== 1) return;
       const served = [...catalog().models.values()].flatMap((entry) => [...entry.served.values()]);
-      for (const { digest } of served) {
-        await this.#exchange.publish(digest);
-        const { problems } = await this.#exchange.take(digest);
-        for (const problem of problems) log.warn('a profile was left alone', { problem });
+      for (const problem of await this.#exchange.exchange(served.map(({ digest }) => digest))) {
+        log.warn('a profile was left alone', { problem });
       }
     } catch (error) {
       log.warn('what was served could not be recorded', { reason: messageOf(error) });
@@ -143,7 +147,7 @@ export async function startServedRecorder(
   const path = config.profileStorePath || (dataPath === '' ? '' : join(dataPath, 'profiles'));
   if (path === '' || options.devices.length === 0) return { stop: () => Promise.resolve() };
   const { clock } = options;
-  const profiles = await ProfileFolder.open({ path, clock });
+  const profiles = await ProfileFolder.open({ path, clock, bytesMax: folderBytesMax });
   const devices = options.devices.map(({ descriptor, ref }) => ({
     descriptor,
     statistics: () =>
