@@ -31,6 +31,9 @@ interface Known {
   limit: number;
   solvedMs: number;
   readonly limits: Map<number, number>;
+  /** Arrival of the head, and when it is not kept waiting any more (ms). */
+  headMs: number;
+  giveUpMs: number;
 }
 
 export function smdpBatching({ runWeight = 4 }: SmdpBatchingOptions = {}): BatchingPolicy {
@@ -41,7 +44,7 @@ export function smdpBatching({ runWeight = 4 }: SmdpBatchingOptions = {}): Batch
     if (about === undefined) {
       about = {
         ...{ perMs: 0, queued: 0, seenMs: nowMs, launchedItems: 0, step: Number.NaN, limit: 1, solvedMs: -Infinity },
-        limits: new Map(),
+        ...{ limits: new Map(), headMs: Number.NaN, giveUpMs: -Infinity },
       };
       known.set(view, about);
     }
@@ -80,15 +83,16 @@ export function smdpBatching({ runWeight = 4 }: SmdpBatchingOptions = {}): Batch
       let bestArrivedMs = Infinity;
       for (let index = 0; index < views.length; index += 1) {
         const view = views[index] as LaunchView;
-        const { limit } = look(view, nowMs);
+        const about = look(view, nowMs);
+        if (about.headMs !== view.oldestArrivedMs) {
+          about.headMs = view.oldestArrivedMs;
+          about.giveUpMs = view.oldestArrivedMs + waitMsMax(about);
+        }
         const latestMs = view.nearestTargetMs - view.runMs(Math.min(view.queuedItems, view.itemsMax));
-        if (view.queuedItems < limit && nowMs < latestMs) {
-          choice.untilMs = Math.min(
-            choice.untilMs,
-            latestMs,
-            view.oldestArrivedMs + waitMsMax(limit, look(view, nowMs)),
-          );
-          if (nowMs < choice.untilMs) continue;
+        const untilMs = Math.min(latestMs, about.giveUpMs);
+        if (view.queuedItems < about.limit && nowMs < untilMs) {
+          choice.untilMs = Math.min(choice.untilMs, untilMs);
+          continue;
         }
         if (view.oldestArrivedMs >= bestArrivedMs) continue;
         choice.queue = index;
@@ -104,7 +108,7 @@ export function smdpBatching({ runWeight = 4 }: SmdpBatchingOptions = {}): Batch
 }
 
 /** Three times what the limit takes to come about: when arrivals cease, nobody waits for them for ever. */
-function waitMsMax(limit: number, { perMs }: Known): number {
+function waitMsMax({ limit, perMs }: Known): number {
   return perMs > 0 ? (3 * limit) / perMs : 0;
 }
 

@@ -3,7 +3,8 @@
  * attempt by the gateway. What the ledger believes of devices comes from the fleet's own tables, which a scenario may falsify,
  * and reaches it late while telemetry is stale.
  */
-import type { AttemptObserver, Picker } from '#core/picker.js';
+import type { InferenceRequest } from '#core/inference.js';
+import type { AttemptObserver } from '#core/picker.js';
 import { deviceKey } from '#core/routing-table.js';
 import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
 import type { DispatchCandidate, DispatchPolicy } from '#core/scheduling/dispatch-view.js';
@@ -12,7 +13,11 @@ import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
 import type { ServiceProfile } from '#core/scheduling/service-profile.js';
 import { defaultSloRules, sloClasses, type SloRules } from '#core/scheduling/slo-class.js';
 import { deviceId } from '#core/ids.js';
-import { dispatchPicker, type DispatchPickerOptions } from '#policies/placement/dispatch-picker.js';
+import {
+  dispatchPicker,
+  type DispatchPicker,
+  type DispatchPickerOptions,
+} from '#policies/placement/dispatch-picker.js';
 import { fleetHost } from './fleet-models.js';
 import { linkMs, type Fleet, type FleetModel } from './fleet.js';
 import type { FleetDispatcher, FleetWorld } from './run-fleet.js';
@@ -33,7 +38,7 @@ export function fleetDispatch(
 }
 
 class PolicyDispatcher implements FleetDispatcher {
-  readonly picker: Picker;
+  readonly picker: DispatchPicker;
   readonly observer: AttemptObserver;
   readonly #book: BookOfFleet;
   readonly #ledger: DispatchLedger;
@@ -49,6 +54,10 @@ class PolicyDispatcher implements FleetDispatcher {
       rules: rulesOf(world.fleet),
       ...(onDecision === undefined ? {} : { onDecision }),
     });
+  }
+
+  finished(request: InferenceRequest, ok: boolean, finishedMs: number): void {
+    this.picker.finished(request, ok, finishedMs);
   }
 
   pricesChanged(): void {
@@ -147,6 +156,8 @@ class LateObserver implements AttemptObserver {
 function withAge(policy: DispatchPolicy, world: FleetWorld): DispatchPolicy {
   return {
     name: policy.name,
+    ...(policy.trace === undefined ? {} : { trace: policy.trace }),
+    ...(policy.finished === undefined ? {} : { finished: policy.finished.bind(policy) }),
     choose: (request, candidates, fleet, random) => {
       const ageMs = world.staleMs();
       if (ageMs > 0) for (const candidate of candidates) setAge(candidate, ageMs);

@@ -82,6 +82,13 @@ export class FleetSilicon {
     this.busyUntilMs = 0;
   }
 
+  /** Counts anew: what it did before, such as trial runs, is no part of the simulation. */
+  forget(): void {
+    this.busyMs = 0;
+    this.runs = 0;
+    this.items = 0;
+  }
+
   back(): void {
     this.#isGone = false;
   }

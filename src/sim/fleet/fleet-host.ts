@@ -77,6 +77,7 @@ export class FleetHost {
       }
     }
     for (const outcome of await Promise.all(outcomes)) if (!outcome.ok) throw outcome.error;
+    for (const silicon of this.#silicon) silicon.forget();
   }
 
   lose(index: number): void {

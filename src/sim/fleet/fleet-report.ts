@@ -168,8 +168,8 @@ function kindOf(arrivals: Arrivals, index: number): { readonly model: number; re
   return { model: arrivals.model[index] as number, sloClass: arrivals.sloClass[index] as number };
 }
 
-/** Runs that were lost with their device. */
-function lostUsdOf(fleet: Fleet, { devices }: SimulationResult): number {
+/** US dollars of runs that were lost with their device. */
+export function lostUsdOf(fleet: Fleet, { devices }: SimulationResult): number {
   return devices.reduce(
     (sum, { lostMs }, index) => sum + (lostMs * (fleet.devices[index] as FleetDevice).usdPerHour) / hourMs,
     0,

@@ -6,6 +6,7 @@
  */
 import { intarsiaError } from '#core/errors.js';
 import { anonymousTenant } from '#core/ids.js';
+import type { InferenceRequest } from '#core/inference.js';
 import type { AttemptObserver, Picker, ShedReason } from '#core/picker.js';
 import type { Caller, InferCall, InferReply } from '#ports/inference-gateway.js';
 import type { Random } from '#ports/random.js';
@@ -42,6 +43,8 @@ export interface FleetDispatcher {
   readonly observer?: AttemptObserver;
   /** Prices are others than before. */
   pricesChanged?(): void;
+  /** What became of a request. */
+  finished?(request: InferenceRequest, ok: boolean, finishedMs: number): void;
 }
 
 export interface FleetRun {
@@ -136,6 +139,7 @@ class FleetRunner implements Settlements {
       ...(given.attemptObserver === undefined ? {} : { attemptObserver: given.attemptObserver }),
       onFinished: ({ request, outcome, finishedMs }) => {
         this.#columns.end(request.id - 1, outcome, finishedMs - this.#startMs, world.priceFactor);
+        this.#dispatcher.finished?.(request, outcome.ok, finishedMs);
       },
     });
   }
