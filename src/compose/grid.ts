@@ -91,6 +91,7 @@ export class GridHost {
         startExecutor: (provider) => startProcessExecutor({ provider, lanes: 1 }),
         providers: ownProviders(devices),
       }),
+      describe: (model, version) => ports.artifacts.describe(model, version),
       served: () => servedReplicas(router.current),
     });
   }

@@ -9,6 +9,7 @@ import { nodeDiagnostics } from '#adapters/node/diagnostics.js';
 import { openPinoLog, type LogHandle } from '#adapters/pino/pino-log.js';
 import { PrometheusMetrics } from '#adapters/prometheus/prometheus-metrics.js';
 import { openOtlpTracing } from '#adapters/opentelemetry/otlp-tracing.js';
+import { openDecisionLog } from '#adapters/parquet/decision-log.js';
 import { openRepository } from '#adapters/files/repository.js';
 import { startGrpcServer } from '#adapters/grpc/server.js';
 import { startHttpServer } from '#adapters/http/server.js';
@@ -31,12 +32,14 @@ import { hostId, type DeviceId } from '#core/ids.js';
 import { makeRequestRecord } from '#core/request-record.js';
 import { RequestRecordRing } from '#core/request-record-ring.js';
 import { deviceKey, ReplicaLoads } from '#core/routing-table.js';
+import { readShardName } from '#core/split/split-spec.js';
 import { leastWorkPicker } from '#policies/placement/placement-least-work.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
 import { ActorSystem } from '#runtime/system.js';
 import { exportAttemptMetrics } from '#server/attempt-metrics.js';
 import { createAccess } from '#server/access.js';
 import { createGateway } from '#server/gateway.js';
+import { exportDecisionLogMetrics } from '#server/decision-log-metrics.js';
 import { createHealth } from '#server/health.js';
 import { PublishedRouter } from '#server/router.js';
 import { createServices } from '#server/services.js';
@@ -175,7 +178,19 @@ export async function startHost(
     const router = new PublishedRouter();
     let ownCatalog: Catalog = emptyCatalog;
     const loads = new ReplicaLoads();
+    const decisionLog =
+      telemetry.decisionLogPath === ''
+        ? undefined
+        : await openDecisionLog({
+            folder: telemetry.decisionLogPath,
+            bytesMax: telemetry.decisionLogBytesMax,
+            share: telemetry.decisionLogShare,
+            ...{ host, clock, log },
+          });
+    undo.push(() => decisionLog?.close());
+    if (decisionLog !== undefined) exportDecisionLogMetrics(metrics, decisionLog);
     const dispatch = await hostDispatch({
+      decisionLog,
       config,
       host,
       descriptors,
@@ -391,6 +406,7 @@ export async function startHost(
       await attempt('recording what was served', () => recorder.stop());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });
+      await attempt('closing the decision log', () => decisionLog?.close());
       readings.close();
       vitals.close();
       await Promise.all([files.close(), tracing.close(), scrape.stop(0)]);
@@ -403,8 +419,10 @@ export async function startHost(
       report,
       ports: { grpc: grpc.port, http: http.port, metrics: scrape.port },
       get catalog() {
-        // A host without models of its own tells what the grid serves.
-        return ownCatalog.models.size > 0 ? ownCatalog : router.current.catalog;
+        // A host without models of its own, or with pieces of some, tells what the grid serves.
+        const own = [...ownCatalog.models.keys()];
+        const isWhole = own.length > 0 && own.every((name) => readShardName(name) === undefined);
+        return isWhole ? ownCatalog : router.current.catalog;
       },
       warnings: [...warningsOf(config, descriptors), ...(ports?.warnings ?? [])],
       storeAddress: ports?.storeAddress ?? '',

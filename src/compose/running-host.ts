@@ -6,6 +6,7 @@ import { openPinoLog } from '#adapters/pino/pino-log.js';
 import { connect, type InferenceClient } from '#client/index.js';
 import type { HostModel, RunningHost, SelfCheck } from '#cli/program.js';
 import type { Catalog } from '#core/catalog.js';
+import { readShardName } from '#core/split/split-spec.js';
 import type { HostConfig } from '#config.js';
 import { gatewayConfig, startGateways, type Gateways } from './gateways.js';
 import { startHost, type Host } from './host.js';
@@ -120,7 +121,9 @@ async function checkHost(host: Host, grpcPort: number, model: string): Promise<S
 }
 
 function modelsOf(catalog: Catalog): readonly HostModel[] {
-  return [...catalog.models.values()].flatMap(({ name, versions, served, reason }): HostModel[] =>
+  // Pieces of split models have no names that anybody could use.
+  const known = [...catalog.models.values()].filter(({ name }) => readShardName(name) === undefined);
+  return known.flatMap(({ name, versions, served, reason }): HostModel[] =>
     versions.length === 0
       ? [{ name, version: '', state: 'UNAVAILABLE', reason, devices: [] }]
       : versions.map((status) => ({

@@ -8,14 +8,15 @@ import { DesiredState, prefixOf, type Folder } from '#core/grid/desired-state.js
 import { deploymentDifferences, differenceText } from '#core/grid/difference.js';
 import { readLeader } from '#core/grid/election.js';
 import type { GridKeys } from '#core/grid/keys.js';
+import { manifestToText } from '#core/grid/manifest.js';
 import { readHostOrder, writeMember } from '#core/grid/member-text.js';
 import { placedReplicas, placementLine, type PlacedReplica } from '#core/grid/placement-lines.js';
 import { reconcile } from '#core/grid/reconcile.js';
 import { defaultReconcileOptions, emptyMemory } from '#core/grid/reconcile-memory.js';
-import type { AssignedReplica, Deployment, GridEvent, HostOrder, ViewHost } from '#core/grid/records.js';
+import type { AssignedReplica, Deployment, GridEvent, HostOrder, ModelManifest, ViewHost } from '#core/grid/records.js';
 import { editionText, pieceText, wantedEdition } from '#core/grid/rollout.js';
 import { verificationText } from '#core/grid/verification.js';
-import { hostId, type HostId } from '#core/ids.js';
+import { hostId, type HostId, type ModelName, type ModelVersion } from '#core/ids.js';
 import type { Clock } from '#ports/clock.js';
 import type {
   DeployOutcome,
@@ -45,6 +46,8 @@ export interface GridDeskOptions {
   readonly clock: Clock;
   /** Makes and compares splits; absent: this host cannot. */
   readonly gate?: SplitGate;
+  /** The files of a version in this host's own repository, loaded or not; undefined when it has none. */
+  readonly describe?: (model: ModelName, version: ModelVersion) => Promise<ModelManifest | undefined>;
   /** What is served as far as this gateway knows, for as long as the store does not say. Default: nothing is known. */
   readonly served?: () => readonly GridReplicaStatus[];
 }
@@ -180,6 +183,7 @@ export class GridDesk implements GridAdmin {
     }
     const { store, keys } = this.#options;
     const key = keys.deployment(deployment.name);
+    await this.#offerFiles(deployment, call);
     for (let attempt = 1; attempt <= writeAttemptsMax; attempt += 1) {
       const state = await this.#desired(call);
       const known = new Map([...state.deployments].map(([name, desired]) => [name, desired.deployment]));
@@ -222,6 +226,7 @@ export class GridDesk implements GridAdmin {
       );
     }
     if (this.#splits === undefined) throw intarsiaError('UNIMPLEMENTED', 'this host cannot compare splits', {});
+    await this.#offerFiles(wanted, call);
     const state = await this.#desired(call);
     const manifest = state.manifestOf(model, version);
     if (manifest === undefined) throw intarsiaError('MODEL_NOT_FOUND', noFiles(wanted), { model, version });
@@ -302,6 +307,19 @@ export class GridDesk implements GridAdmin {
       if (ok) return { cordoned: order.cordoned, draining: order.draining };
     }
     throw busy(`the orders of host ${host}`);
+  }
+
+  /** Hosts publish what they serve. What this one only has on disk is published once a deployment asks for it. */
+  async #offerFiles({ model, version }: Deployment, call: GridCall): Promise<void> {
+    const { store, keys, describe } = this.#options;
+    const key = keys.model(model, version);
+    if (describe === undefined || (await store.get(key, this.#until(call))).entry !== undefined) return;
+    const manifest = await describe(model, version);
+    if (manifest === undefined) return;
+    await store.transact(
+      { conditions: [{ key, test: 'absent' }], operations: [{ type: 'put', key, value: manifestToText(manifest) }] },
+      this.#until(call),
+    );
   }
 
   #hosts(): readonly GridHostStatus[] {

@@ -3,18 +3,18 @@
  * own, with an embedded store on a port of loopback that only it uses; so one machine serves split models on its devices
  * with nothing else running.
  */
-import { intarsiaError } from '#core/errors.js';
+import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import type { WantedDeployment } from '#core/grid/deployment-file.js';
 import type { GridStatus, InferenceClient } from '#client/index.js';
 import type { GridConfig } from '#config.js';
-import { deployOne } from '../deploy-file.js';
+import { deployOne, type DeployedOne } from '../deploy-file.js';
 import { startProgress } from '../progress.js';
 import type { Program, RunningHost } from '../program.js';
 import type { Output } from '../terminal.js';
 
 /** Between two looks at how far a deployment is, ms. */
 const lookMs = 200;
-/** Beyond what a rollout may take by itself, ms. */
+/** For a host's files to be known, and beyond what a rollout may take by itself, ms. */
 const patienceMs = 60_000;
 
 /** The grid that a host with deployments is part of: the one it was told of, else one of its own. */
@@ -36,7 +36,7 @@ export async function serveDeployments(
   const client = host.connect();
   try {
     for (const deployment of wanted) {
-      const { refusals, gate } = await deployOne(deployment, { client, output, dryRun: false });
+      const { refusals, gate } = await deployWhenKnown(deployment, { client, program, output });
       if (refusals.length > 0) {
         throw intarsiaError('FAILED_PRECONDITION', `deployment ${deployment.name} is refused: ${refusals.join('; ')}`, {
           deployment: deployment.name,
@@ -50,10 +50,31 @@ export async function serveDeployments(
   }
 }
 
-async function untilServed(
-  deployment: WantedDeployment,
-  { client, program, output }: { readonly client: InferenceClient; readonly program: Program; readonly output: Output },
-): Promise<void> {
+interface Means {
+  readonly client: InferenceClient;
+  readonly program: Program;
+  readonly output: Output;
+}
+
+/** What files a host has is known in its grid a moment after it has joined: large ones are read first. */
+async function deployWhenKnown(deployment: WantedDeployment, means: Means): Promise<DeployedOne> {
+  const { client, program, output } = means;
+  const endMs = program.clock.nowMs() + patienceMs;
+  for (;;) {
+    try {
+      return await deployOne(deployment, { client, output, dryRun: false });
+    } catch (error) {
+      if (asIntarsiaError(error).code !== 'MODEL_NOT_FOUND' || program.clock.nowMs() > endMs) throw error;
+    }
+    await pause(program);
+  }
+}
+
+function pause({ clock }: Program): Promise<void> {
+  return new Promise((resolve) => void clock.schedule(lookMs, resolve));
+}
+
+async function untilServed(deployment: WantedDeployment, { client, program, output }: Means): Promise<void> {
   const { name, model, rollout, replicas } = deployment;
   if (replicas === 0) return;
   const { clock } = program;
@@ -71,7 +92,7 @@ async function untilServed(
         });
       }
       progress.update(found.ready / Math.max(1, found.wanted), found.reason);
-      await new Promise<void>((resolve) => void clock.schedule(lookMs, resolve));
+      await pause(program);
     }
   } finally {
     progress.stop();
