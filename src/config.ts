@@ -191,6 +191,12 @@ export interface TelemetryConfig {
   readonly traceShare: number;
   /** Whether answers carry a receipt in `intarsia_*` parameters. Default true. */
   readonly receipts: boolean;
+  /** Folder of the decision log; empty for none. Gateways of one machine may share it. */
+  readonly decisionLogPath: string;
+  /** Bytes of that folder. 1 MiB to 1 PiB, default 1 GiB. At the bound: the oldest files are removed and counted. */
+  readonly decisionLogBytesMax: number;
+  /** Share of requests that the decision log keeps, 0 to 1, default 1. */
+  readonly decisionLogShare: number;
 }
 
 /** Everything a user may give; what is missing gets its default. */
@@ -225,6 +231,9 @@ export const defaultTelemetry: TelemetryConfig = {
   otlpEndpoint: '',
   traceShare: 0.01,
   receipts: true,
+  decisionLogPath: '',
+  decisionLogBytesMax: 1 * GiB,
+  decisionLogShare: 1,
 };
 
 export const defaultGrid: GridConfig = {
@@ -299,6 +308,8 @@ export function completeConfig(options: HostOptions): HostConfig {
   checkRange('memoryShare', config.memoryShare, { min: 0.1, max: 1 });
   checkRange('drainMsMax', config.drainMsMax, { min: 0, max: 3_600_000 });
   checkRange('telemetry.traceShare', config.telemetry.traceShare, { min: 0, max: 1 });
+  checkRange('telemetry.decisionLogBytesMax', config.telemetry.decisionLogBytesMax, { min: MiB, max: 2 ** 50 });
+  checkRange('telemetry.decisionLogShare', config.telemetry.decisionLogShare, { min: 0, max: 1 });
   checkRange('limits.messageBytesMax', config.limits.messageBytesMax, { min: KiB, max: int32Max, whole: true });
   checkRange('limits.queueRequestsMax', config.limits.queueRequestsMax, { min: 1, max: 1_000_000, whole: true });
   checkRange('limits.queueBytesMax', config.limits.queueBytesMax, { min: MiB, max: 1024 * GiB });

@@ -412,6 +412,27 @@ export const hostSettings: readonly HostSetting[] = [
     form: 'off-switch',
     path: ['telemetry', 'receipts'],
   },
+  {
+    flag: 'decision-log',
+    value: 'dir',
+    about: 'folder that decisions of dispatch and what came of them are written to, as Parquet files',
+    form: 'text',
+    path: ['telemetry', 'decisionLogPath'],
+  },
+  {
+    flag: 'decision-log-bytes',
+    value: 'bytes',
+    about: 'bytes of that folder; the oldest files are removed',
+    form: 'bytes',
+    path: ['telemetry', 'decisionLogBytesMax'],
+  },
+  {
+    flag: 'decision-log-share',
+    value: 'share',
+    about: 'share of requests that are written, 0 to 1',
+    form: 'number',
+    path: ['telemetry', 'decisionLogShare'],
+  },
 ];
 
 /** `INTARSIA_GRPC_PORT` for `grpc-port`. */

@@ -23,6 +23,7 @@ import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
 import { dispatchPicker, type DispatchPicker } from '#policies/placement/dispatch-picker.js';
 import type { Clock } from '#ports/clock.js';
+import type { DecisionLog } from '#ports/decision-log.js';
 import type { Log } from '#ports/log.js';
 import type { Metrics } from '#ports/metrics.js';
 import type { Random } from '#ports/random.js';
@@ -48,6 +49,8 @@ export interface HostDispatchOptions {
   readonly random: Random;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Told of every decision and of every request that ended. */
+  readonly decisionLog?: DecisionLog | undefined;
 }
 
 /** The rule that serves when a learned policy's file is refused. */
@@ -55,7 +58,7 @@ const defaultRule = 'cheapest-feasible';
 
 /** @throws CONFIG_INVALID for a rule that there is none of. */
 export async function hostDispatch(options: HostDispatchOptions): Promise<HostDispatch> {
-  const { config, router, clock, random, log } = options;
+  const { config, router, clock, random, log, decisionLog } = options;
   const book = new LiveBook(options);
   const ledger = new DispatchLedger({ book, wallOffsetMs: clock.wallMs() - clock.nowMs() });
   const policy = await policyOf(config.policy, log);
@@ -70,11 +73,18 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
     observer: new LedgerObserver(ledger),
     pickerOver: (untimed) => {
       if (policy === undefined) return untimed;
-      picker = dispatchPicker({ policy, ledger, random, untimed });
+      picker = dispatchPicker({
+        ...{ policy, ledger, random, untimed },
+        ...(decisionLog === undefined ? {} : { onDecision: (decision) => decisionLog.decided(decision) }),
+      });
       pickers.push(picker);
       return picker;
     },
-    finished: ({ request, outcome, finishedMs }) => picker?.finished(request, outcome.ok, finishedMs),
+    finished: (finished) => {
+      const { request, outcome, finishedMs } = finished;
+      picker?.finished(request, outcome.ok, finishedMs);
+      decisionLog?.finished(finished);
+    },
     learnView: (view) => {
       book.learnView(view);
     },

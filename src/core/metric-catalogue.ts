@@ -336,6 +336,30 @@ export const metricCatalogue = {
     labels: [],
     help: 'Largest error that compression made of an activation, as a share of the largest magnitude of its tensor.',
   },
+  intarsia_decision_log_rows_total: {
+    type: 'counter',
+    unit: 'rows',
+    labels: ['kind'],
+    help: 'Rows of the decision log: kind is decisions, outcomes, or lost for what there was no room or no disk for.',
+  },
+  intarsia_decision_log_bytes_total: {
+    type: 'counter',
+    unit: 'bytes',
+    labels: [],
+    help: 'Bytes written to the decision log.',
+  },
+  intarsia_decision_log_removed_files_total: {
+    type: 'counter',
+    unit: 'files',
+    labels: [],
+    help: 'Files removed from the decision log to keep its bound.',
+  },
+  intarsia_decision_log_stopped: {
+    type: 'gauge',
+    unit: '0 or 1',
+    labels: [],
+    help: '1 when the decision log has stopped because its disk took no more.',
+  },
   intarsia_telemetry_rows_total: {
     type: 'counter',
     unit: 'rows',
