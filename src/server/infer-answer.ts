@@ -8,6 +8,7 @@ import {
   type InferResponseMessage,
   type InferTensor,
 } from '#core/inference-message.js';
+import type { RequestId } from '#core/ids.js';
 import type { Tensor } from '#core/tensor.js';
 import { classify } from './classification.js';
 import { addReceipt } from './receipt-parameters.js';
@@ -20,6 +21,8 @@ export interface AnswerParts {
   readonly receipts: boolean;
   /** The host that computed; empty outside of a grid. */
   readonly host: string;
+  /** Number of the request at this gateway: what `intarsia explain` asks for. */
+  readonly request?: RequestId;
 }
 
 /** @throws INVALID_ARGUMENT when an output cannot be classified. */
@@ -34,6 +37,7 @@ export function answerOf(outcome: InferenceSuccess, parts: AnswerParts): InferRe
   if (parts.receipts) {
     const receipt = new Map<string, InferParameter>();
     addReceipt(receipt, outcome.receipt, parts.host);
+    if (parts.request !== undefined) receipt.set('intarsia_request', { kind: 'int64', value: BigInt(parts.request) });
     parameters = receipt;
   }
   return {

@@ -413,7 +413,8 @@ export class InferenceCall extends Attempt implements InferTicket {
     let answer: InferResponseMessage;
     try {
       const { gateway, message, model, classes } = parts;
-      answer = answerOf(outcome, { message, model, classes, receipts: gateway.receipts, host: hostOf(attempt) });
+      const told = { receipts: gateway.receipts, host: hostOf(attempt), request: parts.request.id };
+      answer = answerOf(outcome, { message, model, classes, ...told });
     } catch (error) {
       this.#fail(asIntarsiaError(error));
       return;

@@ -91,6 +91,7 @@ describe('answers', () => {
       intarsia_energy_source: 'profile',
       intarsia_cost_usd: '5.00000e-7',
       intarsia_price_source: 'configured',
+      intarsia_request: expect.any(BigInt) as bigint,
     });
     expect(host.finished).toMatchObject([
       { outcome: { ok: true }, request: { billing: { project: 'apollo', user: 'ada' } } },
