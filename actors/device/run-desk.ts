@@ -30,6 +30,8 @@ export interface RunDeskEvents {
 
 /** Longest timer: a day. A further moment is looked at again then. */
 const timerMsMax = 86_400_000;
+/** For so long after a run (ms) its figures are trusted to refuse requests. */
+const shedTrustMs = 1000;
 
 export class RunDesk {
   readonly runs = new Set<Run>();
@@ -182,10 +184,14 @@ export class RunDesk {
     if (dropped) this.#events.settled();
   }
 
-  /** Refuses what would be late even if it ran at once, alone. While nothing is known of run times, nobody. */
+  /**
+   * Refuses what would be late even if it ran at once, alone. While nothing is known of run times, nobody; nor when the last
+   * run was long ago: a figure that refuses everybody would never be put right.
+   */
   #shed(nowMs: number): void {
     let dropped = false;
     for (const model of this.#shared.withWork) {
+      if (nowMs - model.begunMs > shedTrustMs) continue;
       const late = model.queue.shed(nowMs, model.runMs(1));
       this.#drop(model, late, nowMs);
       dropped ||= late.length > 0;
@@ -231,6 +237,7 @@ export class RunDesk {
     model.metrics.released(batch.reason, batch.items);
     this.#events.sessionUsed(model, nowMs);
     this.#shared.options.hooks.onLaunch?.(batch.entries.map((entry) => entry.request));
+    model.begunMs = nowMs;
     const order = model.launched;
     model.launched += 1;
     const run: Run = { model, batch, executor: session.executor, startedMs: nowMs, order, cancelled: undefined };

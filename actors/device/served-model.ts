@@ -83,6 +83,8 @@ export class ServedModel implements LaunchView {
   inFlight = 0;
   /** Mean milliseconds of a run, newest first; 0 before the first. */
   serviceMs = 0;
+  /** When its last batch began (ms); -Infinity before the first. */
+  begunMs = -Infinity;
   /** Set in the round of a pump in which nothing more can be formed. */
   passedInRound = 0;
   readonly notes: string[] = [];
@@ -97,6 +99,8 @@ export class ServedModel implements LaunchView {
   /** Recent mean of actual over expected run times, where they were known beforehand. */
   #ratio = 1;
   readonly #isProfiled: boolean;
+  /** Items of the largest batch that was measured. */
+  #itemsRun = 0;
 
   constructor(options: ServedModelOptions) {
     const { placement, limits, descriptor } = options;
@@ -153,8 +157,10 @@ export class ServedModel implements LaunchView {
     return this.queue.nearestTargetMs();
   }
 
+  /** Beyond the largest batch that was run a hopeful guess, so that larger ones are tried. */
   runMs(items: number): number {
-    return this.#runs.at(items) * this.#ratio;
+    if (this.#isProfiled || items <= this.#itemsRun) return this.#runs.at(items) * this.#ratio;
+    return this.#itemsRun === 0 ? 0 : this.#runs.at(this.#itemsRun) * Math.sqrt(items / this.#itemsRun);
   }
 
   /** Neither waiting nor running work. */
@@ -178,6 +184,7 @@ export class ServedModel implements LaunchView {
   ran(ms: number, items: number, computeMs: number): void {
     this.serviceMs = this.serviceMs === 0 ? ms : this.serviceMs + newestWeight * (ms - this.serviceMs);
     const expectedMs = this.#runs.at(items);
+    this.#itemsRun = Math.max(this.#itemsRun, items);
     if (!this.#isProfiled) this.#runs.learn(items, computeMs);
     else if (expectedMs > 0 && computeMs > 0) this.#ratio += newestWeight * (computeMs / expectedMs - this.#ratio);
   }

@@ -3,10 +3,13 @@
  * head missing its target, and without the head of the most urgent other queue having to begin later than it can. Of the
  * sizes that fit, the smallest that is about as efficient as any: where batches gain nothing, nobody waits for one.
  *
- * Never waits. What is late anyway is not held against anybody: it takes part in the most efficient batch.
+ * Never waits. What is late anyway is not held against anybody: it takes part in the most efficient batch. Queues without
+ * any target go behind those with one, in the order that the default rule (batching-triton.ts) has, and in its batches.
  */
 import type { BatchingPolicy, LaunchView } from './batching-policy.js';
 
+/** Milliseconds after which urgency no longer counts between queues that must begin equally soon. */
+const agingMs = 1000;
 /** A size this close to the least time per item counts as efficient. */
 const efficientWithin = 1.02;
 
@@ -17,15 +20,21 @@ export function deadlineCapBatching(): BatchingPolicy {
     choose(views, nowMs, choice): void {
       let best = 0;
       let bestMs = Infinity;
+      let bestUrgency = Infinity;
       let bestArrivedMs = Infinity;
       for (let index = 0; index < views.length; index += 1) {
         const view = views[index] as LaunchView;
         // Who is late already is as urgent as who must begin now, or those behind him would become late, too.
         const beginMs = Math.max(nowMs, latestBeginMs(view));
-        if (beginMs > bestMs || (beginMs === bestMs && view.oldestArrivedMs >= bestArrivedMs)) continue;
+        if (beginMs > bestMs) continue;
+        const arrivedMs = view.oldestArrivedMs;
+        const urgency = nowMs - arrivedMs > agingMs ? 0 : view.urgency;
+        const isBehind = urgency > bestUrgency || (urgency === bestUrgency && arrivedMs >= bestArrivedMs);
+        if (beginMs === bestMs && isBehind) continue;
         best = index;
         bestMs = beginMs;
-        bestArrivedMs = view.oldestArrivedMs;
+        bestUrgency = urgency;
+        bestArrivedMs = arrivedMs;
       }
       let otherMs = Infinity;
       for (let index = 0; index < views.length; index += 1) {
@@ -49,6 +58,7 @@ function itemsOf(view: LaunchView, nowMs: number, otherMs: number): number {
   const soloMs = view.runMs(1);
   if (soloMs === 0) return Infinity;
   const ownMs = view.nearestTargetMs - nowMs;
+  if (ownMs === Infinity && otherMs === Infinity) return Infinity;
   const limitMs = Math.min(ownMs < soloMs ? Infinity : ownMs, otherMs - nowMs);
   const count = Math.min(view.queuedItems, view.itemsMax);
   let items = 1;

@@ -138,6 +138,13 @@ export const hostSettings: readonly HostSetting[] = [
     path: ['policy'],
   },
   {
+    flag: 'batching',
+    value: 'name',
+    about: 'how devices form batches: deadline-cap, triton, delay:MS, aimd, proteus, smdp, each also with +shed',
+    form: 'text',
+    path: ['batching'],
+  },
+  {
     flag: 'isolation',
     value: 'where',
     about: 'where executors live',

@@ -33,6 +33,7 @@ import { makeRequestRecord } from '#core/request-record.js';
 import { RequestRecordRing } from '#core/request-record-ring.js';
 import { deviceKey, ReplicaLoads } from '#core/routing-table.js';
 import { readShardName } from '#core/split/split-spec.js';
+import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { leastWorkPicker } from '#policies/placement/placement-least-work.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
 import { ActorSystem } from '#runtime/system.js';
@@ -213,6 +214,7 @@ export async function startHost(
           fallbacks,
           metrics,
           limits,
+          batchingPolicy: batchingByName(config.batching),
           closeMsMax: Math.min(executorCloseMsMax, config.drainMsMax),
           hooks: {
             onHealth: (health, reason) => {

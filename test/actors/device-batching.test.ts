@@ -1,3 +1,4 @@
+import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { describe, expect, it } from 'vitest';
 import { defaultDynamicBatching } from '#core/model-config.js';
 import { DeviceWorld, cpu, doubler, modelConfig, valueOf } from './device-world.js';
@@ -135,6 +136,51 @@ describe('a device batches', () => {
 });
 
 describe('a device lets nobody wait in vain', () => {
+  it('refuses by a shedding policy what a run begun now would answer too late, and nobody by its figures of long ago', async () => {
+    const world = new DeviceWorld({ models: { a: doubler() }, batchingPolicy: batchingByName('deadline-cap+shed') });
+    await world.load('a', together);
+    world.infer('m', [1]);
+    await world.until(1015);
+    world.infer('m', [2]);
+    await world.until(1016);
+    const hopeless = world.infer('m', [3], { deadlineMs: 1024 });
+    const hopeful = world.infer('m', [4], { deadlineMs: 1060 });
+    await world.until(1018);
+    expect(valueOf(hopeless)).toBe('DEADLINE_EXCEEDED');
+    expect(hopeful.outcomes).toEqual([]);
+    await world.until(3000);
+    expect(valueOf(hopeful)).toEqual([8]);
+    // Nothing has run for more than a second: what is known of its time may be wrong, and one is tried.
+    const tried = world.infer('m', [5], { deadlineMs: 3005 });
+    await world.until(3001);
+    expect(world.runsOf('a').at(-1)).toEqual([3000, 1]);
+    await world.until(3020);
+    expect(valueOf(tried)).toEqual([10]);
+  });
+
+  it('caps batches by the targets of those that wait, as runs on this device have shown', async () => {
+    const growing = doubler({ runMs: (items) => 8 + 2 * items });
+    const world = new DeviceWorld({ models: { a: growing }, batchingPolicy: batchingByName('deadline-cap') });
+    await world.load('a', together);
+    // Without targets batches grow as they come, and their times are learned.
+    for (const items of [1, 4, 8]) {
+      for (let count = 0; count < items; count += 1) world.infer('m', [1]);
+      await world.until(world.nowMs + 100);
+    }
+    const before = world.runsOf('a').length;
+    world.infer('m', [1]);
+    await world.until(world.nowMs + 1);
+    for (let count = 0; count < 8; count += 1) world.infer('m', [1], { sloMs: 26 });
+    await world.until(world.nowMs + 100);
+    // 9 ms are gone when the device is free: of the 17 that are left, 4 items take 16.
+    expect(
+      world
+        .runsOf('a')
+        .slice(before)
+        .map(([, items]) => items),
+    ).toEqual([1, 4, 4]);
+  });
+
   it('takes a cancelled request out of the queue at once', async () => {
     const world = new DeviceWorld({ models: { a: doubler() } });
     await world.load('a', together);

@@ -358,3 +358,35 @@ describe('against a slow version', () => {
     expect([...reasons].sort()).toEqual(['deadline', 'delay', 'full', 'immediate', 'preferred', 'shape']);
   });
 });
+
+describe('a batch queue with targets', () => {
+  it('knows the earliest deadline or objective among the first of each level', () => {
+    const queue = queueOf({ batching: { priorityLevels: 2, defaultPriorityLevel: 2 } });
+    expect(queue.nearestTargetMs()).toBe(Infinity);
+    queue.offer(request({ arrivedMs: 10, sloMs: 100 }), 'a', 10);
+    queue.offer(request({ arrivedMs: 12, deadlineMs: 90 }), 'b', 12);
+    expect(queue.nearestTargetMs()).toBe(90);
+    queue.offer(request({ arrivedMs: 13, sloMs: 50, priority: 1 }), 'c', 13);
+    expect(queue.nearestTargetMs()).toBe(63);
+  });
+
+  it('sheds what would pass its deadline in a run begun now, and nothing else', () => {
+    const queue = queueOf();
+    for (const [waiter, deadlineMs] of [
+      ['a', 100],
+      ['b', 50],
+      ['c', Infinity],
+      ['d', 60],
+    ] as const) {
+      queue.offer(request({ deadlineMs, sloMs: 1 }), waiter, 0);
+    }
+    expect(queue.shed(20, 30)).toEqual([]);
+    const shed = queue.shed(20, 41);
+    expect(shed.map(({ entry, error }) => [entry.waiter, error.code])).toEqual([
+      ['b', 'DEADLINE_EXCEEDED'],
+      ['d', 'DEADLINE_EXCEEDED'],
+    ]);
+    expect(queue.queuedRequests).toBe(2);
+    expect(queue.form(20, freely)).toMatchObject({ kind: 'batch', items: 2 });
+  });
+});

@@ -72,9 +72,17 @@ describe('deadline-capped batches', () => {
   });
 
   it('takes one at a time where batches gain nothing, and stops before a cliff', () => {
-    expect(decided(policy, [queue({ queuedItems: 8, first: 10, more: 10 })], 0).itemsMax).toBe(1);
-    const cliff = queue({ queuedItems: 8, runMs: (items) => (items > 4 ? 400 : 10 + items) });
+    const timed = { nearestTargetMs: 1e6 };
+    expect(decided(policy, [queue({ ...timed, queuedItems: 8, first: 10, more: 10 })], 0).itemsMax).toBe(1);
+    const cliff = queue({ ...timed, queuedItems: 8, runMs: (items) => (items > 4 ? 400 : 10 + items) });
     expect(decided(policy, [cliff], 0).itemsMax).toBe(4);
+  });
+
+  it('does as the default rule among queues without any target', () => {
+    const views = [queue({ oldestArrivedMs: 40 }), queue({ oldestArrivedMs: 60, urgency: 0.3, queuedItems: 8 })];
+    expect(decided(policy, views, 100)).toMatchObject({ queue: 1, itemsMax: Infinity });
+    expect(decided(policy, [...views, queue({ oldestArrivedMs: 70, nearestTargetMs: 1e6 })], 100).queue).toBe(2);
+    expect(decided(policy, views, 1050)).toMatchObject({ queue: 0, itemsMax: Infinity });
   });
 
   it('takes all while no run was measured', () => {
