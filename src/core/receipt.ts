@@ -34,6 +34,22 @@ export interface Receipt {
   readonly price?: DevicePrice;
   /** Of a split model: what each stage took, in order. The figures above are then of all stages together. */
   readonly stages?: readonly StageReceipt[];
+  /** Of a batch that was spread: what each device did of it. The figures above are then of all devices together. */
+  readonly shares?: readonly ShareReceipt[];
+}
+
+/** What one device did of a batch that was spread over several. */
+export interface ShareReceipt {
+  /** Empty outside of a grid. */
+  readonly host: string;
+  readonly device: DeviceId;
+  readonly emulated: boolean;
+  readonly items: number;
+  /** Pieces in which it took them. */
+  readonly chunks: number;
+  readonly computeUs: number;
+  readonly energyJoules?: number;
+  readonly costUsd?: number;
 }
 
 /** One stage of a split model, as its own device tells. */
@@ -123,6 +139,63 @@ export function stageReceipt(own: Receipt, host: string, items: number, rest: Re
     ...(energy === undefined ? {} : { energyJoules: energy }),
     ...(cost === undefined ? {} : { costUsd: cost }),
     stages: [stage, ...(rest.stages ?? [])],
+  };
+}
+
+/** One piece of a batch that was spread. */
+export interface SharePart {
+  readonly host: string;
+  readonly items: number;
+  readonly receipt: Receipt;
+}
+
+/**
+ * The receipt of a batch that was spread: work, energy and cost add up, the wait is the longest of its pieces, and the device
+ * named is the one with the most items. At least one part.
+ */
+export function sharedReceipt([first, ...rest]: readonly [SharePart, ...SharePart[]]): Receipt {
+  const shares = new Map<string, ShareReceipt>();
+  let total = first.receipt;
+  for (const { host, items, receipt } of [first, ...rest]) {
+    const key = `${host}/${receipt.device}`;
+    const known = shares.get(key);
+    const energy = known === undefined ? receipt.energyJoules : sumKnown(known.energyJoules, receipt.energyJoules);
+    const cost = known === undefined ? receipt.costUsd : sumKnown(known.costUsd, receipt.costUsd);
+    shares.set(key, {
+      host,
+      device: receipt.device,
+      emulated: receipt.emulated,
+      items: (known?.items ?? 0) + items,
+      chunks: (known?.chunks ?? 0) + 1,
+      computeUs: (known?.computeUs ?? 0) + receipt.computeInputUs + receipt.computeInferUs + receipt.computeOutputUs,
+      ...(energy === undefined ? {} : { energyJoules: energy }),
+      ...(cost === undefined ? {} : { costUsd: cost }),
+    });
+    if (receipt !== first.receipt) total = sideBySide(total, receipt);
+  }
+  const listed = [...shares.values()].sort((a, b) => b.items - a.items);
+  const { stages: _stages, ...figures } = total;
+  return { ...figures, device: listed[0]?.device ?? total.device, shares: listed };
+}
+
+function sideBySide(one: Receipt, other: Receipt): Receipt {
+  const { energyJoules, costUsd, energySource, price, ...base } = one;
+  const energy = sumKnown(energyJoules, other.energyJoules);
+  const cost = sumKnown(costUsd, other.costUsd);
+  return {
+    ...base,
+    emulated: one.emulated || other.emulated,
+    queueUs: Math.max(one.queueUs, other.queueUs),
+    computeInputUs: one.computeInputUs + other.computeInputUs,
+    computeInferUs: one.computeInferUs + other.computeInferUs,
+    computeOutputUs: one.computeOutputUs + other.computeOutputUs,
+    linkUs: one.linkUs + other.linkUs,
+    batchItems: Math.max(one.batchItems, other.batchItems),
+    billedUnits: one.billedUnits + other.billedUnits,
+    ...(energy === undefined ? {} : { energyJoules: energy }),
+    ...(energy === undefined || energySource === undefined ? {} : { energySource }),
+    ...(cost === undefined ? {} : { costUsd: cost }),
+    ...(cost === undefined || price === undefined ? {} : { price }),
   };
 }
 

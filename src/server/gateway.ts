@@ -12,6 +12,7 @@ import type { InferenceRequest } from '#core/inference.js';
 import type { InferRequestMessage } from '#core/inference-message.js';
 import type { AttemptCounts } from '#core/grid/attempt-counts.js';
 import type { AttemptObserver } from '#core/picker.js';
+import { isSpreadSooner } from '#core/split/chunk-book.js';
 import { firstStage } from '#core/split/stage-chain.js';
 import { formatBytes } from '#core/units.js';
 import type { Clock } from '#ports/clock.js';
@@ -25,6 +26,7 @@ import { ModelCheck } from './model-check.js';
 import { readParameters } from './request-parameters.js';
 import { SequenceRoutes } from './sequence-routes.js';
 import type { Router } from './router.js';
+import { speedOf, spreadCandidates, SpreadCall } from './spread-call.js';
 
 export type { Finished } from './inference-call.js';
 
@@ -128,7 +130,7 @@ class HostGateway implements Gateway, CallHost {
   }
 
   infer(message: InferRequestMessage, call: InferCall, reply: InferReply): InferTicket {
-    let prepared: InferenceCall;
+    let prepared: InferenceCall | SpreadCall;
     try {
       prepared = this.#prepare(message, call, reply);
     } catch (error) {
@@ -140,7 +142,7 @@ class HostGateway implements Gateway, CallHost {
   }
 
   /** @throws every reason to refuse the request before a device hears of it. */
-  #prepare(message: InferRequestMessage, call: InferCall, reply: InferReply): InferenceCall {
+  #prepare(message: InferRequestMessage, call: InferCall, reply: InferReply): InferenceCall | SpreadCall {
     const arrivedMs = this.clock.nowMs();
     if (!this.#accepting) throw intarsiaError('UNAVAILABLE', 'the host is stopping and takes no new requests');
     if (!this.#isOpen()) throw intarsiaError('UNAVAILABLE', 'the host is starting and does not know its models yet');
@@ -173,10 +175,8 @@ class HostGateway implements Gateway, CallHost {
     // A request that names a class of its own does not take the target of the model's class.
     const sloMs = parameters.sloMs === 0 && parameters.sloClass === undefined ? check.sloMs : parameters.sloMs;
     const sloClass = parameters.sloClass ?? check.sloClass;
-    const id = this.#nextRequest as RequestId;
-    this.#nextRequest += 1;
     const request: InferenceRequest = {
-      id,
+      id: this.#nextId(),
       model: model.name,
       version: model.version,
       inputs: tensors.inputs,
@@ -193,10 +193,37 @@ class HostGateway implements Gateway, CallHost {
       billing: parameters.billing,
       arrivedMs,
     };
-    const routed = model.split === undefined ? request : firstStage(request, model.split, outputNames(model));
+    const routed = routedTo(model);
+    const first = routed(request);
     const span = this.#tracing.start('infer', call.traceparent);
     const { device } = parameters;
-    return new InferenceCall({ gateway: this, model, message, request: routed, device, classes, bytes, span, reply });
+    const common = { gateway: this, model, message, classes, bytes, span, reply };
+    if (!this.#isSpread(check, first, device)) return new InferenceCall({ ...common, request: first, device });
+    return new SpreadCall({ ...common, request, routed, nextId: () => this.#nextId() });
+  }
+
+  #nextId(): RequestId {
+    const id = this.#nextRequest as RequestId;
+    this.#nextRequest += 1;
+    return id;
+  }
+
+  /** Whether the request goes to several devices in pieces. @throws INVALID_ARGUMENT when it has to and names one device. */
+  #isSpread({ spread, model }: ModelCheck, request: InferenceRequest, device: string): boolean {
+    if (spread === undefined) return false;
+    const items = request.then?.items ?? request.items;
+    const isTooLarge = items > model.config.maxBatchSize;
+    if (device !== '' && isTooLarge) {
+      throw intarsiaError(
+        'INVALID_ARGUMENT',
+        `a request of ${items} items to model '${model.name}' is spread over its devices; with 'intarsia_device' it may have ${model.config.maxBatchSize}`,
+        { items, limitItems: model.config.maxBatchSize },
+      );
+    }
+    if (isTooLarge) return true;
+    if (items < spread.itemsMin || device !== '' || request.sequence !== undefined) return false;
+    const speeds = [...spreadCandidates(this, request).values()].map(speedOf);
+    return speeds.length > 1 && (spread.strategy === 'data' || isSpreadSooner(speeds));
   }
 
   #find({ modelName, modelVersion }: InferRequestMessage): ServedModel {
@@ -216,6 +243,13 @@ class HostGateway implements Gateway, CallHost {
     this.#idleListeners = [];
     for (const listener of listeners) listener();
   }
+}
+
+/** How a request is addressed: to the model, or to its first stage. */
+function routedTo(model: ServedModel): (request: InferenceRequest) => InferenceRequest {
+  const { split } = model;
+  if (split === undefined) return (request) => request;
+  return (request) => firstStage(request, split, outputNames(model));
 }
 
 function outputNames({ outputs }: ServedModel): readonly string[] {

@@ -8,6 +8,7 @@ import { intarsiaError } from '#core/errors.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { InferRequestMessage, InferTensor } from '#core/inference-message.js';
 import { isSloClass, sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
+import { spreadRuleOf, type SpreadRule } from '#core/split/spread-rule.js';
 import { countBytesElements, formatShape, shapeFits, type Tensor, type TensorSpec } from '#core/tensor.js';
 
 /** The parts of an InferenceRequest that follow from tensors and model alone. */
@@ -20,21 +21,27 @@ export class ModelCheck {
   /** Target of the model's requests, ms; 0 for none, and their class, where a request says neither. */
   readonly sloMs: number;
   readonly sloClass: SloClass | undefined;
+  /** Undefined: no request of the model is spread. */
+  readonly spread: SpreadRule | undefined;
   readonly #name: string;
   readonly #batchMax: number;
+  /** Items that one request may have: those of a batch, or more where requests are spread. */
+  readonly #itemsMax: number;
   readonly #inputs: ReadonlyMap<string, number>;
   readonly #outputs: ReadonlySet<string>;
   /** Whether every dimension but the batch is fixed and every input required: then shapes never tell requests apart. */
   readonly #fixed: boolean;
 
-  /** @throws MODEL_INVALID when the model's own target is none. */
+  /** @throws MODEL_INVALID when the model's own target is none, or its requests cannot be spread as it says. */
   constructor(model: ServedModel) {
     this.model = model;
     const { sloMs, sloClass } = sloOf(model);
     this.sloMs = sloMs;
     this.sloClass = sloClass;
+    this.spread = spreadRuleOf(model.config);
     this.#name = model.name;
     this.#batchMax = model.config.maxBatchSize;
+    this.#itemsMax = this.spread?.itemsMax ?? this.#batchMax;
     this.#inputs = new Map(model.inputs.map(({ name }, index) => [name, index]));
     this.#outputs = new Set(model.outputs.map(({ name }) => name));
     const from = this.#batchMax > 0 ? 1 : 0;
@@ -89,8 +96,8 @@ export class ModelCheck {
     const { shape } = tensor;
     if (this.#batchMax > 0 && shape.length === spec.shape.length) {
       const batch = shape[0] as number;
-      if (batch > this.#batchMax) {
-        throw refused(`inference request batch-size must be <= ${this.#batchMax} for '${this.#name}'; it is ${batch}`);
+      if (batch > this.#itemsMax) {
+        throw refused(`inference request batch-size must be <= ${this.#itemsMax} for '${this.#name}'; it is ${batch}`);
       }
       if (batch < 1) throw refused(`inference request batch-size must be >= 1 for '${this.#name}'; it is ${batch}`);
     }

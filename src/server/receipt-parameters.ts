@@ -30,6 +30,22 @@ export function addReceipt(into: Map<string, InferParameter>, receipt: Receipt, 
   if (receipt.price !== undefined) into.set('intarsia_price_source', repeatedText(receipt.price.source));
   if (receipt.emulated) into.set('intarsia_emulated', emulated);
   if (receipt.stages !== undefined) into.set('intarsia_stages', stagesText(receipt.stages));
+  if (receipt.shares !== undefined) into.set('intarsia_shares', sharesText(receipt.shares));
+}
+
+/** Each device of a batch that was spread, as JSON. */
+function sharesText(shares: NonNullable<Receipt['shares']>): InferParameter {
+  const shown = shares.map(({ host, device, items, chunks, computeUs, energyJoules, costUsd, ...rest }) => ({
+    ...(host === '' ? {} : { host }),
+    device,
+    items,
+    chunks,
+    compute_us: Math.round(computeUs),
+    ...(energyJoules === undefined ? {} : { energy_joules: energyJoules }),
+    ...(costUsd === undefined ? {} : { cost_usd: costUsd }),
+    ...(rest.emulated ? { emulated: true } : {}),
+  }));
+  return { kind: 'string', value: JSON.stringify(shown) };
 }
 
 /** Each stage of a split model, as JSON: parameters hold no lists. */
