@@ -1,7 +1,11 @@
-/** The figures of every loaded version, summed over the devices it is on. */
+/**
+ * The figures of every loaded version, summed over the devices it is on. Pieces of a split model are that model: its first
+ * stage counts the requests, the later ones add their time.
+ */
 import type { DeviceMessage, VersionStatistics } from '#actors/device/protocol.js';
 import type { DeviceDescriptor } from '#core/device.js';
-import { addStatistics } from '#core/model-statistics.js';
+import { addStatistics, timesOnly } from '#core/model-statistics.js';
+import { readShardName } from '#core/split/split-spec.js';
 import type { ActorRef } from '#runtime/actor.js';
 import type { Clock } from '#ports/clock.js';
 import type { ModelStatisticsRow } from '#server/statistics-message.js';
@@ -30,8 +34,9 @@ export async function hostStatistics(
   const byVersion = new Map<string, { descriptor: DeviceDescriptor; row: VersionStatistics }[]>();
   for (const { descriptor, rows } of answers) {
     for (const row of rows) {
-      const key = `${row.model}/${row.version}`;
-      byVersion.set(key, [...(byVersion.get(key) ?? []), { descriptor, row }]);
+      const shown = ofModel(row);
+      const key = `${shown.model}/${shown.version}`;
+      byVersion.set(key, [...(byVersion.get(key) ?? []), { descriptor, row: shown }]);
     }
   }
   return [...byVersion.values()].flatMap((parts) => {
@@ -50,4 +55,11 @@ export async function hostStatistics(
       },
     ];
   });
+}
+
+function ofModel(row: VersionStatistics): VersionStatistics {
+  const piece = readShardName(row.model);
+  if (piece === undefined) return row;
+  const statistics = piece.shard === 0 ? row.statistics : timesOnly(row.statistics);
+  return { ...row, model: piece.model, statistics };
 }

@@ -141,6 +141,23 @@ const sum = (a: StatisticDuration, b: StatisticDuration): StatisticDuration => (
   ns: a.ns + b.ns,
 });
 
+/** What a later stage of a split model adds to the figures of its first: time in queues and in engines, no requests. */
+export function timesOnly({ lastInferenceMs, ...statistics }: ModelStatistics): ModelStatistics {
+  const time = ({ ns }: StatisticDuration): StatisticDuration => ({ count: 0, ns });
+  return {
+    lastInferenceMs,
+    inferenceCount: 0,
+    executionCount: 0,
+    success: none,
+    fail: none,
+    queue: time(statistics.queue),
+    computeInput: time(statistics.computeInput),
+    computeInfer: time(statistics.computeInfer),
+    computeOutput: time(statistics.computeOutput),
+    batches: [],
+  };
+}
+
 /** The figures of several devices as one. */
 export function addStatistics(parts: readonly ModelStatistics[]): ModelStatistics {
   const batches = new Map<number, BatchStatistics>();
