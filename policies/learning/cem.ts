@@ -15,6 +15,8 @@ export interface CemOptions {
   /** How far mean and spread move towards the elite's, 0 to 1. */
   readonly smoothing: number;
   readonly deviationStart: number;
+  /** Where a weight's size times this is more than `deviationStart`, it is what that weight begins with. */
+  readonly deviationShare: number;
   readonly deviationMin: number;
   readonly iterations: number;
 }
@@ -24,6 +26,7 @@ export const cemDefaults: CemOptions = {
   eliteShare: 0.3,
   smoothing: 0.7,
   deviationStart: 0.1,
+  deviationShare: 0,
   deviationMin: 0.01,
   iterations: 20,
 };
@@ -46,7 +49,9 @@ export function startCem(mean: Float32Array, options: CemOptions): CemState {
   return {
     iteration: 0,
     mean: Float64Array.from(mean),
-    deviation: new Float64Array(mean.length).fill(options.deviationStart),
+    deviation: Float64Array.from(mean, (weight) =>
+      Math.max(options.deviationStart, options.deviationShare * Math.abs(weight)),
+    ),
   };
 }
 

@@ -2,6 +2,15 @@
 import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import type { RowSets } from './trainable-network.js';
 
+/** What lies in either. */
+export function joinRanges(left: TrainedRanges, right: TrainedRanges): TrainedRanges {
+  const least = (name: keyof TrainedRanges): number[] =>
+    left[name].map((value, index) => Math.min(value, right[name][index] ?? value));
+  const most = (name: keyof TrainedRanges): number[] =>
+    left[name].map((value, index) => Math.max(value, right[name][index] ?? value));
+  return { least: least('least'), low: least('low'), high: most('high'), greatest: most('greatest') };
+}
+
 /** Rows that are looked at, evenly spread over all. */
 const rowsMax = 100_000;
 

@@ -6,6 +6,7 @@ import { defaultSloRules, sloClasses } from '#core/scheduling/slo-class.js';
 import { drawLesson } from './curriculum.js';
 import type { Rollouts } from './environment.js';
 import { plainScenario, type FleetScenario, type FleetWorldData } from './fleet-environment.js';
+import { ruleLayers } from './rule-network.js';
 import type { TrainingWorld } from './train.js';
 
 const allTimeMs = 86_400_000;
@@ -20,14 +21,18 @@ export function fleetTraining(
     featureCount,
     classes: sloClasses,
     rollouts,
+    ruleLayers,
     objective: (outcomes) => objectiveOf(outcomes).total,
     missWeights: defaultObjective.missWeight,
     allowedMisses: sloClasses.map((name) => defaultSloRules[name].allowedMiss),
     scenario: (name, progress, requests) => {
       const own = random.stream(name);
       const isJudging = name.startsWith('validation');
-      const lesson = drawLesson(own.stream('lesson'), isJudging ? 1 : progress);
-      const fleet = own.stream('fleet').below(world.fleets.length);
+      const lesson = drawLesson(own.stream('lesson'), progress);
+      // Scenarios are numbered: fleets take turns, so that each step sees all of them.
+      const number = Number(name.split(' ').at(-1));
+      const { length } = world.fleets;
+      const fleet = Number.isInteger(number) ? number % length : own.stream('fleet').below(length);
       const source = own.stream('arrivals');
       // Half of the scenarios come from traces where there are any. Training sees their first 60 %, validation the next 20 %;
       // the last 20 % belong to whoever judges.

@@ -1,18 +1,19 @@
 /**
- * Training from nothing to a policy, one step at a time: rules are compared and the best becomes the teacher; a network
- * imitates it, then plays and is corrected; its last layer is searched by the cross-entropy method; all of it is optimised
- * by policy gradients. After each stage, and now and then within, the network plays scenarios it is never trained on; the
+ * Training from nothing to a policy, one step at a time: rules are compared and the best becomes the teacher; the network
+ * has a rule built in, or imitates the teacher, plays and is corrected; its last layer is searched by the cross-entropy
+ * method; all of it is optimised by policy gradients. After each stage, and now and then within, the network plays scenarios it is never trained on; the
  * best one there is the result, wherever it came from.
  *
  * A step takes a state and gives the next. Every draw is named by its stage and step, so that going on from a saved state
  * gives the same numbers as never having stopped.
  */
 import type { Tensorflow } from '#adapters/tfjs/tensorflow.js';
+import type { Layer } from '#core/scheduling/network.js';
 import type { Random } from '#ports/random.js';
 import { cloneBehaviour } from './bc.js';
 import { iterateCem, startCem } from './cem.js';
-import type { EpisodeOrder, EpisodeRecord, Outcomes, Player, Rollouts } from './environment.js';
-import { featureRanges } from './feature-ranges.js';
+import type { Decisions, EpisodeOrder, EpisodeRecord, Outcomes, Player, Rollouts } from './environment.js';
+import { featureRanges, joinRanges } from './feature-ranges.js';
 import { flatten, initialLayers, unflatten, withLastLayer } from './layers.js';
 import { joinDecisions } from './join-decisions.js';
 import { iteratePpo, startPpo } from './ppo.js';
@@ -29,6 +30,8 @@ export interface TrainingWorld<Scenario> {
    * it should be. Names that begin with `validation` give scenarios that no other name gives.
    */
   scenario(name: string, progress: number, requests: number): Scenario;
+  /** A network that decides like `cheapest-feasible:share`, for worlds with features to build it of. */
+  ruleLayers?(share: number): Layer[];
   /** Mean objective of an episode's requests; lower is better. */
   objective(outcomes: Outcomes): number;
   /** By class: price of a miss in the objective, and share that may be missed. */
@@ -112,6 +115,9 @@ async function compareRules<Scenario>(state: TrainingState, tools: TrainingTools
 async function imitate<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
   const { world, plan, random, tf } = tools;
   const { teacher, step } = state;
+  if (plan.ruleShare > 0 && world.ruleLayers !== undefined) {
+    return beginWithRule(world.ruleLayers(plan.ruleShare), state, tools);
+  }
   const playedBy = (round: number): Player =>
     round === 0 ? { kind: 'rule', name: teacher } : { kind: 'network', layers: state.layers, choose: 'sample' };
   const ordersOf = (round: number): EpisodeOrder<Scenario>[] =>
@@ -139,10 +145,44 @@ async function imitate<Scenario>(state: TrainingState, tools: TrainingTools<Scen
   return advance(state, tools, { layers, values, judge: true, ranges: featureRanges(decisions, world.featureCount) });
 }
 
+/** Nothing is learned: the network with a rule built in plays, and its states give the first ranges. */
+async function beginWithRule<Scenario>(
+  layers: Layer[],
+  state: TrainingState,
+  tools: TrainingTools<Scenario>,
+): Promise<TrainingState> {
+  const decisions = await statesOf(layers, state, tools);
+  const { choices, teacherChoices } = decisions;
+  const agreed = choices.reduce((count, choice, index) => count + (choice === teacherChoices[index] ? 1 : 0), 0);
+  const values = { agreement: agreed / choices.length, decisions: choices.length };
+  const ranges = featureRanges(decisions, tools.world.featureCount);
+  return advance(state, tools, { layers, values, judge: true, ranges });
+}
+
+/** Decisions of a network and of its teacher, each in the states that it gets into by itself. */
+async function statesOf<Scenario>(
+  layers: readonly Layer[],
+  { teacher }: TrainingState,
+  { world, plan, random }: TrainingTools<Scenario>,
+): Promise<Decisions> {
+  const { episodes, requests } = plan.imitation;
+  const players: readonly Player[] = [
+    { kind: 'network', layers, choose: 'best' },
+    { kind: 'rule', name: teacher },
+  ];
+  const orders = players.flatMap((player) =>
+    Array.from({ length: episodes }, (_, number) => {
+      const scenario = world.scenario(`imitation ${number}`, number / episodes, requests);
+      return { ...order(scenario, player), teacher, record: true };
+    }),
+  );
+  return joinDecisions(await world.rollouts.run(orders), world.featureCount, random.stream('states'));
+}
+
 /** One iteration of the cross-entropy method on the last layer. */
 async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
   const { world, plan, random } = tools;
-  const { step, layers, teacher } = state;
+  const { step, layers } = state;
   const options = plan.search;
   const before = state.search ?? startCem(flatten(layers.slice(-1)), options);
   const scenarios = Array.from({ length: options.scenarios }, (_, number) =>
@@ -150,28 +190,36 @@ async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scena
   );
   const iteration = await iterateCem(before, options, random.stream('search'), async (vectors) => {
     const players: Player[] = [
-      { kind: 'rule', name: teacher },
+      ...plan.rules.map((name): Player => ({ kind: 'rule', name })),
       ...vectors.map((vector): Player => ({ kind: 'network', layers: withLastLayer(layers, vector), choose: 'best' })),
     ];
     const records = await world.rollouts.run(
       players.flatMap((player) => scenarios.map((scenario) => order(scenario, player))),
     );
     const objectives = records.map(({ outcomes }) => world.objective(outcomes));
-    const ofTeacher = objectives.slice(0, scenarios.length);
+    const ofPlayer = (player: number): number[] =>
+      objectives.slice(player * scenarios.length, (player + 1) * scenarios.length);
+    // Scenarios differ in scale: each counts by how far a vector is from the best rule there, in hindsight.
+    const ofRules = plan.rules.map((_, rule) => ofPlayer(rule));
+    const best = scenarios.map((_, index) => Math.min(...ofRules.map((own) => own[index] ?? Infinity)));
     return vectors.map((_, vector) => {
-      const own = objectives.slice((vector + 1) * scenarios.length, (vector + 2) * scenarios.length);
-      return own.reduce((sum, value, index) => sum + value / (ofTeacher[index] ?? 1), 0) / scenarios.length - 1;
+      const own = ofPlayer(plan.rules.length + vector);
+      return own.reduce((sum, value, index) => sum + value / (best[index] ?? 1), 0) / scenarios.length - 1;
     });
   });
   const found = withLastLayer(layers, Float32Array.from(iteration.state.mean));
   const values = {
-    'mean against teacher': iteration.meanObjective,
-    'elite against teacher': iteration.eliteObjective,
+    'mean against best rule': iteration.meanObjective,
+    'elite against best rule': iteration.eliteObjective,
     deviation: iteration.state.deviation.reduce((sum, value) => sum + value, 0) / iteration.state.deviation.length,
   };
   const isLast = step + 1 === options.iterations;
   const next = { values, search: iteration.state, judge: isLast || (step + 1) % plan.validation.every === 0 };
-  return advance(state, tools, { ...next, judged: found, ...(isLast ? { layers: found } : {}) });
+  if (!isLast) return advance(state, tools, { ...next, judged: found });
+  // What was found may go where the network that the search began with never went.
+  const visited = featureRanges(await statesOf(found, state, tools), world.featureCount);
+  const ranges = state.ranges === undefined ? visited : joinRanges(state.ranges, visited);
+  return advance(state, tools, { ...next, layers: found, ranges });
 }
 
 /** One iteration of policy optimisation, from the best network so far. */

@@ -10,7 +10,12 @@ import { ppoDefaults, type PpoOptions, type PpoState } from './ppo.js';
 
 export interface TrainingPlan {
   readonly seed: number;
-  /** Widths of the hidden layers. */
+  /**
+   * Above 0: learning begins from a network with the rule `cheapest-feasible:share` built in, where the world has one, and
+   * not from a drawn one that imitates the best rule.
+   */
+  readonly ruleShare: number;
+  /** Widths of the hidden layers of a drawn network. */
   readonly hidden: readonly number[];
   /** Rules to learn from and to beat: the best of them on the training scenarios is the teacher. */
   readonly rules: readonly string[];
@@ -28,10 +33,22 @@ export interface TrainingPlan {
 
 export const fullPlan: TrainingPlan = {
   seed: 1,
+  ruleShare: 0.95,
   hidden: [32, 32],
-  rules: ['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'sed'],
+  rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02', 'sed'],
   imitation: { ...bcDefaults, episodes: 24, requests: 1_500, corrections: 2, epochs: 5 },
-  search: { ...cemDefaults, iterations: 40, scenarios: 6, requests: 2_000 },
+  search: {
+    ...cemDefaults,
+    ...{
+      iterations: 40,
+      population: 36,
+      eliteShare: 0.25,
+      deviationStart: 0.5,
+      deviationShare: 0.25,
+      deviationMin: 0.03,
+    },
+    ...{ scenarios: 8, requests: 3_000 },
+  },
   optimisation: { ...ppoDefaults, iterations: 120, requestsFirst: 300, requestsLast: 1_500 },
   validation: { scenarios: 16, requests: 4_000, every: 5 },
 };
@@ -42,7 +59,7 @@ export const quickPlan: TrainingPlan = {
   hidden: [16],
   rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'sed'],
   imitation: { ...fullPlan.imitation, episodes: 6, requests: 1_000, corrections: 1, epochs: 6 },
-  search: { ...fullPlan.search, iterations: 8, population: 12, scenarios: 3, requests: 600 },
+  search: { ...fullPlan.search, iterations: 8, population: 20, scenarios: 6, requests: 800 },
   optimisation: {
     ...fullPlan.optimisation,
     ...{ iterations: 4, sequences: 4, plays: 4, decisionsMax: 4_096, requestsFirst: 200, requestsLast: 400 },
@@ -92,7 +109,7 @@ export function stepsOf(plan: TrainingPlan, stage: Stage): number {
     case 'rules':
       return 1;
     case 'imitation':
-      return 1 + plan.imitation.corrections;
+      return plan.ruleShare > 0 ? 1 : 1 + plan.imitation.corrections;
     case 'search':
       return plan.search.iterations;
     case 'optimisation':
@@ -112,12 +129,13 @@ export function requestsOf(plan: TrainingPlan, stage: Stage): number {
     case 'rules':
       return rules.length * (validation.scenarios * validation.requests + imitation.episodes * imitation.requests);
     case 'imitation':
+      if (plan.ruleShare > 0) return 2 * imitation.episodes * imitation.requests;
       return (
         imitation.episodes * imitation.requests * (1 + 1.5 * imitation.epochs * learningWork) +
         validation.scenarios * validation.requests
       );
     case 'search':
-      return search.population * search.scenarios * search.requests;
+      return (rules.length + search.population) * search.scenarios * search.requests;
     case 'optimisation':
       return (
         optimisation.sequences * optimisation.plays * 0.5 * (optimisation.requestsFirst + optimisation.requestsLast) +

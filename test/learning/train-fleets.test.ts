@@ -49,7 +49,7 @@ function train(change: Partial<TrainRequest>, stopAfter = Infinity): Promise<Tra
 describe('intarsia train', () => {
   it('leaves a folder with curves, a policy that can be read and a manifest that says what it was made of', async () => {
     const report = await train({ out: at('whole') });
-    expect(report).toMatchObject({ isDone: true, backend: 'cpu', steps: 7 });
+    expect(report).toMatchObject({ isDone: true, backend: 'cpu', steps: 6 });
     const policy = readPolicy(readFileSync(report.policyPath));
     expect(policy).toMatchObject({ name: 'dispatch-5', decides: 'dispatch', fallback: report.teacher });
     const manifest = JSON.parse(readFileSync(at('whole/manifest.json'), 'utf8')) as Record<string, unknown>;
@@ -62,7 +62,7 @@ describe('intarsia train', () => {
       ranges: { names: ['small'], devices: [3, 3], models: [1, 1] },
     });
     expect(readFileSync(at('whole/curves.html'), 'utf8')).toContain('<svg');
-    expect(JSON.parse(readFileSync(at('whole/curves.json'), 'utf8'))).toHaveLength(7);
+    expect(JSON.parse(readFileSync(at('whole/curves.json'), 'utf8'))).toHaveLength(6);
   });
 
   it('stopped and continued it ends with the same policy, byte for byte, as without a stop; another seed does not', async () => {

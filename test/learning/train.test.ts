@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { loadTensorflow, type Tensorflow } from '#adapters/tfjs/tensorflow.js';
 import { RandomStream } from '#core/random.js';
+import { cemDefaults } from '#policies/learning/cem.js';
 import { curvesPage, curvesSvg } from '#policies/learning/curves.js';
 import { rolloutsHere } from '#policies/learning/environment.js';
 import { readPlan } from '#policies/learning/plan-file.js';
@@ -12,10 +13,11 @@ import { featuresOfServers, threeServers, type ThreeServers } from './three-serv
 const plan: TrainingPlan = {
   ...quickPlan,
   seed: 11,
+  ruleShare: 0,
   hidden: [8],
   rules: ['round-robin', 'shortest'],
   imitation: { ...quickPlan.imitation, episodes: 4, requests: 600, corrections: 1, epochs: 15, learningRate: 0.01 },
-  search: { ...quickPlan.search, iterations: 3, population: 12, scenarios: 3, requests: 400, deviationStart: 0.5 },
+  search: { ...cemDefaults, iterations: 3, population: 12, scenarios: 3, requests: 400, deviationStart: 0.5 },
   optimisation: {
     ...quickPlan.optimisation,
     ...{
@@ -124,7 +126,9 @@ describe('the plan of a run', () => {
     const changed = readPlan(plan, { hidden: [16, 16], search: { iterations: 5 } }, 'plan.yaml');
     expect(changed).toEqual({ ...plan, hidden: [16, 16], search: { ...plan.search, iterations: 5 } });
     expect(readPlan(plan, null, 'plan.yaml')).toBe(plan);
-    expect(() => readPlan(plan, { serach: {} }, 'plan.yaml')).toThrow(/plan.yaml: serach must be one of seed, hidden/);
+    expect(() => readPlan(plan, { serach: {} }, 'plan.yaml')).toThrow(
+      /plan.yaml: serach must be one of seed, ruleShare/,
+    );
     expect(() => readPlan(plan, { search: { iterations: 'many' } }, 'plan.yaml')).toThrow(
       /search.iterations must be a number of 0 to 1e9; it is "many"/,
     );
