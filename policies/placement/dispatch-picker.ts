@@ -92,7 +92,7 @@ export class DispatchPicker implements Picker {
     const { sloClass, arrivedMs } = request;
     if (this.#policy.finished === undefined || !isTimed(request)) return;
     const late = !ok || finishedMs - arrivedMs > this.#sloMsOf(request);
-    this.#policy.finished(request.model, sloClass ?? 'standard', late, finishedMs);
+    this.#policy.finished(request.model, sloClass ?? 'standard', late, finishedMs, arrivedMs);
   }
 
   pick(request: InferenceRequest, replicas: readonly Candidate[], nowMs: number, exclude: ReadonlySet<string>): number {

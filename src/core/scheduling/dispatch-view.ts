@@ -122,8 +122,8 @@ export interface DispatchPolicy {
   readonly name: string;
   /** Absent for rules that neither draw nor fall back. */
   readonly trace?: ChoiceTrace;
-  /** Tells the policy what became of a request, late or not; for those that watch themselves. */
-  finished?(model: string, sloClass: SloClass, late: boolean, nowMs: number): void;
+  /** Tells the policy what became of a request that came at `arrivedMs`, late or not; for those that watch themselves. */
+  finished?(model: string, sloClass: SloClass, late: boolean, nowMs: number, arrivedMs?: number): void;
   /**
    * Index of the chosen candidate, never a masked one; `SHED` only where the request may be refused; `NONE` when all are
    * masked. Synchronous, without allocation; all chance comes from `random`.
