@@ -5,7 +5,7 @@
  * processes of its own, one thread each; whatever was opened is freed by `close`, also after a failure. Progress is told
  * now and then, never after the end.
  */
-import type { SplitCompression } from '#core/split/split-spec.js';
+import type { SplitCompression, SplitValue } from '#core/split/split-spec.js';
 import type { GateFindings } from '#core/grid/verification.js';
 import type { ModelManifest } from '#core/grid/records.js';
 
@@ -38,6 +38,8 @@ export interface OpenSplit {
   readonly cuts: readonly number[];
   /** By shard: an estimate of what it takes on a device. */
   readonly shards: readonly { readonly memoryBytes: number; readonly nodes: number }[];
+  /** Types of the values that cross between stages. */
+  readonly values: Readonly<Record<string, SplitValue>>;
   verify(options: VerifyOptions): Promise<GateFindings>;
   close(): Promise<void>;
 }

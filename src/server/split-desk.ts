@@ -145,7 +145,7 @@ export class SplitDesk {
 }
 
 function specOf({ shards, compression }: SplitWish, { digest }: ModelManifest, open: OpenSplit): SplitSpec {
-  const { cuts } = open;
+  const { cuts, values } = open;
   return {
     format: 1,
     id: splitIdOf({ digest, cuts, compression }),
@@ -153,6 +153,7 @@ function specOf({ shards, compression }: SplitWish, { digest }: ModelManifest, o
     cuts,
     shards: open.shards.map(({ memoryBytes }, shard) => ({ memoryBytes, ...shards[shard] })),
     compression,
+    values,
   };
 }
 

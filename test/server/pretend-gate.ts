@@ -24,6 +24,7 @@ export class PretendGate implements SplitGate {
     return Promise.resolve({
       cuts,
       shards: Array.from({ length: cuts.length + 1 }, () => ({ memoryBytes: this.memoryBytes, nodes: 5 })),
+      values: { middle: { dataType: 1, shape: [-1, 4] }, loose: { dataType: 7 } },
       verify: async (options) => {
         this.verified.push(options);
         await this.until;

@@ -18,6 +18,8 @@ export interface ShardOrder {
   readonly modelPath: string;
   readonly cuts: readonly number[];
   readonly shard: number;
+  /** Types of the values that cross, where the split says them; else an engine is asked, with the whole model. */
+  readonly values?: SplitSpec['values'];
   /** Where `model.onnx` and its side files go; it may be there already, whole or damaged. */
   readonly folder: string;
 }
@@ -123,7 +125,8 @@ class ShardModelFiles implements ModelFiles {
     );
     this.#hold(folder, 1);
     try {
-      const order: ShardOrder = { modelPath: model.path, cuts: spec.cuts, shard, folder };
+      const { cuts, values } = spec;
+      const order = { modelPath: model.path, cuts, shard, folder, ...(values === undefined ? {} : { values }) };
       const made = await this.#make(order);
       let isHeld = true;
       return {

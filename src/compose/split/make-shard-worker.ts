@@ -63,7 +63,7 @@ async function takeKept(folder: string): Promise<MadeShard | undefined> {
   };
 }
 
-async function cutInto(draft: string, { modelPath, cuts, shard: index }: ShardOrder): Promise<MadeShard> {
+async function cutInto(draft: string, { modelPath, cuts, shard: index, values }: ShardOrder): Promise<MadeShard> {
   const cutter = await readCutter(modelPath);
   const plan = cutter.cut(cuts);
   const shard = plan.shards[index];
@@ -73,7 +73,7 @@ async function cutInto(draft: string, { modelPath, cuts, shard: index }: ShardOr
       `the cut [${cuts.join(',')}] has ${plan.shards.length} shards, no ${index}`,
     );
   }
-  const types = await crossingTypes(plan, { modelPath, draft });
+  const types = await crossingTypes(plan, { modelPath, draft, values });
   const [problem] = cutter.problems(plan, types);
   if (problem !== undefined) {
     throw intarsiaError('MODEL_INVALID', `the cut [${cuts.join(',')}] is not possible: ${problem}`);
@@ -88,15 +88,27 @@ async function cutInto(draft: string, { modelPath, cuts, shard: index }: ShardOr
   return { digest, bytes: byteLength, facts: readModelFacts(await readFile(path)), stages };
 }
 
-/** Types of the values that cross: the engine's word, since what files say of values in between can be wrong. */
+/**
+ * Types of the values that cross: the engine's word, since what files say of values in between can be wrong. The gate has
+ * asked it already, of all values that it could tell; only without these is the whole model loaded here.
+ */
 async function crossingTypes(
   { graph, crossings }: CutPlan,
-  { modelPath, draft }: { readonly modelPath: string; readonly draft: string },
+  { modelPath, draft, values }: { readonly draft: string } & Pick<ShardOrder, 'modelPath' | 'values'>,
 ): Promise<ValueTypes> {
   const types = new Map(declaredTypes(graph));
   const outputs = new Set(graph.outputs.map(({ name }) => name));
   const asked = crossings.map(({ name }) => name).filter((name) => !outputs.has(name));
   if (asked.length === 0) return types;
+  if (values !== undefined) {
+    for (const name of asked) {
+      const value = Object.hasOwn(values, name) ? values[name] : undefined;
+      if (value === undefined) continue;
+      const shape = value.shape?.map((size) => ({ size, symbol: '' }));
+      types.set(name, { kind: 'tensor', dataType: value.dataType, shape });
+    }
+    return types;
+  }
   const folder = join(draft, 'types');
   await mkdir(folder);
   const executor = await startProcessExecutor({ provider: 'cpu', runMsMax: typeLoadMsMax });

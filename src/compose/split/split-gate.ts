@@ -20,6 +20,7 @@ import { balancedCut } from '#core/split/balanced-cut.js';
 import type { ValueTypes } from '#core/split/boundary-type.js';
 import type { Cutter, CutPlan, ShardDraft } from '#core/split/cut.js';
 import { encodeShard } from '#core/split/shard-writer.js';
+import type { SplitValue } from '#core/split/split-spec.js';
 import type { TensorSpec } from '#core/tensor.js';
 import type { Executor } from '#ports/executor.js';
 import type { GateOptions, OpenSplit, SplitGate, SplitPlaces, VerifyOptions } from '#ports/split-gate.js';
@@ -195,6 +196,7 @@ interface LocalSplitParts extends Pick<FoundModel, 'maxBatchSize'> {
 class LocalSplit implements OpenSplit {
   readonly cuts: readonly number[];
   readonly shards: OpenSplit['shards'];
+  readonly values: OpenSplit['values'];
   readonly #parts: LocalSplitParts;
 
   constructor(parts: LocalSplitParts) {
@@ -204,6 +206,7 @@ class LocalSplit implements OpenSplit {
       memoryBytes: shardBytes(parts, shard),
       nodes: shard.nodes.length,
     }));
+    this.values = crossingValues(parts);
   }
 
   async verify({ providers, compression, toleranceRelative }: VerifyOptions): Promise<GateFindings> {
@@ -231,6 +234,18 @@ class LocalSplit implements OpenSplit {
   async close(): Promise<void> {
     await this.#parts.close();
   }
+}
+
+/** What hosts must know to write the shards: those of outputs are in the file. */
+function crossingValues({ plan, types }: LocalSplitParts): OpenSplit['values'] {
+  const values: [string, SplitValue][] = [];
+  for (const { name } of plan.crossings) {
+    const type = types.get(name);
+    if (type?.kind !== 'tensor') continue;
+    const { dataType, shape } = type;
+    values.push([name, { dataType, ...(shape === undefined ? {} : { shape: shape.map(({ size }) => size) }) }]);
+  }
+  return Object.fromEntries(values);
 }
 
 /** As a whole model's memory is estimated: by weights and by what goes in and out. */

@@ -18,6 +18,7 @@ import {
   type SplitCompression,
   type SplitShard,
   type SplitSpec,
+  type SplitValue,
 } from '../split/split-spec.js';
 import {
   checked,
@@ -34,6 +35,8 @@ import type { Place } from './file-place.js';
 
 const standbyMax = 100;
 const positionMax = 2 ** 31;
+const dataTypeMax = 1000;
+const rankMax = 64;
 
 /** What a file says of a stage; absent: nothing. */
 export type StageWish = Partial<SplitShard>;
@@ -130,7 +133,7 @@ function common(
 }
 
 function specOf(value: Readonly<Record<string, unknown>>, at: Place): SplitSpec {
-  onlyFields(value, ['format', 'id', 'digest', 'cuts', 'shards', 'compression', 'splitBatches'], at);
+  onlyFields(value, ['format', 'id', 'digest', 'cuts', 'shards', 'compression', 'splitBatches', 'values'], at);
   if (value['format'] !== 1) throw at.in('format').wrong('1', value['format']);
   const cuts = cutsOf(value['cuts'], at.in('cuts'));
   const digest = digestOf(value['digest'], at.in('digest'));
@@ -145,7 +148,29 @@ function specOf(value: Readonly<Record<string, unknown>>, at: Place): SplitSpec 
     throw at.in('splitBatches').wrong('true or false', splitBatches);
   }
   const shards = listed.map((shard) => ({ memoryBytes: 0, ...shard }));
-  return { format: 1, id, digest, cuts, shards, compression, ...(splitBatches === undefined ? {} : { splitBatches }) };
+  const { values } = value;
+  return {
+    ...{ format: 1, id, digest, cuts, shards, compression },
+    ...(splitBatches === undefined ? {} : { splitBatches }),
+    ...(values === undefined ? {} : { values: valuesOf(values, at.in('values')) }),
+  };
+}
+
+function valuesOf(value: unknown, at: Place): NonNullable<SplitSpec['values']> {
+  if (!isRecord(value)) throw at.wrong('a map of types', value);
+  const types = Object.entries(value).map(([name, type]): [string, SplitValue] => {
+    const place = at.in(name);
+    if (!isRecord(type)) throw place.wrong('a type', type);
+    onlyFields(type, ['dataType', 'shape'], place);
+    const dataType = wholeOf(type['dataType'], place.in('dataType'), [1, dataTypeMax]);
+    if (type['shape'] === undefined) return [name, { dataType }];
+    const sizes = listOf(type['shape'], place.in('shape'), rankMax);
+    return [
+      name,
+      { dataType, shape: sizes.map((size, axis) => wholeOf(size, place.in('shape').in(axis), [-1, positionMax])) },
+    ];
+  });
+  return Object.fromEntries(types);
 }
 
 function cutsOf(value: unknown, at: Place): readonly number[] {

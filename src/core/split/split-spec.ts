@@ -19,6 +19,13 @@ export interface SplitShard {
   readonly standby?: number;
 }
 
+/** Type of a value that crosses between stages, in ONNX's numbers. */
+export interface SplitValue {
+  readonly dataType: number;
+  /** -1 where a size may vary; absent where even the rank is not known. */
+  readonly shape?: readonly number[];
+}
+
 export interface SplitSpec {
   readonly format: 1;
   /** `splitIdOf` the three fields that decide what is computed. */
@@ -31,6 +38,11 @@ export interface SplitSpec {
   readonly compression: SplitCompression;
   /** Whether shards may be served in batches; absent: no. The gate finds out. */
   readonly splitBatches?: boolean;
+  /**
+   * Types of the values that cross, by name, as the gate's engine told them. Hosts that have them need not load the whole
+   * model to make a shard; absent: they do.
+   */
+  readonly values?: Readonly<Record<string, SplitValue>>;
 }
 
 /** Stages at most: a cut has one position less. */
