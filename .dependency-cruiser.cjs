@@ -35,6 +35,7 @@ const adapterRules = [
   ['tfjs', `^node_modules/@tensorflow/|${node}`],
   ['pictures', `^node_modules/sharp/|${node}`],
   ['parquet', `^node_modules/(hyparquet|hyparquet-writer)/|${node}`],
+  ['duckdb', `^node_modules/@duckdb/|${node}`],
   ['profile-files', node],
   ['yaml', `^node_modules/yaml/|${node}`],
   ['highs', '^node_modules/highs/'],

@@ -13,7 +13,7 @@ import {
   type DispatchCandidate,
   type DispatchRequest,
 } from '../scheduling/dispatch-view.js';
-import { dispatchSchema, featureCount, featureNames, writeRows } from '../scheduling/features.js';
+import { dispatchSchema, featureCount, featureNames, writeRows, type DispatchScale } from '../scheduling/features.js';
 import { sloClasses } from '../scheduling/slo-class.js';
 import { figureCount, readFigures, readFleetFigures } from './figures.js';
 import {
@@ -22,7 +22,7 @@ import {
   outcomeIntegers as oi,
   outcomeNumbers as on,
   rowIntegers as ri,
-  type LogSlice,
+  LogSlice,
 } from './log-slice.js';
 
 export const logTables = ['decisions', 'candidates', 'outcomes'] as const;
@@ -57,6 +57,7 @@ function decisionTables(
   const integer = (decision: number, place: number): number => integers[decision * di.width + place] as number;
   const rows = new CandidateRows(slice, text);
   const referenceUsd = new Float64Array(decisions);
+  const referenceJoules = new Float64Array(decisions);
   for (let decision = 0; decision < decisions; decision += 1) {
     const request: DispatchRequest = {
       model: text(integer(decision, di.model)),
@@ -67,12 +68,14 @@ function decisionTables(
       arrivedMs: number(decision, dn.arrivedMs),
       mayShed: integer(decision, di.mayShed) === 1,
     };
-    referenceUsd[decision] = rows.add(first + decision, request, {
+    const scale = rows.add(first + decision, request, {
       fleet: readFleetFigures(numbers, decision * dn.width + dn.fleet),
       rowStart: integer(decision, di.rowStart),
       count: integer(decision, di.rows),
       refusalScore: number(decision, dn.refusalScore),
     });
+    referenceUsd[decision] = scale.usd;
+    referenceJoules[decision] = scale.joules;
   }
   const each = <Value>(read: (decision: number) => Value): Value[] =>
     Array.from({ length: decisions }, (_, at) => read(at));
@@ -111,6 +114,7 @@ function decisionTables(
       { name: 'policy', type: 'text', values: each((decision) => text(integer(decision, di.policy))) },
       { name: 'fallback', type: 'text', values: each((decision) => text(integer(decision, di.fallback))) },
       { name: 'reference_usd', type: 'number', values: referenceUsd },
+      { name: 'reference_joules', type: 'number', values: referenceJoules },
       fleet('fleet_load_1s', 0),
       fleet('fleet_load_30s', 1),
       fleet('fleet_burstiness', 2),
@@ -142,7 +146,7 @@ class CandidateRows {
   readonly #costUsd: (number | null)[] = [];
   readonly #figures: (Uint8Array | null)[] = [];
   readonly #features: Float32Array[];
-  readonly #scale = { usd: 0, joules: 0 };
+  readonly #scale: DispatchScale = { usd: 0, joules: 0 };
   #rows = new Float32Array(featureCount);
 
   constructor(slice: LogSlice, text: Texts) {
@@ -156,8 +160,12 @@ class CandidateRows {
     return chosen < 0 ? '' : this.#text(this.#slice.rowIntegers[(rowStart + chosen) * ri.width + ri.place]);
   }
 
-  /** Answers the scale of the decision's costs, USD. */
-  add(decision: number, request: DispatchRequest, { fleet, rowStart, count, refusalScore }: LoggedDecision): number {
+  /** Answers what the decision's costs are measured by; the same object each time. */
+  add(
+    decision: number,
+    request: DispatchRequest,
+    { fleet, rowStart, count, refusalScore }: LoggedDecision,
+  ): DispatchScale {
     const slice = this.#slice;
     const candidates: DispatchCandidate[] = [];
     for (let index = 0; index < count; index += 1) {
@@ -187,7 +195,7 @@ class CandidateRows {
       const own = candidate === undefined ? undefined : slice.figures.slice(from, from + figureCount);
       this.#figures.push(own === undefined ? null : new Uint8Array(own.buffer));
     }
-    return this.#scale.usd;
+    return this.#scale;
   }
 
   columns(run: string): readonly ParquetColumn[] {
@@ -244,4 +252,9 @@ function outcomeTable(slice: LogSlice, text: Texts, run: string): readonly Parqu
 
 function known(value: number): number | null {
   return Number.isNaN(value) ? null : value;
+}
+
+/** The columns of a table and their types, without rows. */
+export function emptyTable(table: LogTable): readonly ParquetColumn[] {
+  return tablesOf(new LogSlice({ decisions: 1, rows: 1, outcomes: 1 }), [], '', 0)[table];
 }
