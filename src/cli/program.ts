@@ -9,6 +9,7 @@ import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
 import type { FleetSimulationReport, FleetSimulationRequest } from './fleet-simulation-report.js';
+import type { ExplainReport, ExplainRequest, LogQueryReport, LogQueryRequest } from './decision-log-report.js';
 import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
 import type { PlanReport, PlanRequest } from './plan-report.js';
 import type { ProfileReport, ProfileRequest } from './profile-report.js';
@@ -65,6 +66,10 @@ export interface Program {
    * (run to continue), FAILED_PRECONDITION (its data changed).
    */
   train(request: TrainRequest, watch: TrainWatch): Promise<TrainReport>;
+  /** Asks a decision log by SQL. @throws NOT_FOUND (no log), UNIMPLEMENTED (DuckDB is absent), INVALID_ARGUMENT, DEADLINE_EXCEEDED. */
+  queryLog(request: LogQueryRequest): Promise<LogQueryReport>;
+  /** Why a request went where it went. @throws NOT_FOUND (no log, no such request), INVALID_ARGUMENT. */
+  explainRequest(request: ExplainRequest): Promise<ExplainReport>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */
