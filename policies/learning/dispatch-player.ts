@@ -7,6 +7,7 @@ import {
   NONE,
   SHED,
   type Chance,
+  type ChoiceTrace,
   type DispatchCandidate,
   type DispatchPolicy,
   type DispatchRequest,
@@ -21,6 +22,8 @@ export interface DispatchPlayerOptions {
   readonly player: Player;
   /** Makes a rule of its name. */
   readonly rule: (name: string) => DispatchPolicy;
+  /** The policy of a player that is neither a rule nor a network. */
+  readonly own?: DispatchPolicy | undefined;
   readonly recorder: DecisionRecorder | undefined;
   readonly teacher: string | undefined;
   /** The player's own dice. */
@@ -33,6 +36,7 @@ export function dispatchPlayer(options: DispatchPlayerOptions): DispatchPolicy {
 
 class DispatchPlayer implements DispatchPolicy {
   readonly name: string;
+  readonly trace?: ChoiceTrace;
   readonly #rule: DispatchPolicy | undefined;
   readonly #scorer: SimdScorer | undefined;
   readonly #samples: boolean;
@@ -45,8 +49,8 @@ class DispatchPlayer implements DispatchPolicy {
   /** Candidate of each row; `SHED` for the last one where it refuses. */
   #answers = new Int32Array(0);
 
-  constructor({ player, rule, recorder, teacher, dice }: DispatchPlayerOptions) {
-    this.#rule = player.kind === 'rule' ? rule(player.name) : undefined;
+  constructor({ player, rule, own, recorder, teacher, dice }: DispatchPlayerOptions) {
+    this.#rule = player.kind === 'rule' ? rule(player.name) : own;
     this.#scorer =
       player.kind === 'network' ? new SimdScorer({ layers: player.layers, activation: 'tanh' }) : undefined;
     this.#samples = player.kind === 'network' && player.choose === 'sample';
@@ -54,6 +58,11 @@ class DispatchPlayer implements DispatchPolicy {
     this.#recorder = recorder;
     this.#dice = dice;
     this.name = this.#rule?.name ?? 'network';
+    if (this.#rule?.trace !== undefined) this.trace = this.#rule.trace;
+  }
+
+  finished(...told: Parameters<NonNullable<DispatchPolicy['finished']>>): void {
+    this.#rule?.finished?.(...told);
   }
 
   choose(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): number {

@@ -9,8 +9,18 @@ import type { Layer } from '#core/scheduling/network.js';
 import type { ObjectiveRows } from '#core/scheduling/objective.js';
 
 /** Who decides in an episode. */
-export type Player =
+export type Player = Decider & {
+  /** How devices form batches, as `batchingByName` reads it; absent: as the world says. */
+  readonly batching?: string;
+};
+
+type Decider =
   | { readonly kind: 'rule'; readonly name: string }
+  /** A learned policy with its shield and fallback, as hosts run it: the bytes of its file. */
+  | { readonly kind: 'policy'; readonly bytes: Uint8Array }
+  /** Somebody's own policy: path of a module. Only worlds that can load code have it. */
+  | { readonly kind: 'module'; readonly path: string }
+  /** The bare network, without a shield. */
   | {
       readonly kind: 'network';
       readonly layers: readonly Layer[];
@@ -28,6 +38,8 @@ export interface EpisodeOrder<Scenario> {
   readonly teacher?: string;
   /** Whether decisions are recorded, or only outcomes. */
   readonly record: boolean;
+  /** Whether the least objective that any policy could reach is computed, too. It takes longer than the episode. */
+  readonly withBound?: boolean;
 }
 
 /** Columns over requests, in the order of their arrival; costs, misses and lateness as the objective takes them. */
@@ -51,8 +63,26 @@ export interface Decisions {
   readonly teacherChoices: Uint16Array;
 }
 
+/** Sums over an episode. */
+export interface EpisodeTotals {
+  /** US dollars and joules, of what was computed in vain, too (dollars only). */
+  readonly usd: number;
+  readonly joules: number;
+  /** From the first arrival to the last answer, ms. */
+  readonly spanMs: number;
+  readonly decisions: number;
+  /** Decisions that a shield left to the fallback rule. */
+  readonly fallbacks: number;
+  /** Answers that the mask forbids: a masked candidate, one that there is not, refusing what may not be refused. */
+  readonly maskViolations: number;
+}
+
 export interface EpisodeRecord {
   readonly outcomes: Outcomes;
+  /** Absent where nobody summed up, as in a log. */
+  readonly totals?: EpisodeTotals;
+  /** When it was asked for and the world can compute it. */
+  readonly bound?: number;
   readonly decisions?: Decisions;
   /** Digest of everything that happened. */
   readonly hash: string;

@@ -4,20 +4,33 @@
  */
 import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
+import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { featureCount } from '#core/scheduling/features.js';
+import { readPolicy } from '#core/scheduling/policy-file.js';
 import { serviceMs } from '#core/scheduling/service-profile.js';
+import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import type { LinearSolver } from '#ports/linear-solver.js';
 import { arrivalProcess } from '#sim/fleet/arrival-process.js';
 import { drawArrivals, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
 import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
 import type { FleetFault } from '#sim/fleet/fleet-faults.js';
-import { objectiveRows } from '#sim/fleet/fleet-report.js';
+import { fluidBound } from '#sim/fleet/fleet-bounds.js';
+import { lostUsdOf, objectiveRows } from '#sim/fleet/fleet-report.js';
 import { fleetClasses, linkMs, type Fleet } from '#sim/fleet/fleet.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
 import type { TraceRow } from '#sim/fleet/trace-file.js';
+import { ChoiceWitness } from './choice-witness.js';
 import { dispatchPlayer } from './dispatch-player.js';
-import { DecisionRecorder, type Environment, type EpisodeOrder, type EpisodeRecord } from './environment.js';
+import {
+  DecisionRecorder,
+  type Environment,
+  type EpisodeOrder,
+  type EpisodeRecord,
+  type Player,
+} from './environment.js';
 import { capacityOf } from './fleet-capacity.js';
 import { drawNormal } from './layers.js';
 
@@ -29,17 +42,37 @@ export interface FleetWorldData {
   readonly batching: string;
 }
 
+/** Rows of a trace: where the window begins, as a share of where it may. */
+export interface TraceWindow {
+  readonly trace: number;
+  readonly fromShare: number;
+  /** Share of the trace from which on rows are taken; nothing before it is touched. Default 0. */
+  readonly after?: number;
+}
+
+/** What a world needs for players and figures that are not plain data. */
+export interface FleetTools {
+  /** Loads somebody's own policy. */
+  readonly loadPolicy?: (path: string) => Promise<() => DispatchPolicy>;
+  /** For bounds. */
+  readonly solver?: () => Promise<LinearSolver>;
+}
+
 export interface FleetScenario {
   /** Index of the fleet. */
   readonly fleet: number;
   /** Arriving work over what the fleet, as it is in this scenario, can do in time. */
   readonly load: number;
   readonly requests: number;
-  /** A stream, as `arrivalProcess` reads it, or rows of a trace from a share of it on. */
-  readonly arrivals: string | { readonly trace: number; readonly fromShare: number };
+  /** Takes the place of `load`: requests a second. */
+  readonly ratePerSecond?: number;
+  /** A stream, as `arrivalProcess` reads it, or rows of a trace. */
+  readonly arrivals: string | TraceWindow;
   readonly seed: string;
   /** Sigma of the factors by which senders err in run times, by type of device. */
   readonly profileError: number;
+  /** Senders take run times for so much longer or shorter than they are, which of them drawn by type of device: 0.3 is ±30 %. */
+  readonly profileBias?: number;
   readonly priceSpread: number;
   /** Share of the fleet's devices that are there. */
   readonly fleetShare: number;
@@ -52,33 +85,75 @@ export const plainScenario: FleetScenario = {
   ...{ profileError: 0, priceSpread: 0, fleetShare: 1, faults: [] },
 };
 
-export function fleetEnvironment(world: FleetWorldData): Environment<FleetScenario> {
+export function fleetEnvironment(world: FleetWorldData, tools: FleetTools = {}): Environment<FleetScenario> {
   return {
     featureCount,
     classes: fleetClasses,
-    runEpisode: (order) => play(world, order),
+    runEpisode: (order) => play(world, tools, order),
   };
 }
 
-async function play(world: FleetWorldData, order: EpisodeOrder<FleetScenario>): Promise<EpisodeRecord> {
-  const { scenario, player, teacher, record } = order;
+async function play(
+  world: FleetWorldData,
+  tools: FleetTools,
+  order: EpisodeOrder<FleetScenario>,
+): Promise<EpisodeRecord> {
+  const { scenario, player, teacher, record, withBound = false } = order;
   const fleet = fleetOf(world, scenario);
+  const arrivals = arrivalsOf(world, scenario, fleet);
   const recorder = record ? new DecisionRecorder(featureCount) : undefined;
   const dice = new RandomStream(`dice ${order.dice}`);
-  const policy = dispatchPlayer({ player, rule: dispatchByName, recorder, teacher, dice });
+  const own = await ownPolicy(player, tools);
+  const policy = dispatchPlayer({ player, rule: dispatchByName, own, recorder, teacher, dice });
+  const witness = new ChoiceWitness(policy);
   const result = await runFleet({
-    fleet,
-    arrivals: arrivalsOf(world, scenario, fleet),
+    ...{ fleet, arrivals },
     seed: scenario.seed,
-    dispatch: fleetDispatch(policy, { profileError: profileErrors(fleet, scenario) }),
-    batching: () => batchingByName(world.batching),
+    dispatch: fleetDispatch(witness, { profileError: profileErrors(fleet, scenario) }),
+    batching: () => batchingByName(player.batching ?? world.batching),
     faults: scenario.faults,
   });
+  const { doneMs, costUsd, joules, spanMs, hash } = result;
+  const solver = withBound ? await tools.solver?.() : undefined;
   return {
-    outcomes: { ...objectiveRows(fleet, result), arrivedMs: result.arrivals.atMs, doneMs: result.doneMs },
-    hash: result.hash,
+    outcomes: { ...objectiveRows(fleet, result), arrivedMs: arrivals.atMs, doneMs },
+    totals: {
+      usd: costUsd.reduce((sum, usd) => sum + usd, lostUsdOf(fleet, result)),
+      joules: joules.reduce((sum, value) => sum + value, 0),
+      spanMs,
+      ...witness.counts,
+    },
+    hash,
+    ...(solver === undefined ? {} : { bound: boundOf(fleet, arrivals, solver) }),
     ...(recorder === undefined ? {} : { decisions: recorder.finish() }),
   };
+}
+
+async function ownPolicy(player: Player, { loadPolicy }: FleetTools): Promise<DispatchPolicy | undefined> {
+  if (player.kind === 'policy') return learnedPolicy(player.bytes);
+  if (player.kind !== 'module') return undefined;
+  if (loadPolicy === undefined) {
+    throw intarsiaError('UNIMPLEMENTED', `this world loads no code: policy ${player.path}`, { path: player.path });
+  }
+  return (await loadPolicy(player.path))();
+}
+
+/** A learned policy as hosts run it, but for its time limit: time stands still here while a policy thinks. */
+export function learnedPolicy(bytes: Uint8Array): DispatchPolicy {
+  const { name, decides, network, ranges, fallback } = readPolicy(bytes);
+  if (decides !== 'dispatch') {
+    throw intarsiaError('INVALID_ARGUMENT', `policy ${name} decides ${decides}; a dispatch policy is needed`, { name });
+  }
+  const rule = dispatchByName(fallback);
+  return new LearnedDispatch({ name, scorer: new SimdScorer(network), ranges, fallback: rule });
+}
+
+/** Windows of the fluid bound: more take longer and are tighter by little. */
+const windowsMax = 300;
+
+function boundOf(fleet: Fleet, arrivals: Arrivals, solver: LinearSolver): number {
+  const windowMs = Math.max(1_000, (arrivals.atMs.at(-1) ?? 0) / windowsMax);
+  return fluidBound(fleet, arrivals, solver, { windowMs });
 }
 
 /** The scenario's fleet: some devices gone, prices changed by type. */
@@ -98,10 +173,17 @@ function fleetOf(world: FleetWorldData, scenario: FleetScenario): Fleet {
 }
 
 /** What senders believe of run times, times what is so, by device: alike for devices of a type. */
-function profileErrors(fleet: Fleet, { profileError, seed }: FleetScenario): (device: number) => number {
-  if (profileError === 0) return () => 1;
-  const error = factors(new RandomStream(`variation ${seed}`).stream('profiles'), profileError);
-  const byDevice = fleet.devices.map(({ type }) => error(type));
+function profileErrors(
+  fleet: Fleet,
+  { profileError, profileBias = 0, seed }: FleetScenario,
+): (device: number) => number {
+  if (profileError === 0 && profileBias === 0) return () => 1;
+  const random = new RandomStream(`variation ${seed}`);
+  const error = factors(random.stream('profiles'), profileError);
+  const side = random.stream('profile bias');
+  const byDevice = fleet.devices.map(
+    ({ type }) => error(type) * (1 + (side.stream(type).next() < 0.5 ? -profileBias : profileBias)),
+  );
   return (device) => byDevice[device] ?? 1;
 }
 
@@ -135,18 +217,23 @@ function kept(fleet: Fleet, share: number, random: RandomStream): Fleet['devices
 const capacities = new WeakMap<Fleet['devices'], number>();
 
 function arrivalsOf(world: FleetWorldData, scenario: FleetScenario, fleet: Fleet): Arrivals {
+  const ratePerSecond = scenario.ratePerSecond ?? scenario.load * capacityKnown(fleet);
+  const { requests, seed } = scenario;
+  if (typeof scenario.arrivals === 'string') {
+    return drawArrivals(fleet, arrivalProcess(scenario.arrivals), { seed, requests, ratePerSecond });
+  }
+  const { trace, fromShare, after = 0 } = scenario.arrivals;
+  const rows = world.traces[trace]?.rows ?? [];
+  const first = Math.floor(after * rows.length);
+  const from = first + Math.floor(fromShare * Math.max(0, rows.length - first - requests));
+  return traceArrivals(fleet, rows, { seed, requests, from, ratePerSecond });
+}
+
+function capacityKnown(fleet: Fleet): number {
   let capacity = capacities.get(fleet.devices);
   if (capacity === undefined) {
     capacity = capacityOf(fleet);
     capacities.set(fleet.devices, capacity);
   }
-  const ratePerSecond = scenario.load * capacity;
-  const { requests, seed } = scenario;
-  if (typeof scenario.arrivals === 'string') {
-    return drawArrivals(fleet, arrivalProcess(scenario.arrivals), { seed, requests, ratePerSecond });
-  }
-  const { trace, fromShare } = scenario.arrivals;
-  const rows = world.traces[trace]?.rows ?? [];
-  const from = Math.floor(fromShare * Math.max(0, rows.length - requests));
-  return traceArrivals(fleet, rows, { seed, requests, from, ratePerSecond });
+  return capacity;
 }

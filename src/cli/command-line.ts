@@ -6,6 +6,7 @@ import type { CommandContext } from './commands/command-context.js';
 import { examples } from './commands/command-context.js';
 import { addCompletionCommand } from './commands/completion.js';
 import { addDevicesCommand } from './commands/devices.js';
+import { addEvaluateCommand } from './commands/evaluate.js';
 import { addGridCommands } from './commands/grid.js';
 import { addExplainCommand } from './commands/explain.js';
 import { addInferCommand } from './commands/infer.js';
@@ -88,6 +89,7 @@ export function buildCommands(context: CommandContext): Command {
   addSimulateCommand(root, context);
   addSimulateGridCommand(root, context);
   addTrainCommand(root, context);
+  addEvaluateCommand(root, context);
   addTelemetryCommands(root, context);
   addExplainCommand(root, context);
   addStatusCommand(root, context);

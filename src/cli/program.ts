@@ -8,6 +8,7 @@ import type { Clock } from '#ports/clock.js';
 import type { LoadTarget, LoadTransport } from '#ports/load-transport.js';
 import type { ClientOptions, InferenceClient } from '#client/index.js';
 import type { HostConfig, HostOptions } from '#config.js';
+import type { EvaluationReport, EvaluationRequest, EvaluationWatch } from './evaluation-report.js';
 import type { FleetSimulationReport, FleetSimulationRequest } from './fleet-simulation-report.js';
 import type { ExplainReport, ExplainRequest, LogQueryReport, LogQueryRequest } from './decision-log-report.js';
 import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
@@ -70,6 +71,12 @@ export interface Program {
   queryLog(request: LogQueryRequest): Promise<LogQueryReport>;
   /** Why a request went where it went. @throws NOT_FOUND (no log, no such request), INVALID_ARGUMENT. */
   explainRequest(request: ExplainRequest): Promise<ExplainReport>;
+  /**
+   * Plays policies and rules on the same requests and compares them. @throws CONFIG_INVALID (fleet, rule), INVALID_ARGUMENT
+   * (trace, stream, batching, module), NOT_FOUND (file), MODEL_INVALID (policy file), FAILED_PRECONDITION (a fleet that cannot
+   * serve the load).
+   */
+  evaluate(request: EvaluationRequest, watch: EvaluationWatch): Promise<EvaluationReport>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */

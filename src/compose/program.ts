@@ -72,6 +72,8 @@ export function createProgram(): Program {
       (await import('./learning/train-fleets.js')).trainFleets(request, watch, new NodeClock()),
     queryLog: async (request) => (await import('./decision-log/query-log.js')).queryLog(request),
     explainRequest: async (request) => (await import('./decision-log/explain.js')).explainRequest(request),
+    evaluate: async (request, watch) =>
+      (await import('./learning/evaluate-policies.js')).evaluatePolicies(request, watch),
     connect,
     openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
     cpuUs: () => {

@@ -1,18 +1,12 @@
 /** `intarsia simulate`: reads fleet and trace, runs each policy on the same arrivals, compares with what no policy can beat. */
-import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import type { FleetRunReport, FleetSimulationReport, FleetSimulationRequest } from '#cli/fleet-simulation-report.js';
 import { readYamlFile } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { intarsiaError, messageOf } from '#core/errors.js';
-import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
-import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
 import type { Clock } from '#ports/clock.js';
 import { arrivalProcess } from '#sim/fleet/arrival-process.js';
 import { drawArrivals, meanRate, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
@@ -23,7 +17,8 @@ import type { Fleet } from '#sim/fleet/fleet.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
 import { readTrace } from '#sim/fleet/trace-file.js';
-import { packageRoot } from './package-root.js';
+import { fleetPath } from './fleet-path.js';
+import { policyMaker } from './learning/contenders.js';
 
 const requestsDefault = 20_000;
 /** Windows of the fluid bound: more take longer and are tighter by little. */
@@ -100,19 +95,6 @@ export async function simulateFleet(
   };
 }
 
-/** The file, or the fleet of that name that comes with the product. */
-async function fleetPath(name: string): Promise<string> {
-  if (existsSync(name)) return name;
-  const folder = join(packageRoot, 'policies/fleets');
-  const own = join(folder, `${name}.yaml`);
-  if (/^[A-Za-z0-9-]+$/.test(name) && existsSync(own)) return own;
-  const names = (await readdir(folder)).filter((file) => file.endsWith('.yaml')).map((file) => basename(file, '.yaml'));
-  throw intarsiaError(
-    'NOT_FOUND',
-    `there is no fleet file ${name}, and no fleet of that name; there are ${names.join(', ')}`,
-  );
-}
-
 async function arrivalsOf(
   fleet: Fleet,
   { trace, arrivals, seed, requests }: FleetSimulationRequest,
@@ -130,22 +112,4 @@ async function arrivalsOf(
   }
   const rows = readTrace(text, basename(trace));
   return traceArrivals(fleet, rows, { seed, ...(requests === undefined ? {} : { requests }), ...rate });
-}
-
-/** A rule by its name, or a learned policy by its file. One of its own for each run: rules may remember. */
-async function policyMaker(name: string): Promise<() => DispatchPolicy> {
-  if (!name.endsWith('.onnx')) {
-    dispatchByName(name);
-    return () => dispatchByName(name);
-  }
-  const policy = readPolicy(await readFile(name));
-  return () =>
-    new LearnedDispatch({
-      name: policy.name,
-      scorer: new SimdScorer(policy.network),
-      ranges: policy.ranges,
-      fallback: dispatchByName(policy.fallback),
-      // Time stands still while a policy thinks: its limit is for live hosts.
-      clockMs: () => 0,
-    });
 }

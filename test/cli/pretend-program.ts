@@ -106,6 +106,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     train: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no training here')),
     queryLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     explainRequest: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
+    evaluate: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     connect,
     openLoadTransport: (target) =>
       Promise.resolve(target.protocol.startsWith('grpc') ? openGrpcLoad(target) : openRestLoad(target)),

@@ -27,7 +27,14 @@ export const threeServers: Environment<ThreeServers> = {
   runEpisode: (order) => Promise.resolve(play(order)),
 };
 
-function play({ scenario, player, dice, record, teacher }: EpisodeOrder<ThreeServers>): EpisodeRecord {
+function play({
+  scenario,
+  player,
+  dice,
+  record,
+  teacher,
+  withBound = false,
+}: EpisodeOrder<ThreeServers>): EpisodeRecord {
   const world = new RandomStream(`three servers ${scenario.seed}`);
   const [arrivals, work, classes] = [world.stream('arrivals'), world.stream('work'), world.stream('classes')];
   const own = new RandomStream(dice);
@@ -70,7 +77,8 @@ function play({ scenario, player, dice, record, teacher }: EpisodeOrder<ThreeSer
         choice = drawChoice(scores, scores.length, own);
         logProb = Math.log(scores[choice]!);
       }
-    } else if (player.name === 'round-robin') choice = request % serverMs.length;
+    } else if (player.kind !== 'rule') throw new Error(`no ${player.kind} plays here`);
+    else if (player.name === 'round-robin') choice = request % serverMs.length;
     else if (player.name === 'random') choice = own.below(serverMs.length);
     const teacherChoice = teacher === undefined ? choice : shortest;
     if (record) {
@@ -90,7 +98,10 @@ function play({ scenario, player, dice, record, teacher }: EpisodeOrder<ThreeSer
     outcomes.sloClass[request] = classes.below(2);
     hash = (Math.imul(hash, 31) + choice + 1) | 0;
   }
-  return { outcomes, hash: `${hash} ${nowMs}`, ...(record ? { decisions: recorder.finish() } : {}) };
+  const spanMs = Math.max(...outcomes.doneMs);
+  const totals = { usd: 0, joules: 0, spanMs, decisions: count, fallbacks: 0, maskViolations: 0 };
+  const bound = withBound ? { bound: 0.1 } : {};
+  return { outcomes, totals, ...bound, hash: `${hash} ${nowMs}`, ...(record ? { decisions: recorder.finish() } : {}) };
 }
 
 function score(layers: readonly Layer[], rows: Float32Array, scores: Float32Array): void {

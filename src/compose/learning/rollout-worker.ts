@@ -3,9 +3,10 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { toErrorData } from '#core/errors.js';
 import type { EpisodeOrder, EpisodeRecord } from '#policies/learning/environment.js';
 import { fleetEnvironment, type FleetScenario, type FleetWorldData } from '#policies/learning/fleet-environment.js';
+import { fleetTools } from './fleet-tools.js';
 import type { RolloutAnswer } from './rollout-threads.js';
 
-const environment = fleetEnvironment(workerData as FleetWorldData);
+const environment = fleetEnvironment(workerData as FleetWorldData, fleetTools());
 
 parentPort?.on('message', (order: EpisodeOrder<FleetScenario>) => {
   environment.runEpisode(order).then(

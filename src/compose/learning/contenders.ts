@@ -1,0 +1,78 @@
+/**
+ * Who is meant by a name: a dispatch rule, a learned policy's file, one that comes with the product, or a module of one's own.
+ * `name@batching` also says how devices form batches.
+ */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { intarsiaError, messageOf } from '#core/errors.js';
+import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import { readPolicy } from '#core/scheduling/policy-file.js';
+import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import type { Contender } from '#policies/learning/evaluate.js';
+import type { Player } from '#policies/learning/environment.js';
+import { learnedPolicy } from '#policies/learning/fleet-environment.js';
+import { packageRoot } from '../package-root.js';
+import { isOwnPolicy, loadOwnPolicy } from './fleet-tools.js';
+
+/** The rule that hosts fall back to unless a policy names another. */
+export const defaultRule = 'cheapest-feasible';
+
+export interface ReadContender extends Contender {
+  /** The rule that decides when this one must not. */
+  readonly fallback: string;
+}
+
+/**
+ * @throws CONFIG_INVALID (no such rule), INVALID_ARGUMENT (batching, module), NOT_FOUND (file), MODEL_INVALID (policy file).
+ */
+export async function readContender(text: string, batching: string): Promise<ReadContender> {
+  const [, name = text, own] = /^(.+)@([a-z-]+(?::[0-9.]+)?(?:\+shed)?)$/u.exec(text) ?? [];
+  batchingByName(own ?? batching);
+  const { player, fallback } = await decider(name);
+  return { name: text, isRule: false, fallback, player: { ...player, batching: own ?? batching } };
+}
+
+/** Makes the policy of a name, a new one for each run. @throws as `readContender`. */
+export async function policyMaker(name: string): Promise<() => DispatchPolicy> {
+  const { player } = await decider(name);
+  switch (player.kind) {
+    case 'module':
+      return loadOwnPolicy(player.path);
+    case 'policy':
+      return () => learnedPolicy(player.bytes);
+    default:
+      return () => dispatchByName(name);
+  }
+}
+
+async function decider(name: string): Promise<{ readonly player: Player; readonly fallback: string }> {
+  if (isOwnPolicy(name)) {
+    const path = resolve(name);
+    // Loaded here, too, so that a mistake in it is found before anything runs.
+    (await loadOwnPolicy(path))();
+    return { player: { kind: 'module', path }, fallback: defaultRule };
+  }
+  const path = policyPath(name);
+  if (path === undefined) {
+    dispatchByName(name);
+    return { player: { kind: 'rule', name }, fallback: name };
+  }
+  let bytes: Uint8Array;
+  try {
+    bytes = Uint8Array.from(await readFile(path));
+  } catch (error) {
+    throw intarsiaError('NOT_FOUND', `policy ${path} cannot be read: ${messageOf(error)}`, { path }, error);
+  }
+  learnedPolicy(bytes);
+  return { player: { kind: 'policy', bytes }, fallback: readPolicy(bytes).fallback };
+}
+
+/** The file, or that of a policy that comes with the product; undefined for what can only be a rule. */
+function policyPath(name: string): string | undefined {
+  if (name.endsWith('.onnx')) return name;
+  if (!/^[A-Za-z0-9._-]+$/u.test(name)) return undefined;
+  const folder = join(packageRoot, 'policies/checkpoints');
+  return [join(folder, `${name}.onnx`), join(folder, name, 'policy.onnx')].find((path) => existsSync(path));
+}
