@@ -8,8 +8,12 @@ import {
   DeployRequest,
   DeployResponse,
   Event,
+  OrderPolicyRequest,
+  OrderPolicyResponse,
   OrderRequest,
   OrderResponse,
+  PoliciesRequest,
+  PolicyBook,
   type PreparedSplit,
   PrepareSplitProgress,
   PrepareSplitRequest,
@@ -28,6 +32,8 @@ export type {
   Event as GridEvent,
   HostStatus as GridHost,
   OrderResponse as OrderResult,
+  OrderPolicyResponse as PolicyResult,
+  PolicyBook,
   PreparedSplit,
   ReplicaStatus as GridReplica,
   StatusResponse as GridStatus,
@@ -113,6 +119,24 @@ export class GridCalls {
       withinMs: options.withinMs ?? 0,
     });
     return OrderResponse.fromBinary(await this.#call('Order', request, true, options));
+  }
+
+  /** Which policy dispatches requests, versions of policies, and what gateways saw of the one on trial. */
+  async policies(options: CallOptions = {}): Promise<PolicyBook> {
+    return PolicyBook.fromBinary(await this.#call('Policies', PoliciesRequest.toBinary({}), true, options));
+  }
+
+  /**
+   * Promotes a policy by a step, or takes it back. What is left out holds as it is; without `expectedRevision` (that of
+   * `policies`) it is done whatever others did meanwhile. Not applied when a gate refuses it.
+   * @throws MODEL_INVALID (the file), NOT_FOUND, INVALID_ARGUMENT, FAILED_PRECONDITION (somebody else changed it meanwhile)
+   */
+  async orderPolicy(
+    order: Pick<OrderPolicyRequest, 'step'> & Partial<OrderPolicyRequest>,
+    options: CallOptions = {},
+  ): Promise<OrderPolicyResponse> {
+    const request = OrderPolicyRequest.toBinary(OrderPolicyRequest.create({ expectedRevision: -1, ...order }));
+    return OrderPolicyResponse.fromBinary(await this.#call('OrderPolicy', request, false, options));
   }
 
   /**

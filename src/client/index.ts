@@ -14,6 +14,8 @@ export type {
   GridReplica,
   GridStatus,
   OrderResult,
+  PolicyBook,
+  PolicyResult,
 } from './grid-calls.js';
 export type { InferInputs, InferOptions, OutputRequest, ParameterValue, SequenceOptions } from './infer-request.js';
 export { InferResult } from './infer-result.js';

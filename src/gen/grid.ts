@@ -574,6 +574,333 @@ export interface OrderResponse {
      */
     draining: boolean;
 }
+/**
+ * @generated from protobuf message intarsia.grid.v1.PoliciesRequest
+ */
+export interface PoliciesRequest {
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PolicyBook
+ */
+export interface PolicyBook {
+    /**
+     * Of the pointer; goes into OrderPolicyRequest.expected_revision. 0 while nothing was promoted.
+     *
+     * @generated from protobuf field: int64 revision = 1 [jstype = JS_NUMBER]
+     */
+    revision: number;
+    /**
+     * @generated from protobuf field: intarsia.grid.v1.PolicyPointer pointer = 2
+     */
+    pointer?: PolicyPointer;
+    /**
+     * Newest first.
+     *
+     * @generated from protobuf field: repeated intarsia.grid.v1.PolicyVersion versions = 3
+     */
+    versions: PolicyVersion[];
+    /**
+     * @generated from protobuf field: repeated intarsia.grid.v1.PolicySighting sightings = 4
+     */
+    sightings: PolicySighting[];
+}
+/**
+ * A policy is named by `own` (what each host was started with), a rule, or a version such as quick-1@0123456789ab.
+ *
+ * @generated from protobuf message intarsia.grid.v1.PolicyPointer
+ */
+export interface PolicyPointer {
+    /**
+     * @generated from protobuf field: int64 number = 1 [jstype = JS_NUMBER]
+     */
+    number: number;
+    /**
+     * rule, shadow, share or all
+     *
+     * @generated from protobuf field: string mode = 2
+     */
+    mode: string;
+    /**
+     * On trial in shadow and share, else the one that decides; and the one that decides where it does not.
+     *
+     * @generated from protobuf field: string policy = 3
+     */
+    policy: string;
+    /**
+     * @generated from protobuf field: string base = 4
+     */
+    base: string;
+    /**
+     * @generated from protobuf field: repeated string previous = 5
+     */
+    previous: string[];
+    /**
+     * Of the time slices, in share.
+     *
+     * @generated from protobuf field: uint32 percent = 6
+     */
+    percent: number;
+    /**
+     * @generated from protobuf field: uint32 slice_seconds = 7
+     */
+    sliceSeconds: number;
+    /**
+     * @generated from protobuf field: uint32 seed = 8
+     */
+    seed: number;
+    /**
+     * @generated from protobuf field: repeated intarsia.grid.v1.PolicyGate gates = 9
+     */
+    gates: PolicyGate[];
+    /**
+     * Why gates were passed over; empty when none was.
+     *
+     * @generated from protobuf field: string forced = 10
+     */
+    forced: string;
+    /**
+     * @generated from protobuf field: string reason = 11
+     */
+    reason: string;
+    /**
+     * Host that wrote it; milliseconds since 1970.
+     *
+     * @generated from protobuf field: string host = 12
+     */
+    host: string;
+    /**
+     * @generated from protobuf field: double wall_ms = 13
+     */
+    wallMs: number;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PolicyGate
+ */
+export interface PolicyGate {
+    /**
+     * @generated from protobuf field: string gate = 1
+     */
+    gate: string;
+    /**
+     * @generated from protobuf field: bool passed = 2
+     */
+    passed: boolean;
+    /**
+     * @generated from protobuf field: string text = 3
+     */
+    text: string;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PolicyVersion
+ */
+export interface PolicyVersion {
+    /**
+     * @generated from protobuf field: string id = 1
+     */
+    id: string;
+    /**
+     * @generated from protobuf field: string name = 2
+     */
+    name: string;
+    /**
+     * @generated from protobuf field: string sha256 = 3
+     */
+    sha256: string;
+    /**
+     * @generated from protobuf field: uint32 bytes = 4
+     */
+    bytes: number;
+    /**
+     * Rule that decides when the policy must not.
+     *
+     * @generated from protobuf field: string fallback = 5
+     */
+    fallback: string;
+    /**
+     * @generated from protobuf field: map<string, string> notes = 6
+     */
+    notes: {
+        [key: string]: string;
+    };
+    /**
+     * @generated from protobuf field: bool evaluated = 7
+     */
+    evaluated: boolean;
+    /**
+     * @generated from protobuf field: double wall_ms = 8
+     */
+    wallMs: number;
+}
+/**
+ * What one gateway saw of the policy on trial.
+ *
+ * @generated from protobuf message intarsia.grid.v1.PolicySighting
+ */
+export interface PolicySighting {
+    /**
+     * @generated from protobuf field: string host = 1
+     */
+    host: string;
+    /**
+     * Why it cannot use the policy; empty when it does.
+     *
+     * @generated from protobuf field: string refused = 2
+     */
+    refused: string;
+    /**
+     * @generated from protobuf field: int64 decisions = 3 [jstype = JS_NUMBER]
+     */
+    decisions: number;
+    /**
+     * @generated from protobuf field: int64 fallbacks = 4 [jstype = JS_NUMBER]
+     */
+    fallbacks: number;
+    /**
+     * @generated from protobuf field: double latency_us_p99 = 5
+     */
+    latencyUsP99: number;
+    /**
+     * @generated from protobuf field: int64 answers = 6 [jstype = JS_NUMBER]
+     */
+    answers: number;
+    /**
+     * @generated from protobuf field: int64 late = 7 [jstype = JS_NUMBER]
+     */
+    late: number;
+    /**
+     * @generated from protobuf field: int64 base_answers = 8 [jstype = JS_NUMBER]
+     */
+    baseAnswers: number;
+    /**
+     * @generated from protobuf field: int64 base_late = 9 [jstype = JS_NUMBER]
+     */
+    baseLate: number;
+    /**
+     * @generated from protobuf field: repeated intarsia.grid.v1.PolicyDisagreement groups = 10
+     */
+    groups: PolicyDisagreement[];
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.PolicyDisagreement
+ */
+export interface PolicyDisagreement {
+    /**
+     * @generated from protobuf field: string model = 1
+     */
+    model: string;
+    /**
+     * @generated from protobuf field: string class = 2
+     */
+    class: string;
+    /**
+     * @generated from protobuf field: int64 decisions = 3 [jstype = JS_NUMBER]
+     */
+    decisions: number;
+    /**
+     * @generated from protobuf field: int64 disagreements = 4 [jstype = JS_NUMBER]
+     */
+    disagreements: number;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.OrderPolicyRequest
+ */
+export interface OrderPolicyRequest {
+    /**
+     * next, shadow, share, all or rollback
+     *
+     * @generated from protobuf field: string step = 1
+     */
+    step: string;
+    /**
+     * Empty: the one of the file, or the one on trial.
+     *
+     * @generated from protobuf field: string policy = 2
+     */
+    policy: string;
+    /**
+     * File of a policy that is stored first; at most 262,144 bytes.
+     *
+     * @generated from protobuf field: bytes artifact = 3
+     */
+    artifact: Uint8Array;
+    /**
+     * Reports of intarsia evaluate --json and of the simulator's calibration; empty: those given before.
+     *
+     * @generated from protobuf field: string evaluation_json = 4
+     */
+    evaluationJson: string;
+    /**
+     * @generated from protobuf field: string calibration_json = 5
+     */
+    calibrationJson: string;
+    /**
+     * 0 for what holds already.
+     *
+     * @generated from protobuf field: uint32 percent = 6
+     */
+    percent: number;
+    /**
+     * @generated from protobuf field: uint32 slice_seconds = 7
+     */
+    sliceSeconds: number;
+    /**
+     * @generated from protobuf field: uint32 seed = 8
+     */
+    seed: number;
+    /**
+     * @generated from protobuf field: string reason = 9
+     */
+    reason: string;
+    /**
+     * Gates are passed over, for the reason.
+     *
+     * @generated from protobuf field: bool force = 10
+     */
+    force: boolean;
+    /**
+     * Least figures of the gates; 0 for the defaults.
+     *
+     * @generated from protobuf field: uint32 decisions_min = 11
+     */
+    decisionsMin: number;
+    /**
+     * @generated from protobuf field: uint32 answers_min = 12
+     */
+    answersMin: number;
+    /**
+     * Revision of the pointer that the operator saw; -1 for whatever it is.
+     *
+     * @generated from protobuf field: int64 expected_revision = 13 [jstype = JS_NUMBER]
+     */
+    expectedRevision: number;
+    /**
+     * @generated from protobuf field: bool dry_run = 14
+     */
+    dryRun: boolean;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.OrderPolicyResponse
+ */
+export interface OrderPolicyResponse {
+    /**
+     * @generated from protobuf field: bool applied = 1
+     */
+    applied: boolean;
+    /**
+     * @generated from protobuf field: repeated intarsia.grid.v1.PolicyGate gates = 2
+     */
+    gates: PolicyGate[];
+    /**
+     * How it is, or would be, in a line.
+     *
+     * @generated from protobuf field: string text = 3
+     */
+    text: string;
+    /**
+     * @generated from protobuf field: intarsia.grid.v1.PolicyBook book = 4
+     */
+    book?: PolicyBook;
+}
 // @generated message type with reflection information, may provide speed optimized methods
 class DiscoverRequest$Type extends MessageType<DiscoverRequest> {
     constructor() {
@@ -889,6 +1216,164 @@ class OrderResponse$Type extends MessageType<OrderResponse> {
  * @generated MessageType for protobuf message intarsia.grid.v1.OrderResponse
  */
 export const OrderResponse = new OrderResponse$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PoliciesRequest$Type extends MessageType<PoliciesRequest> {
+    constructor() {
+        super("intarsia.grid.v1.PoliciesRequest", []);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PoliciesRequest
+ */
+export const PoliciesRequest = new PoliciesRequest$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PolicyBook$Type extends MessageType<PolicyBook> {
+    constructor() {
+        super("intarsia.grid.v1.PolicyBook", [
+            { no: 1, name: "revision", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 2, name: "pointer", kind: "message", T: () => PolicyPointer },
+            { no: 3, name: "versions", kind: "message", repeat: 2 /*RepeatType.UNPACKED*/, T: () => PolicyVersion },
+            { no: 4, name: "sightings", kind: "message", repeat: 2 /*RepeatType.UNPACKED*/, T: () => PolicySighting }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PolicyBook
+ */
+export const PolicyBook = new PolicyBook$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PolicyPointer$Type extends MessageType<PolicyPointer> {
+    constructor() {
+        super("intarsia.grid.v1.PolicyPointer", [
+            { no: 1, name: "number", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 2, name: "mode", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "policy", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 4, name: "base", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 5, name: "previous", kind: "scalar", repeat: 2 /*RepeatType.UNPACKED*/, T: 9 /*ScalarType.STRING*/ },
+            { no: 6, name: "percent", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 7, name: "slice_seconds", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 8, name: "seed", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 9, name: "gates", kind: "message", repeat: 2 /*RepeatType.UNPACKED*/, T: () => PolicyGate },
+            { no: 10, name: "forced", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 11, name: "reason", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 12, name: "host", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 13, name: "wall_ms", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PolicyPointer
+ */
+export const PolicyPointer = new PolicyPointer$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PolicyGate$Type extends MessageType<PolicyGate> {
+    constructor() {
+        super("intarsia.grid.v1.PolicyGate", [
+            { no: 1, name: "gate", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "passed", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 3, name: "text", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PolicyGate
+ */
+export const PolicyGate = new PolicyGate$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PolicyVersion$Type extends MessageType<PolicyVersion> {
+    constructor() {
+        super("intarsia.grid.v1.PolicyVersion", [
+            { no: 1, name: "id", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "name", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "sha256", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 4, name: "bytes", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 5, name: "fallback", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 6, name: "notes", kind: "map", K: 9 /*ScalarType.STRING*/, V: { kind: "scalar", T: 9 /*ScalarType.STRING*/ } },
+            { no: 7, name: "evaluated", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 8, name: "wall_ms", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PolicyVersion
+ */
+export const PolicyVersion = new PolicyVersion$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PolicySighting$Type extends MessageType<PolicySighting> {
+    constructor() {
+        super("intarsia.grid.v1.PolicySighting", [
+            { no: 1, name: "host", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "refused", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "decisions", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 4, name: "fallbacks", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 5, name: "latency_us_p99", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ },
+            { no: 6, name: "answers", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 7, name: "late", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 8, name: "base_answers", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 9, name: "base_late", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 10, name: "groups", kind: "message", repeat: 2 /*RepeatType.UNPACKED*/, T: () => PolicyDisagreement }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PolicySighting
+ */
+export const PolicySighting = new PolicySighting$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class PolicyDisagreement$Type extends MessageType<PolicyDisagreement> {
+    constructor() {
+        super("intarsia.grid.v1.PolicyDisagreement", [
+            { no: 1, name: "model", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "class", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "decisions", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 4, name: "disagreements", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.PolicyDisagreement
+ */
+export const PolicyDisagreement = new PolicyDisagreement$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class OrderPolicyRequest$Type extends MessageType<OrderPolicyRequest> {
+    constructor() {
+        super("intarsia.grid.v1.OrderPolicyRequest", [
+            { no: 1, name: "step", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "policy", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 3, name: "artifact", kind: "scalar", T: 12 /*ScalarType.BYTES*/ },
+            { no: 4, name: "evaluation_json", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 5, name: "calibration_json", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 6, name: "percent", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 7, name: "slice_seconds", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 8, name: "seed", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 9, name: "reason", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 10, name: "force", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 11, name: "decisions_min", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 12, name: "answers_min", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
+            { no: 13, name: "expected_revision", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
+            { no: 14, name: "dry_run", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.OrderPolicyRequest
+ */
+export const OrderPolicyRequest = new OrderPolicyRequest$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class OrderPolicyResponse$Type extends MessageType<OrderPolicyResponse> {
+    constructor() {
+        super("intarsia.grid.v1.OrderPolicyResponse", [
+            { no: 1, name: "applied", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 2, name: "gates", kind: "message", repeat: 2 /*RepeatType.UNPACKED*/, T: () => PolicyGate },
+            { no: 3, name: "text", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 4, name: "book", kind: "message", T: () => PolicyBook }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.OrderPolicyResponse
+ */
+export const OrderPolicyResponse = new OrderPolicyResponse$Type();
 /**
  * @generated ServiceType for protobuf service intarsia.grid.v1.Grid
  */
@@ -900,5 +1385,7 @@ export const Grid = new ServiceType("intarsia.grid.v1.Grid", [
     { name: "Deploy", options: {}, I: DeployRequest, O: DeployResponse },
     { name: "PrepareSplit", serverStreaming: true, options: {}, I: PrepareSplitRequest, O: PrepareSplitProgress },
     { name: "Undeploy", options: {}, I: UndeployRequest, O: UndeployResponse },
-    { name: "Order", options: {}, I: OrderRequest, O: OrderResponse }
+    { name: "Order", options: {}, I: OrderRequest, O: OrderResponse },
+    { name: "Policies", options: {}, I: PoliciesRequest, O: PolicyBook },
+    { name: "OrderPolicy", options: {}, I: OrderPolicyRequest, O: OrderPolicyResponse }
 ]);

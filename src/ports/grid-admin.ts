@@ -7,6 +7,7 @@
  * each time with the whole; the function that comes back ends it.
  */
 import type { Caller } from './inference-gateway.js';
+import type { PolicyAdmin } from './policy-admin.js';
 
 export interface GridGateway {
   readonly host: string;
@@ -135,7 +136,7 @@ export interface GridEventListener {
   end(error?: unknown): void;
 }
 
-export interface GridAdmin {
+export interface GridAdmin extends PolicyAdmin {
   discover(): GridHosts;
   watchHosts(listener: (hosts: GridHosts) => void): () => void;
   status(call: GridCall): Promise<GridStatus>;

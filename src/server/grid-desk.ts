@@ -31,9 +31,11 @@ import type {
   GridStatus,
   PreparedSplit,
 } from '#ports/grid-admin.js';
+import type { PolicyBook, PolicyOrder, PolicyOutcome } from '#ports/policy-admin.js';
 import type { SplitGate } from '#ports/split-gate.js';
 import type { Store, StoreSnapshot } from '#ports/store.js';
 import type { ViewNews } from '#actors/membership/protocol.js';
+import { PolicyDesk, type PolicyTools } from './policy-desk.js';
 import { SplitDesk } from './split-desk.js';
 
 export interface GridDeskOptions {
@@ -48,6 +50,8 @@ export interface GridDeskOptions {
   readonly gate?: SplitGate;
   /** The files of a version in this host's own repository, loaded or not; undefined when it has none. */
   readonly describe?: (model: ModelName, version: ModelVersion) => Promise<ModelManifest | undefined>;
+  /** What policies are checked with; absent: none is promoted through this host. */
+  readonly policyTools?: PolicyTools;
   /** What is served as far as this gateway knows, for as long as the store does not say. Default: nothing is known. */
   readonly served?: () => readonly GridReplicaStatus[];
 }
@@ -61,13 +65,15 @@ const listenersMax = 10_000;
 export class GridDesk implements GridAdmin {
   readonly #options: GridDeskOptions;
   readonly #splits: SplitDesk | undefined;
+  readonly #policies: PolicyDesk | undefined;
   readonly #listeners = new Set<(hosts: GridHosts) => void>();
   #news: ViewNews | undefined;
 
   constructor(options: GridDeskOptions) {
     this.#options = options;
-    const { gate } = options;
+    const { gate, policyTools: tools } = options;
     this.#splits = gate === undefined ? undefined : new SplitDesk({ ...options, gate });
+    this.#policies = tools === undefined ? undefined : new PolicyDesk({ ...options, tools });
   }
 
   /** The newest view: subscribe it at the membership actor. */
@@ -320,6 +326,19 @@ export class GridDesk implements GridAdmin {
       { conditions: [{ key, test: 'absent' }], operations: [{ type: 'put', key, value: manifestToText(manifest) }] },
       this.#until(call),
     );
+  }
+
+  policies(call: GridCall): Promise<PolicyBook> {
+    return this.#policyDesk().policies(call);
+  }
+
+  orderPolicy(order: PolicyOrder, call: GridCall): Promise<PolicyOutcome> {
+    return this.#policyDesk().orderPolicy(order, call);
+  }
+
+  #policyDesk(): PolicyDesk {
+    if (this.#policies === undefined) throw intarsiaError('UNIMPLEMENTED', 'this host promotes no policies', {});
+    return this.#policies;
   }
 
   #hosts(): readonly GridHostStatus[] {

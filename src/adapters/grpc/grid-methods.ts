@@ -5,6 +5,7 @@ import type { ApiGroup } from '#core/api-group.js';
 import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import * as gen from '#gen/grid.js';
 import type { GridAdmin, GridCall } from '#ports/grid-admin.js';
+import type { PolicyBook } from '#ports/policy-admin.js';
 import { headerOf, monotonicDeadline, type GrpcContext } from './context.js';
 import { decoded } from './methods.js';
 import { statusOf, streamErrorOf } from './status.js';
@@ -42,7 +43,30 @@ export const gridUnaryMethods: readonly GridUnaryMethod[] = [
     }
     return admin.order({ ...request, order }, call);
   }),
+  method('Policies', 'grid', gen.PoliciesRequest, gen.PolicyBook, async (admin, _request, call) =>
+    policyBook(await admin.policies(call)),
+  ),
+  method('OrderPolicy', 'grid', gen.OrderPolicyRequest, gen.OrderPolicyResponse, async (admin, request, call) => {
+    const step = policySteps.find((each) => each === request.step);
+    if (step === undefined) {
+      const given = request.step.slice(0, 80);
+      throw intarsiaError('INVALID_ARGUMENT', `step must be one of ${policySteps.join(', ')}; it is '${given}'`);
+    }
+    const { book, ...outcome } = await admin.orderPolicy({ ...request, step }, call);
+    return { ...outcome, book: policyBook(book) };
+  }),
 ];
+
+const policySteps = ['next', 'shadow', 'share', 'all', 'rollback'] as const;
+
+function policyBook({ revision, pointer, versions, sightings }: PolicyBook): Frozen<gen.PolicyBook> {
+  return {
+    revision,
+    pointer,
+    versions: versions.map((version) => ({ ...version, evaluated: version.evaluation !== undefined })),
+    sightings: sightings.map(({ host, refused, figures, groups }) => ({ host, refused, ...figures, groups })),
+  };
+}
 
 export const watchHostsPath = `${service}/WatchHosts`;
 export const watchEventsPath = `${service}/WatchEvents`;

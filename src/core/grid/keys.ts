@@ -32,6 +32,10 @@ export interface GridKeys {
   readonly verifications: string;
   /** What hosts measured of models, by digest. */
   readonly profiles: string;
+  /** Which policy decides, versions of policies, and what gateways saw of the one on trial. */
+  readonly policyPointer: string;
+  readonly policyVersions: string;
+  readonly policySightings: string;
   host(host: HostId): string;
   order(host: HostId): string;
   vote(host: HostId, generation: Generation, voter: HostId): string;
@@ -42,6 +46,10 @@ export interface GridKeys {
   model(model: string, version: string): string;
   verification(model: string, version: string, split: string): string;
   profile(digest: string, host: HostId): string;
+  policyVersion(id: string): string;
+  /** The file of that version, in base64. */
+  policyArtifact(id: string): string;
+  policySighting(host: HostId): string;
   /** Undefined when the key is not of that shape. */
   parseMember(key: string): MemberKey | undefined;
 }
@@ -78,6 +86,9 @@ export function gridKeys(grid: string): GridKeys {
     events: folder('events'),
     verifications: folder('verifications'),
     profiles: folder('profiles'),
+    policyPointer: `${folder('policies')}current`,
+    policyVersions: folder('policies/versions'),
+    policySightings: folder('policies/sightings'),
     host: under(hosts),
     order: under(orders),
     vote: (host, generation, voter) => `${votes}${written(host)}/${generation}/${written(voter)}`,
@@ -89,6 +100,9 @@ export function gridKeys(grid: string): GridKeys {
     verification: (model, version, split) =>
       `${folder('verifications')}${written(model)}/${written(version)}/${written(split)}`,
     profile: (digest, host) => `${folder('profiles')}${digest}/${written(host)}`,
+    policyVersion: under(folder('policies/versions')),
+    policyArtifact: under(folder('policies/artefacts')),
+    policySighting: under(folder('policies/sightings')),
     parseMember: (key) => parseMember(key, members),
   };
 }

@@ -14,7 +14,10 @@
  * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
  * | `served/<fingerprint>`                      | whoever serves it first        | the leader's sweep   |
  * | `verifications/<model>/<version>/<split>`   | the host that checked a split  | an operator's word   |
- * | `events/<slot>`                             | the leader, fenced             | a later event        |
+ * | `events/<slot>`                             | the leader, fenced; promotions | a later event        |
+ * | `policies/current`                          | operators, gateways            | an operator's word   |
+ * | `policies/versions/<id>`, `…/artefacts/…`   | operators                      | a later version      |
+ * | `policies/sightings/<host>`                 | that host                      | the next trial       |
  *
  * What makes a view is under one prefix, `members/`, and so in one watch: views are ordered by its revisions.
  * All keys begin with the grid's prefix, `/intarsia/<grid>/`; keys.ts makes them.
