@@ -12,6 +12,8 @@ export interface FleetSimulationRequest {
   /** Dispatch rules by name, or learned policies by file: one run each, on the same arrivals. */
   readonly policies: readonly string[];
   readonly batching: string;
+  /** Which models live where: `everywhere` as the file says, or a plan. */
+  readonly residency: 'everywhere' | 'greedy' | 'milp';
   readonly seed: number;
   /** Requests drawn, or taken from the trace; undefined: all of the trace, else 20,000. */
   readonly requests: number | undefined;
@@ -33,6 +35,8 @@ export interface FleetSimulationReport {
   /** What the fleet costs an hour, and the cheapest fleet of these types that could serve the rate (LB6). */
   readonly usdPerHour: number;
   readonly cheapestUsdPerHour: number | undefined;
+  /** Models by device, where a residency plan was made; undefined otherwise. */
+  readonly residency: readonly { readonly device: string; readonly models: readonly string[] }[] | undefined;
   readonly classes: readonly string[];
   readonly runs: readonly FleetRunReport[];
 }

@@ -7,12 +7,16 @@ import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { intarsiaError, messageOf } from '#core/errors.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { greedyResidency } from '#policies/residency/residency-greedy.js';
+import { plannedResidency } from '#policies/residency/residency-milp.js';
 import type { Clock } from '#ports/clock.js';
+import type { LinearSolver } from '#ports/linear-solver.js';
 import { arrivalProcess } from '#sim/fleet/arrival-process.js';
 import { drawArrivals, meanRate, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
-import { cheapestFleet, feasibleRate, fluidBound, kindsOf } from '#sim/fleet/fleet-bounds.js';
+import { cheapestFleet, feasibleRate, fluidBound, kindsOf, type Kind } from '#sim/fleet/fleet-bounds.js';
 import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
 import { fleetReport } from '#sim/fleet/fleet-report.js';
+import { homeless, residencyProblem, withResidency } from '#sim/fleet/fleet-residency.js';
 import type { Fleet } from '#sim/fleet/fleet.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
@@ -23,7 +27,7 @@ import { policyMaker } from './learning/contenders.js';
 const requestsDefault = 20_000;
 /** Windows of the fluid bound: more take longer and are tighter by little. */
 const windowsMax = 300;
-const windowMsMin = 1000;
+const windowMsMin = 100;
 
 export async function simulateFleet(
   request: FleetSimulationRequest,
@@ -31,12 +35,13 @@ export async function simulateFleet(
   clock: Clock,
 ): Promise<FleetSimulationReport> {
   const path = await fleetPath(request.fleet);
-  const fleet = readFleet(await readYamlFile(path), basename(path), builtInProfiles);
+  const isPlanned = request.residency !== 'everywhere';
+  const fleet = readFleet(await readYamlFile(path), basename(path), builtInProfiles, { isPlanned });
   const policies = await Promise.all(request.policies.map(policyMaker));
   batchingByName(request.batching);
   const unscaled = await arrivalsOf(fleet, request, undefined);
   const solver =
-    request.bounds || request.load !== undefined
+    request.bounds || request.load !== undefined || isPlanned
       ? await (await import('#adapters/highs/highs-solver.js')).loadHighsSolver()
       : undefined;
   const { kinds } = kindsOf(unscaled);
@@ -49,6 +54,8 @@ export async function simulateFleet(
   }
   const arrivals = request.load === undefined ? unscaled : await arrivalsOf(fleet, request, request.load * feasible);
   const ratePerSecond = meanRate(arrivals.atMs);
+  // Bounds and references are those of the fleet with everything everywhere: no plan can beat them either.
+  const home = isPlanned && solver !== undefined ? settled(fleet, kinds, ratePerSecond, request, solver) : fleet;
   let bound: number | undefined;
   let cheapest: number | undefined;
   if (request.bounds && solver !== undefined) {
@@ -62,7 +69,7 @@ export async function simulateFleet(
     const policy = makePolicy();
     const startMs = clock.nowMs();
     const result = await runFleet({
-      ...{ fleet, arrivals, seed: request.seed },
+      ...{ fleet: home, arrivals, seed: request.seed },
       dispatch: fleetDispatch(policy),
       batching: () => batchingByName(request.batching),
       onProgress: (share) => {
@@ -91,8 +98,34 @@ export async function simulateFleet(
     ...{ ratePerSecond, feasiblePerSecond: feasible, capped: arrivals.capped, bound },
     usdPerHour: fleet.devices.reduce((sum, { usdPerHour }) => sum + usdPerHour, 0),
     cheapestUsdPerHour: cheapest,
+    residency: isPlanned ? homesOf(home) : undefined,
     ...{ classes: sloClasses, runs },
   };
+}
+
+/** The fleet with its models where the plan has them. */
+function settled(
+  fleet: Fleet,
+  kinds: readonly Kind[],
+  ratePerSecond: number,
+  { residency }: FleetSimulationRequest,
+  solver: LinearSolver,
+): Fleet {
+  const problem = residencyProblem(fleet, kinds, ratePerSecond);
+  const { lives } = residency === 'greedy' ? greedyResidency(problem) : plannedResidency(problem, solver);
+  const home = withResidency(fleet, lives);
+  const nowhere = homeless(home);
+  if (nowhere.length === 0) return home;
+  throw intarsiaError('FAILED_PRECONDITION', `the ${residency} plan has no room for ${nowhere.join(', ')}`, {
+    models: nowhere.join(', '),
+  });
+}
+
+function homesOf(fleet: Fleet): FleetSimulationReport['residency'] {
+  return fleet.devices.map(({ id, service }) => ({
+    device: id,
+    models: fleet.models.filter((_, index) => service[index] !== undefined).map(({ name }) => name),
+  }));
 }
 
 async function arrivalsOf(

@@ -1,5 +1,5 @@
 /** `intarsia simulate`: a fleet of unlike devices on virtual time, under one dispatch policy or several. */
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import type { FleetRunReport, FleetSimulationReport } from '../fleet-simulation-report.js';
@@ -14,6 +14,7 @@ interface SimulateFlags {
   readonly load?: number;
   readonly policy: readonly string[];
   readonly batching: string;
+  readonly residency: 'everywhere' | 'greedy' | 'milp';
   readonly seed: number;
   readonly requests?: number;
   readonly bounds: boolean;
@@ -33,6 +34,11 @@ export function addSimulateCommand(parent: Command, context: CommandContext): vo
       'cheapest-feasible',
     ])
     .option('--batching <name>', 'batching policy of every device', 'deadline-cap+shed')
+    .addOption(
+      new Option('--residency <plan>', 'which models live where: all that a device lists, or a plan for the load')
+        .choices(['everywhere', 'greedy', 'milp'])
+        .default('everywhere'),
+    )
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber, 1)
     .option('--requests <count>', 'requests; default: all of the trace, or 20000', requestCount)
     .option('--no-bounds', 'do not compute bounds')
@@ -95,6 +101,7 @@ function print(report: FleetSimulationReport, output: Output): void {
     feasiblePerSecond > 0 ? `, ${percent(ratePerSecond / feasiblePerSecond)} of what can be served in time` : '';
   output.line(`fleet ${fleet}: ${devices} devices; ${requests} requests, ${ratePerSecond.toFixed(1)} a second${share}`);
   if (capped > 0) output.line(`${capped} requests had more tokens than their model takes at once and were cut to that`);
+  for (const { device, models } of report.residency ?? []) output.line(`${device}: ${models.join(', ') || 'nothing'}`);
   if (bound !== undefined) {
     const { usdPerHour, cheapestUsdPerHour } = report;
     const cheapest =

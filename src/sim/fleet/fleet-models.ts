@@ -47,7 +47,8 @@ export function fleetPlacement(fleet: Fleet, index: number): Placement {
     version,
     config: fleetConfig(model),
     artifact: { digest: digestOf(index), path: model.name },
-    weightBytes: model.memoryBytes,
+    // What it takes is told when it is loaded; an estimate beforehand would be on top of what the fleet file says.
+    weightBytes: 0,
     inputs: [fleetInput],
     outputs: [fleetOutput],
     optimization: 'all',

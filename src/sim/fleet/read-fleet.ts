@@ -38,8 +38,18 @@ interface ModelRow {
   readonly tables: ReadonlyMap<string, ServiceProfile>;
 }
 
+export interface ReadFleetOptions {
+  /** Whether a device may be given more models than fit: a residency plan then says which live there. Default false. */
+  readonly isPlanned?: boolean;
+}
+
 /** @throws CONFIG_INVALID naming the file, the device or model, and the field. */
-export function readFleet(data: unknown, fileName: string, profiles: ProfileBook): Fleet {
+export function readFleet(
+  data: unknown,
+  fileName: string,
+  profiles: ProfileBook,
+  options: ReadFleetOptions = {},
+): Fleet {
   const file = new FleetFile(fileName, '', data, ['name', 'classes', 'noise', 'models', 'devices']);
   const name = file.text('name', fileName);
   const noise = file.number('noise', 0, 1, 0.08);
@@ -55,7 +65,12 @@ export function readFleet(data: unknown, fileName: string, profiles: ProfileBook
   const spread = spreadOf(noise);
   const devices: FleetDevice[] = [];
   for (const [index, row] of file.list('devices', 1, devicesMax).entries()) {
-    for (const device of readDevices({ fileName, rows, profiles, spread }, row, index)) devices.push(device);
+    for (const device of readDevices(
+      { fileName, rows, profiles, spread, isPlanned: options.isPlanned ?? false },
+      row,
+      index,
+    ))
+      devices.push(device);
     if (devices.length > devicesMax) throw file.wrong('devices', `at most ${devicesMax} devices`, devices.length);
   }
   unique(
@@ -115,7 +130,9 @@ function readModel(fileName: string, row: unknown, index: number, noise: number)
     memoryBytes: Math.round(at.number('memoryMiB', 0, 1e9, (work?.weightBytes ?? 0) / 2 ** 20 || 100) * 2 ** 20),
     loadMs: at.number('loadMs', 0, 1e7, modelLoadMs),
     bytesPerItem: at.number('bytesPerItem', 0, 1e12, 0),
-    sloMs: sloClasses.map((each) => slo?.number(each, 1e-3, 1e9, undefined) ?? defaultSloRules[each].sloMs),
+    sloMs: sloClasses.map(
+      (each) => slo?.number(each, 1e-3, 1e9, defaultSloRules[each].sloMs) ?? defaultSloRules[each].sloMs,
+    ),
     tokens: readTokens(at),
   };
   return { model, work, tables };
@@ -171,10 +188,11 @@ interface Known {
   readonly rows: readonly ModelRow[];
   readonly profiles: ProfileBook;
   readonly spread: number;
+  readonly isPlanned: boolean;
 }
 
 function readDevices(known: Known, row: unknown, index: number): FleetDevice[] {
-  const { fileName, rows, profiles, spread } = known;
+  const { fileName, rows, profiles, spread, isPlanned } = known;
   const fields = [
     ...['name', 'profile', 'count', 'tier', 'usdPerHour', 'watts', 'memoryGiB', 'netMs', 'linkMBs', 'permits', 'spot'],
     ...['spotHazardPerHour', 'failuresPerHour', 'repairMs', 'drift', 'driftPeriodMs', 'models'],
@@ -199,8 +217,9 @@ function readDevices(known: Known, row: unknown, index: number): FleetDevice[] {
     wanted.includes(each.model.name) ? tableOf(at, { name, profile, spread }, each) : undefined,
   );
   const needed = rows.reduce((sum, { model }, at_) => sum + (service[at_] === undefined ? 0 : model.memoryBytes), 0);
-  if (needed > memoryBytes) {
-    throw at.wrong('memoryGiB', `room for its models, ${(needed / GiB).toFixed(2)} GiB`, memoryBytes / GiB);
+  if (needed > memoryBytes && !isPlanned) {
+    const room = `${(needed / GiB).toFixed(2)} GiB, or a residency plan`;
+    throw at.wrong('memoryGiB', `room for its models, ${room}`, memoryBytes / GiB);
   }
   const device = {
     type: name,
