@@ -27,7 +27,11 @@ export class RolloutThreads implements Rollouts<FleetScenario> {
   #failure: Error | undefined;
 
   constructor(world: FleetWorldData, threads: number) {
-    this.#workers = Array.from({ length: threads }, () => new Worker(workerPath(), { workerData: world }));
+    // Without the process's own options, which may say that imports are sources.
+    this.#workers = Array.from(
+      { length: threads },
+      () => new Worker(workerPath(), { workerData: world, execArgv: [] }),
+    );
     for (const worker of this.#workers) {
       worker.on('error', (error) => this.#fail(error));
       worker.on('exit', (code) => {
