@@ -96,6 +96,8 @@ export interface GridConfig {
   readonly cacheBytesMax: number;
   /** Share of requests that may be sent to a second replica before the first has answered, 0 to 1, default 0 (off). Higher: lower tail latency, more work. */
   readonly hedgeShare: number;
+  /** Share of the requests to this host's devices that another holder of the same files runs again, to compare: 0 to 1, default 0.001. Higher: a device that gives wrong answers is found sooner, more work for the others. */
+  readonly checkShare: number;
   /** Processes that take requests on this host's ports beside the one with the devices. 0 to 256, default 0: that one takes them. Connections, not requests, are balanced over them. */
   readonly gateways: number;
 }
@@ -258,6 +260,7 @@ export const defaultGrid: GridConfig = {
   leaseMs: 10_000,
   cacheBytesMax: 64 * GiB,
   hedgeShare: 0,
+  checkShare: 0.001,
   gateways: 0,
 };
 
@@ -381,6 +384,7 @@ function checkGrid(grid: GridConfig): void {
   checkRange('grid.leaseMs', grid.leaseMs, { min: 2000, max: 600_000 });
   checkRange('grid.cacheBytesMax', grid.cacheBytesMax, { min: MiB, max: 1024 * 1024 * GiB });
   checkRange('grid.hedgeShare', grid.hedgeShare, { min: 0, max: 1 });
+  checkRange('grid.checkShare', grid.checkShare, { min: 0, max: 1 });
   checkRange('grid.gateways', grid.gateways, { min: 0, max: 256, whole: true });
 }
 

@@ -8,7 +8,7 @@ import { DesiredState, folders, prefixOf, type Folder } from '#core/grid/desired
 import { reconcile, type ReconcileEvent } from '#core/grid/reconcile.js';
 import { emptyMemory, type ReconcileMemory } from '#core/grid/reconcile-memory.js';
 import { emptyView, type View } from '#core/grid/records.js';
-import { viewEvents } from '#core/grid/view-events.js';
+import { deviceEvents, devicesOut, viewEvents } from '#core/grid/view-events.js';
 import type { HostId } from '#core/ids.js';
 import type { StoreTransaction } from '#ports/store.js';
 import type { Leadership } from '#actors/election/protocol.js';
@@ -57,6 +57,8 @@ class Controller implements Actor<ControllerInbox> {
   #lead = 0;
   #news: ViewNews | undefined;
   /** The view that events have told of: the leader's business, followed by the others until they lead. */
+  /** Devices out of service at the last look of this lead. */
+  #out: ReadonlyMap<string, string> | undefined;
   #told: View = emptyView;
   #leader: HostId | undefined;
   #state: DesiredState;
@@ -150,6 +152,7 @@ class Controller implements Actor<ControllerInbox> {
     if (!leadership.leading && this.#leadership === undefined) return;
     this.#lead += 1;
     this.#memory = emptyMemory;
+    this.#out = undefined;
     this.#state = this.#newState();
     this.#isLookDue = false;
     this.#isWriting = false;
@@ -242,7 +245,16 @@ class Controller implements Actor<ControllerInbox> {
       subject: `host ${this.#options.host}`,
       text: `leads, in epoch ${leadership.epoch}`,
     };
-    const events = [...(this.#reconciliations === 1 ? [leads] : []), ...viewEvents(this.#told, view), ...output.events];
+    const out = devicesOut(actuals);
+    // Whoever leads anew does not tell again what the one before has told.
+    const ofDevices = this.#out === undefined ? [] : deviceEvents(this.#out, out);
+    this.#out = out;
+    const events = [
+      ...(this.#reconciliations === 1 ? [leads] : []),
+      ...viewEvents(this.#told, view),
+      ...ofDevices,
+      ...output.events,
+    ];
     this.#told = view;
     for (const { level, subject, text } of events) this.#context.log[level](text, { subject });
     this.#reviewAt(output.reviewMs);

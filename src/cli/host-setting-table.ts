@@ -378,6 +378,13 @@ export const hostSettings: readonly HostSetting[] = [
     path: ['grid', 'hedgeShare'],
   },
   {
+    flag: 'check-share',
+    value: 'share',
+    about: 'share of requests that another holder runs again, to find devices that answer wrongly, 0 to 1',
+    form: 'number',
+    path: ['grid', 'checkShare'],
+  },
+  {
     flag: 'gateways',
     value: 'n',
     about: 'processes that share the ports for clients; connections, not requests, are balanced over them',

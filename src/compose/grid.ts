@@ -17,6 +17,7 @@ import { StoreFollower, type FollowerMessage } from '#runtime/store-follower.js'
 import type { ActorFactory, ActorRef } from '#runtime/actor.js';
 import type { ActorSystem } from '#runtime/system.js';
 import type { DrainOutcome, JoinOutcome, ViewNews } from '#actors/membership/protocol.js';
+import { policyFollowerActor } from '#actors/policy-follower/actor.js';
 import type { ModelRegistryMessage } from '#actors/model-registry/protocol.js';
 import { gridPicker } from '#policies/placement/placement-grid.js';
 import { startGridActors, type GridActors } from '#server/grid-actors.js';
@@ -27,12 +28,14 @@ import type { StageCounts } from '#server/stage-counts.js';
 import type { ArtifactPeer } from '#ports/artifact-source.js';
 import type { Clock } from '#ports/clock.js';
 import type { Log } from '#ports/log.js';
+import type { Metrics } from '#ports/metrics.js';
 import type { Random } from '#ports/random.js';
 import type { HostConfig } from '#config.js';
 import type { GridPorts } from './grid-ports.js';
 import type { StartedDevice } from './statistics.js';
 import { splitGate } from './split/split-gate.js';
 import type { HostDispatch } from './dispatch.js';
+import { policyTools } from './promotion.js';
 import { version } from './version.js';
 
 export interface GridHostOptions {
@@ -48,6 +51,7 @@ export interface GridHostOptions {
   readonly devices: readonly StartedDevice[];
   readonly registry: ActorRef<ModelRegistryMessage>;
   readonly stageCounts: StageCounts;
+  readonly metrics: Metrics;
   readonly dispatch: HostDispatch;
   /** The time of a drain is over and the host has left the grid: it is to be ended. */
   readonly onDeparture: () => void;
@@ -93,6 +97,7 @@ export class GridHost {
       }),
       describe: (model, version) => ports.artifacts.describe(model, version),
       served: () => servedReplicas(router.current),
+      policyTools,
     });
   }
 
@@ -123,6 +128,11 @@ export class GridHost {
       devices,
       isCandidate: isHost,
       stages: { counts: this.#options.stageCounts },
+      spotChecks: {
+        share: ports.config.checkShare,
+        random: random.stream('spot-checks'),
+        metrics: this.#options.metrics,
+      },
       leaseMs: ports.config.leaseMs,
       onDeparture: this.#options.onDeparture,
       ...(isHost
@@ -131,6 +141,10 @@ export class GridHost {
     });
     this.#actors = actors;
     system.spawn('manifests', manifestsActor(ports));
+    if (dispatch.promotion !== undefined) {
+      const { store, keys } = ports;
+      system.spawn('policy-follower', policyFollowerActor({ ...dispatch.promotion, host, store, keys }));
+    }
     actors.membership.tell({ type: 'subscribe', subscriber: { tell: (news) => this.#onNews(news) } });
     const deadlineMs = clock.nowMs() + joinMsMax;
     const joined = actors.membership.ask<JoinOutcome>((replyTo) => ({ type: 'join', replyTo }), { deadlineMs });

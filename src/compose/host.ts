@@ -279,6 +279,7 @@ export async function startHost(
             devices: started,
             registry,
             stageCounts,
+            metrics,
             dispatch,
             onDeparture: () => {
               hasDeparted = true;

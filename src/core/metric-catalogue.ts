@@ -276,6 +276,24 @@ export const metricCatalogue = {
     labels: ['reason'],
     help: 'Decisions that a learned policy left to its rule: reason is nan, range, rare, stale, disagreement, time or breaker.',
   },
+  intarsia_policy_number: {
+    type: 'gauge',
+    unit: 'steps',
+    labels: [],
+    help: 'Number of the step of promotion that this gateway follows; 0 while nothing was promoted.',
+  },
+  intarsia_policy_refusals_total: {
+    type: 'counter',
+    unit: 'policies',
+    labels: [],
+    help: 'Promoted policies that this gateway refused to use: damaged, of another schema, or not giving numbers.',
+  },
+  intarsia_policy_rollbacks_total: {
+    type: 'counter',
+    unit: 'policies',
+    labels: [],
+    help: 'Policies that this gateway took back by itself.',
+  },
   intarsia_attempts_total: {
     type: 'counter',
     unit: 'attempts',
@@ -317,6 +335,12 @@ export const metricCatalogue = {
     unit: 'runs',
     labels: ['stage'],
     help: 'Stages of split models that this host had run again elsewhere, from the values it kept: stage counts from 1.',
+  },
+  intarsia_spot_checks_total: {
+    type: 'counter',
+    unit: 'checks',
+    labels: ['result'],
+    help: 'Sampled requests that another holder ran again: equal, wrong (this device is), unclear, unanswered.',
   },
   intarsia_activation_kept_bytes: {
     type: 'gauge',

@@ -20,7 +20,7 @@ import type { HostAgentMessage } from '#actors/host-agent/protocol.js';
 import { ingressActor, type IngressOptions } from '#actors/ingress/actor.js';
 import { ingressPath, type IngressMessage } from '#actors/ingress/protocol.js';
 import { membershipActor } from '#actors/membership/actor.js';
-import type { MembershipMessage } from '#actors/membership/protocol.js';
+import type { MembershipMessage, ViewNews } from '#actors/membership/protocol.js';
 import { PeerRoster, peersActor, type PeersOptions } from '#actors/peer/peers.js';
 import { servedSweepActor } from '#actors/served-sweep/actor.js';
 import { routingActor } from '#actors/routing/actor.js';
@@ -36,10 +36,12 @@ import type { Picker } from '#core/picker.js';
 import type { Clock } from '#ports/clock.js';
 import type { RemoteDelivery } from '#ports/remote-delivery.js';
 import type { Store } from '#ports/store.js';
-import type { ActorRef } from '#runtime/actor.js';
+import type { ActorRef, Delivery } from '#runtime/actor.js';
 import type { ActorSystem } from '#runtime/system.js';
 import { DeviceLoads, type LoadedDevice } from './device-loads.js';
+import { DeviceStanding } from './device-standing.js';
 import type { PublishedRouter } from './router.js';
+import { SpotChecks, type SpotCheckOptions } from './spot-checks.js';
 import { StageDesk, type StageDeskOptions } from './stage-desk.js';
 
 export interface GridActorsOptions {
@@ -74,6 +76,8 @@ export interface GridActorsOptions {
   readonly reconcile?: Partial<ReconcileOptions>;
   readonly ingress?: Omit<IngressOptions, 'deviceOf'>;
   readonly peers?: Pick<PeersOptions, 'requestsMax' | 'bytesMax'>;
+  /** Samples of answers that other holders run again. Default: none. */
+  readonly spotChecks?: Pick<SpotCheckOptions, 'share' | 'random' | 'metrics' | 'judge'>;
   /** Counts of what happens between stages of split models, and bounds of what is kept for them. */
   readonly stages: Pick<StageDeskOptions, 'counts' | 'bytesMax' | 'requestsMax' | 'attemptsMax' | 'attempts'>;
 }
@@ -124,7 +128,25 @@ export function startGridActors(options: GridActorsOptions): GridActors {
 
   // Requests of other hosts' gateways, and this gateway's requests to other hosts.
   const stages = new StageDesk({ ...options.stages, host, process, router, clock });
-  const own = new Map(devices.map(({ descriptor, ref }) => [descriptor.id, stages.device(ref)]));
+  const health = new DeviceStanding((device, ready, reason) => {
+    routing.tell({ type: 'ready', device, ready });
+    agent?.tell({ type: 'device-health', device, reason });
+  });
+  const checks =
+    options.spotChecks === undefined
+      ? undefined
+      : new SpotChecks({
+          ...options.spotChecks,
+          ...{ host, router, clock },
+          isReference: cpusOfView(membership),
+          onDrift: (device, reason) => health.giveUp(device, reason),
+        });
+  const own = new Map(
+    devices.map(({ descriptor: { id }, ref }) => [
+      id,
+      stages.device(checks === undefined ? ref : checks.device(id, ref)),
+    ]),
+  );
   for (const [device, ref] of own) router.setDevice(host, device, ref);
   const ingress: ActorRef<IngressMessage> | undefined =
     devices.length === 0
@@ -207,11 +229,20 @@ export function startGridActors(options: GridActorsOptions): GridActors {
       routing.tell({ type: 'catalog', catalog });
       agent?.tell({ type: 'catalog', catalog });
     },
-    onHealth: (device, health, reason) => {
-      const ready = health === 'ready' || health === 'degraded';
-      routing.tell({ type: 'ready', device, ready });
-      const isWell = health === 'ready' || health === 'starting';
-      agent?.tell({ type: 'device-health', device, reason: isWell ? '' : reason === '' ? health : reason });
-    },
+    onHealth: (device, word, reason) => health.tell(device, word, reason),
+  };
+}
+
+/** Whether a device of the grid is a true CPU, as hosts registered them. */
+function cpusOfView(membership: ActorRef<MembershipMessage>): SpotCheckOptions['isReference'] {
+  let hosts: ViewNews['view']['hosts'] = new Map();
+  const tell = ({ view }: ViewNews): Delivery => {
+    hosts = view.hosts;
+    return 'accepted';
+  };
+  membership.tell({ type: 'subscribe', subscriber: { tell } });
+  return (host, device) => {
+    const found = hosts.get(host)?.record.devices.find(({ id }) => id === device);
+    return found?.provider === 'cpu' && !found.emulated;
   };
 }

@@ -4,7 +4,7 @@
  */
 import type { HostId } from '../ids.js';
 import type { ReconcileEvent } from './reconcile.js';
-import type { View, ViewHost } from './records.js';
+import type { HostActual, View, ViewHost } from './records.js';
 
 export function viewEvents(before: View, now: View): readonly ReconcileEvent[] {
   const events: ReconcileEvent[] = [];
@@ -43,6 +43,28 @@ function eventsOf(before: ViewHost | undefined, now: ViewHost): readonly Reconci
   }
   if (before.cordoned !== now.cordoned && now.state !== 'draining') {
     events.push({ level: 'info', subject, text: now.cordoned ? 'is cordoned' : 'is no longer cordoned' });
+  }
+  return events;
+}
+
+/** Devices out of service with the reason, by `host/device`. */
+export function devicesOut(actuals: ReadonlyMap<HostId, HostActual>): ReadonlyMap<string, string> {
+  const out = new Map<string, string>();
+  for (const [host, { degraded }] of actuals) {
+    for (const [device, reason] of Object.entries(degraded)) out.set(`${host}/${device}`, reason);
+  }
+  return out;
+}
+
+/** What became of devices between two looks. */
+export function deviceEvents(
+  before: ReadonlyMap<string, string>,
+  now: ReadonlyMap<string, string>,
+): readonly ReconcileEvent[] {
+  const events: ReconcileEvent[] = [];
+  for (const [device, reason] of now) {
+    if (before.has(device)) continue;
+    events.push({ level: 'warn', subject: `device ${device}`, text: `is out of service: ${reason}` });
   }
   return events;
 }

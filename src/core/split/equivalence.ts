@@ -78,11 +78,7 @@ function compareNumbers(actual: Tensor, expected: Tensor, read: NumberReader, to
   const got = viewOf(actual.data);
   const wanted = viewOf(expected.data);
   const count = Math.floor(wanted.byteLength / read.bytes);
-  let peak = 0;
-  for (let index = 0; index < count; index += 1) {
-    const value = Math.abs(read.at(wanted, index * read.bytes));
-    if (value > peak && value < Infinity) peak = value;
-  }
+  const peak = largestMagnitude(expected);
   const step = tolerance.steps.get(name) ?? 0;
   const relative = read.isFloat ? tolerance.relative : 0;
   let maxAbsoluteError = 0;
@@ -116,6 +112,19 @@ function haveSameBytes(left: Uint8Array, right: Uint8Array): boolean {
   return true;
 }
 
+/** The largest finite magnitude of a tensor; 0 for texts and booleans. */
+export function largestMagnitude({ datatype, data }: Tensor): number {
+  const read = numberReader(datatype);
+  if (read === undefined) return 0;
+  const view = viewOf(data);
+  let peak = 0;
+  for (let at = 0; at + read.bytes <= view.byteLength; at += read.bytes) {
+    const value = Math.abs(read.at(view, at));
+    if (value > peak && value < Infinity) peak = value;
+  }
+  return peak;
+}
+
 function viewOf(data: Uint8Array): DataView {
   return new DataView(data.buffer, data.byteOffset, data.byteLength);
 }
@@ -126,7 +135,8 @@ interface NumberReader {
   readonly at: (view: DataView, offset: number) => number;
 }
 
-function numberReader(datatype: Datatype): NumberReader | undefined {
+/** How to read numbers of a type; undefined for booleans and texts. */
+export function numberReader(datatype: Datatype): NumberReader | undefined {
   switch (datatype) {
     case 'FP64':
       return { bytes: 8, isFloat: true, at: (view, offset) => view.getFloat64(offset, true) };

@@ -1,0 +1,203 @@
+/**
+ * A small share of the requests that this host's devices answer is run again by another holder of the same files: of the same
+ * stage of a split model, or of the same whole one. The client's answer is long gone by then. Each host looks after its own
+ * devices: one whose answers others contradict is given up, with the reason.
+ *
+ * Bounded in checks at a time and in bytes; what a sample would exceed is not sampled. Requests of sequences are never run
+ * twice.
+ */
+import type { DeviceMessage } from '#actors/device/protocol.js';
+import type { DeviceId, HostId, RequestId } from '#core/ids.js';
+import type { InferenceOutcome, InferenceRequest } from '#core/inference.js';
+import { metric } from '#core/metric-catalogue.js';
+import type { Candidate } from '#core/picker.js';
+import { candidatesOf, reserveOf } from '#core/routing-table.js';
+import {
+  answerDifference,
+  DriftJudge,
+  verdictOf,
+  type JudgeOptions,
+  type SampleVerdict,
+} from '#core/split/drift-judge.js';
+import { MiB } from '#core/units.js';
+import type { Clock } from '#ports/clock.js';
+import type { Metrics } from '#ports/metrics.js';
+import type { Random } from '#ports/random.js';
+import type { Delivery } from '#runtime/actor.js';
+import type { DeviceRef, Router } from './router.js';
+
+export interface SpotCheckOptions {
+  readonly host: HostId;
+  readonly router: Router;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly metrics: Metrics;
+  /** Share of requests, 0 to 1. */
+  readonly share: number;
+  /** Whether a device is a true CPU, which is believed when two disagree. */
+  readonly isReference: (host: HostId, device: DeviceId) => boolean;
+  /** The device gives wrong answers: it is to be given up. Called once a device. */
+  readonly onDrift: (device: DeviceId, reason: string) => void;
+  readonly judge?: JudgeOptions;
+}
+
+const checksMax = 4;
+/** Of a request and its answer. */
+const sampleBytesMax = 16 * MiB;
+const checkMsMax = 10_000;
+/** Numbers of requests that are checks begin here: nobody else's get so far. */
+const requestIdMin = 2 ** 52 + 2 ** 51;
+
+interface Sample {
+  readonly device: DeviceId;
+  readonly request: InferenceRequest;
+  readonly outputs: InferenceRequest['inputs'];
+}
+
+export class SpotChecks {
+  readonly #options: SpotCheckOptions;
+  readonly #judges = new Map<DeviceId, DriftJudge>();
+  readonly #given = new Set<DeviceId>();
+  readonly #asked = new WeakSet<InferenceRequest>();
+  readonly #count: (result: SampleVerdict | 'unanswered') => void;
+  #running = 0;
+  #nextId = requestIdMin;
+
+  constructor(options: SpotCheckOptions) {
+    this.#options = options;
+    const counter = options.metrics.counter(metric('intarsia_spot_checks_total'));
+    this.#count = (result) => counter.bind(result).add(1);
+  }
+
+  /** The device as those see it who send it what is to be run. */
+  device(id: DeviceId, device: DeviceRef): DeviceRef {
+    return { tell: (message) => this.#tell(id, device, message) };
+  }
+
+  #tell(id: DeviceId, device: DeviceRef, message: DeviceMessage): Delivery {
+    if (message.type !== 'infer' || !this.#isSampled(id, message.request)) return device.tell(message);
+    const { replyTo } = message;
+    const request = copyOf(message.request);
+    return device.tell({
+      ...message,
+      replyTo: {
+        tell: (outcome: InferenceOutcome) => {
+          // Before it is passed on: whoever gets it may give its memory back.
+          const outputs =
+            outcome.ok && bytesOf(outcome.outputs) <= sampleBytesMax ? copied(outcome.outputs) : undefined;
+          const delivery = replyTo.tell(outcome);
+          if (outputs !== undefined) this.#check({ device: id, request, outputs });
+          return delivery;
+        },
+      },
+    });
+  }
+
+  #isSampled(id: DeviceId, request: InferenceRequest): boolean {
+    const { share, random } = this.#options;
+    if (request.sequence !== undefined || this.#asked.has(request)) return false;
+    if (share === 0 || random.next() >= share || this.#running >= checksMax) return false;
+    return request.bytes <= sampleBytesMax && this.#others(id, request).length > 0;
+  }
+
+  /** Ready holders of the same files elsewhere. */
+  #others(id: DeviceId, { model, version }: InferenceRequest): readonly Candidate[] {
+    const { router, host } = this.#options;
+    const table = router.current;
+    const all = [...candidatesOf(table, model, version), ...reserveOf(table, model, version)];
+    const own = all.find(({ replica }) => replica.stages[0]?.host === host && replica.stages[0].device === id);
+    const digest = own?.replica.stages[0]?.digest;
+    return all.filter((one) => one !== own && one.load.ready && one.replica.stages[0]?.digest === digest);
+  }
+
+  #check(sample: Sample): void {
+    const [other] = this.#drawn(this.#others(sample.device, sample.request));
+    if (other === undefined) return;
+    this.#running += 1;
+    this.#ask(other, sample, (answer) => {
+      const difference = answer === undefined ? undefined : answerDifference(sample.outputs, answer);
+      if (answer === undefined || difference === undefined) this.#end(sample, 'unanswered');
+      else if (difference === '') this.#end(sample, 'equal');
+      else this.#confirm(sample, { other, answer, difference });
+    });
+  }
+
+  /** Somebody else says who is wrong; where there is nobody else, the same one is asked again. */
+  #confirm(
+    sample: Sample,
+    first: { readonly other: Candidate; readonly answer: InferenceRequest['inputs']; readonly difference: string },
+  ): void {
+    const { host, isReference } = this.#options;
+    const { other, answer, difference } = first;
+    const [third] = this.#drawn(this.#others(sample.device, sample.request).filter((one) => one !== other));
+    const [at] = other.replica.stages;
+    const isTrusted =
+      third !== undefined || (at !== undefined && isReference(at.host, at.device) && !isReference(host, sample.device));
+    this.#ask(third ?? other, sample, (second) => {
+      if (second === undefined) this.#end(sample, 'unanswered');
+      else {
+        const isConfirmed = answerDifference(second, answer) === '';
+        this.#end(sample, verdictOf({ isConfirmed, isTrusted }), `${at?.host}/${at?.device}: ${difference}`);
+      }
+    });
+  }
+
+  #ask(to: Candidate, { request }: Sample, told: (answer: InferenceRequest['inputs'] | undefined) => void): void {
+    const { router, clock } = this.#options;
+    const nowMs = clock.nowMs();
+    const id = this.#nextId as RequestId;
+    this.#nextId += 1;
+    const asked: InferenceRequest = { ...request, id, arrivedMs: nowMs, deadlineMs: nowMs + checkMsMax };
+    this.#asked.add(asked);
+    const device = router.deviceOf(to);
+    let isOver = false;
+    const finish = (outcome: InferenceOutcome | undefined): void => {
+      if (isOver) return;
+      isOver = true;
+      timer.cancel();
+      told(outcome?.ok === true ? outcome.outputs : undefined);
+    };
+    const { model, version } = request;
+    const timer = clock.schedule(checkMsMax, () => {
+      device?.tell({ type: 'cancel', request: id, model, version });
+      finish(undefined);
+    });
+    const replyTo = {
+      tell: (outcome: InferenceOutcome): Delivery => {
+        finish(outcome);
+        return 'accepted';
+      },
+    };
+    if (device?.tell({ type: 'infer', request: asked, replyTo }) !== 'accepted') finish(undefined);
+  }
+
+  #drawn(candidates: readonly Candidate[]): readonly Candidate[] {
+    const found = candidates[candidates.length < 2 ? 0 : this.#options.random.below(candidates.length)];
+    return found === undefined ? [] : [found];
+  }
+
+  #end({ device, request }: Sample, result: SampleVerdict | 'unanswered', details = ''): void {
+    this.#running -= 1;
+    this.#count(result);
+    if (result === 'unanswered') return;
+    let judge = this.#judges.get(device);
+    if (judge === undefined) this.#judges.set(device, (judge = new DriftJudge(this.#options.judge)));
+    if (!judge.add(result) || this.#given.has(device)) return;
+    this.#given.add(device);
+    const { wrong, samples } = judge;
+    const reason = `${wrong} of ${samples} sampled answers were contradicted, the last one of ${request.model} by ${details}`;
+    this.#options.onDrift(device, reason);
+  }
+}
+
+function copyOf({ then: _, ...request }: InferenceRequest): InferenceRequest {
+  return { ...request, inputs: copied(request.inputs), queueTimeoutUs: 0 };
+}
+
+function copied(tensors: InferenceRequest['inputs']): InferenceRequest['inputs'] {
+  return tensors.map((tensor) => ({ ...tensor, data: Uint8Array.from(tensor.data) }));
+}
+
+function bytesOf(tensors: InferenceRequest['inputs']): number {
+  return tensors.reduce((sum, { data }) => sum + data.byteLength, 0);
+}
