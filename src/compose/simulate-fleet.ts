@@ -1,10 +1,10 @@
 /** `intarsia simulate`: reads fleet and trace, runs each policy on the same arrivals, compares with what no policy can beat. */
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { FleetRunReport, FleetSimulationReport, FleetSimulationRequest } from '#cli/fleet-simulation-report.js';
 import { readYamlFile } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
-import { intarsiaError, messageOf } from '#core/errors.js';
+import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { greedyResidency } from '#policies/residency/residency-greedy.js';
@@ -20,7 +20,8 @@ import { homeless, residencyProblem, withResidency } from '#sim/fleet/fleet-resi
 import type { Fleet } from '#sim/fleet/fleet.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
-import { readTrace } from '#sim/fleet/trace-file.js';
+import { readTrace, type TraceRow } from '#sim/fleet/trace-file.js';
+import { readLogTrace } from './decision-log/log-trace.js';
 import { fleetPath } from './fleet-path.js';
 import { policyMaker } from './learning/contenders.js';
 
@@ -137,12 +138,19 @@ async function arrivalsOf(
   if (trace === '') {
     return drawArrivals(fleet, arrivalProcess(arrivals), { seed, requests: requests ?? requestsDefault, ...rate });
   }
+  const rows = await traceRows(trace);
+  return traceArrivals(fleet, rows, { seed, ...(requests === undefined ? {} : { requests }), ...rate });
+}
+
+/** Rows of a trace's file, or of the decision log in a folder. */
+async function traceRows(path: string): Promise<readonly TraceRow[]> {
   let text: string;
   try {
-    text = await readFile(trace, 'utf8');
+    if ((await stat(path)).isDirectory()) return await readLogTrace(path);
+    text = await readFile(path, 'utf8');
   } catch (error) {
-    throw intarsiaError('NOT_FOUND', `trace ${trace} cannot be read: ${messageOf(error)}`, { path: trace }, error);
+    if (error instanceof IntarsiaError) throw error;
+    throw intarsiaError('NOT_FOUND', `trace ${path} cannot be read: ${messageOf(error)}`, { path }, error);
   }
-  const rows = readTrace(text, basename(trace));
-  return traceArrivals(fleet, rows, { seed, ...(requests === undefined ? {} : { requests }), ...rate });
+  return readTrace(text, basename(path));
 }

@@ -4,7 +4,7 @@
  * A query comes from whoever types it, and sees the log and nothing else: one SELECT, no file outside of the log's folder, no
  * extension, no setting that would change that.
  */
-import { join, resolve, sep } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import type { LogFile } from '#core/decision-log/log-files.js';
 import { emptyTable, logTables, type LogTable } from '#core/decision-log/log-tables.js';
@@ -53,7 +53,7 @@ export async function queryLog(options: LogQueryOptions): Promise<LogAnswer> {
   }, msMax);
   try {
     await openViews(connection, folder, files);
-    await confine(connection, folder);
+    await confine(connection, folder, files);
     const statements = await connection.extractStatements(sql);
     if (statements.count !== 1) {
       throw intarsiaError('INVALID_ARGUMENT', `a query is one SELECT; this is ${statements.count} statements`);
@@ -100,8 +100,9 @@ async function openViews(connection: DuckDBConnection, folder: string, files: re
 }
 
 /** After this nothing can be reached but the log, and nothing can change that. */
-async function confine(connection: DuckDBConnection, folder: string): Promise<void> {
-  await connection.run(`SET allowed_directories=[${quoted(resolve(folder) + sep)}]`);
+async function confine(connection: DuckDBConnection, folder: string, files: readonly LogFile[]): Promise<void> {
+  const paths = files.map(({ name }) => quoted(join(resolve(folder), name)));
+  await connection.run(`SET allowed_paths=[${paths.join(',')}]`);
   await connection.run('SET enable_external_access=false');
   await connection.run('SET lock_configuration=true');
 }

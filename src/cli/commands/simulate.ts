@@ -27,7 +27,11 @@ export function addSimulateCommand(parent: Command, context: CommandContext): vo
       'run a fleet of unlike devices on virtual time, and compare dispatch policies with each other and with bounds',
     )
     .option('--fleet <file>', 'fleet file, or the name of one that comes with the product', 'edge-and-core')
-    .option('--trace <file>', 'requests of a trace: Azure LLM 2023 (CSV), Mooncake (JSON lines), plain CSV', '')
+    .option(
+      '--trace <file>',
+      'requests of a trace: Azure LLM 2023 (CSV), Mooncake (JSON lines), plain CSV, or the folder of a decision log',
+      '',
+    )
     .option('--arrivals <stream>', 'stream to draw requests from: poisson, mmpp, diurnal, flash, onoff', 'poisson')
     .option('--load <share>', 'mean rate as a share of what the fleet can serve in time; default: as it is', positive)
     .option('--policy <names>', 'dispatch rules, or learned policies (.onnx), separated by commas', names, [
