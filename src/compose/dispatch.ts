@@ -16,12 +16,10 @@ import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { unknownDevice, unknownReplica, type DeviceFacts, type FleetBook } from '#core/scheduling/fleet-book.js';
 import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
 import { dispatchPicker, type DispatchPicker } from '#policies/placement/dispatch-picker.js';
+import { PromotedDispatch } from '#policies/placement/dispatch-promoted.js';
 import type { Clock } from '#ports/clock.js';
 import type { DecisionLog } from '#ports/decision-log.js';
 import type { Log } from '#ports/log.js';
@@ -30,9 +28,12 @@ import type { Random } from '#ports/random.js';
 import type { Finished } from '#server/gateway.js';
 import type { PublishedRouter } from '#server/router.js';
 import type { HostConfig } from '#config.js';
+import { learnedDispatch, promotionOf, type Promotion } from './promotion.js';
 
 export interface HostDispatch {
   readonly observer: AttemptObserver;
+  /** How promotions of the grid are followed; undefined for `least-work`, which decides whatever is promoted. */
+  readonly promotion: Promotion | undefined;
   /** The picker of this host's policy; requests that name no time go to `untimed`. */
   pickerOver(untimed: Picker): Picker;
   finished(finished: Finished): void;
@@ -61,16 +62,24 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
   const { config, router, clock, random, log, decisionLog } = options;
   const book = new LiveBook(options);
   const ledger = new DispatchLedger({ book, wallOffsetMs: clock.wallMs() - clock.nowMs() });
-  const policy = await policyOf(config.policy, log);
+  const own = await policyOf(config.policy, log);
+  const policy =
+    own === undefined
+      ? undefined
+      : new PromotedDispatch({ own, random: random.stream('shadow'), clockMs: () => performance.now() });
   let picker: DispatchPicker | undefined;
   const pickers: DispatchPicker[] = [];
-  exportDispatchMetrics(options.metrics, pickers, policy instanceof LearnedDispatch ? policy.counts : undefined);
+  exportDispatchMetrics(options.metrics, pickers, policy);
   router.onPublished((table) => {
     book.learnTable(table);
     ledger.keepOnly(replicasOf(table));
   });
   return {
     observer: new LedgerObserver(ledger),
+    promotion:
+      own === undefined || policy === undefined
+        ? undefined
+        : promotionOf({ own, promoted: policy, clock, metrics: options.metrics }),
     pickerOver: (untimed) => {
       if (policy === undefined) return untimed;
       picker = dispatchPicker({
@@ -96,16 +105,9 @@ async function policyOf(name: string, log: Log): Promise<DispatchPolicy | undefi
   if (name === 'least-work') return undefined;
   if (!name.endsWith('.onnx')) return dispatchByName(name);
   try {
-    const policy = readPolicy(await readFile(name));
-    const fallback = dispatchByName(policy.fallback);
-    log.info('requests are dispatched by a learned policy', { policy: policy.name, fallback: fallback.name });
-    return new LearnedDispatch({
-      name: policy.name,
-      scorer: new SimdScorer(policy.network),
-      ranges: policy.ranges,
-      fallback,
-      clockMs: () => performance.now(),
-    });
+    const policy = learnedDispatch(await readFile(name));
+    log.info('requests are dispatched by a learned policy', { policy: policy.name });
+    return policy;
   } catch (error) {
     log.error('the learned policy is not used; its rule serves', {
       file: name,

@@ -11,6 +11,7 @@ import type { SplitGate } from '#ports/split-gate.js';
 import type { Store } from '#ports/store.js';
 import { GridDesk } from '#server/grid-desk.js';
 import { PretendStore } from '#sim/pretend-store.js';
+import { policyTools } from '#compose/promotion.js';
 
 export const keys = gridKeys('test');
 const never = { deadlineMs: Infinity };
@@ -34,6 +35,7 @@ export class PretendGrid {
       keys,
       clock: this.clock,
       ...(gate === undefined ? {} : { gate }),
+      policyTools,
     });
     this.setHost('a');
     this.setHost('b', { role: 'host', zone: 'east' });
