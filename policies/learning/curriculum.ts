@@ -25,7 +25,7 @@ export interface Lesson {
 export function drawLesson(random: Random, progress: number): Lesson {
   const uniform = (low: number, high: number): number => low + (high - low) * random.next();
   const reach = 0.3 + 0.7 * progress;
-  const load = uniform(0.4, 0.55 + 0.4 * reach);
+  const load = uniform(0.4, 0.75 + 0.22 * reach);
   const burst = random.next();
   const dwellMs = uniform(300, 3_000).toFixed(0);
   // Rates are relative to each other; a mean rate is put in their place.
@@ -40,7 +40,7 @@ export function drawLesson(random: Random, progress: number): Lesson {
     profileError: uniform(0, 0.2 * reach),
     priceSpread: uniform(0, 0.3 * reach),
     fleetShare: Math.min(1, uniform(1 - 0.5 * reach, 1.3)),
-    staleMs: random.next() < 0.2 * reach ? uniform(0, 1_000) : 0,
-    slow: random.next() < 0.15 * reach,
+    staleMs: random.next() < 0.2 * reach * reach ? uniform(0, 1_000) : 0,
+    slow: random.next() < 0.15 * reach * reach,
   };
 }

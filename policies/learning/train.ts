@@ -186,7 +186,7 @@ async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scena
   const options = plan.search;
   const before = state.search ?? startCem(flatten(layers.slice(-1)), options);
   const scenarios = Array.from({ length: options.scenarios }, (_, number) =>
-    world.scenario(`search ${step} ${number}`, (number + 0.5) / options.scenarios, options.requests),
+    world.scenario(`search ${step} ${number}`, (plan.strain * (number + 0.5)) / options.scenarios, options.requests),
   );
   const iteration = await iterateCem(before, options, random.stream('search'), async (vectors) => {
     const players: Player[] = [
@@ -199,12 +199,13 @@ async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scena
     const objectives = records.map(({ outcomes }) => world.objective(outcomes));
     const ofPlayer = (player: number): number[] =>
       objectives.slice(player * scenarios.length, (player + 1) * scenarios.length);
-    // Scenarios differ in scale: each counts by how far a vector is from the best rule there, in hindsight.
+    // Scenarios differ in scale: each counts by how far a vector is from the best rule there, in hindsight,
+    // and by the logarithm, so that one hard scenario does not outweigh all others.
     const ofRules = plan.rules.map((_, rule) => ofPlayer(rule));
     const best = scenarios.map((_, index) => Math.min(...ofRules.map((own) => own[index] ?? Infinity)));
     return vectors.map((_, vector) => {
       const own = ofPlayer(plan.rules.length + vector);
-      return own.reduce((sum, value, index) => sum + value / (best[index] ?? 1), 0) / scenarios.length - 1;
+      return own.reduce((sum, value, index) => sum + Math.log(value / (best[index] ?? 1)), 0) / scenarios.length;
     });
   });
   const found = withLastLayer(layers, Float32Array.from(iteration.state.mean));
@@ -321,7 +322,7 @@ async function validate<Scenario>(
 function validationScenarios<Scenario>({ world, plan }: TrainingTools<Scenario>): Scenario[] {
   const { scenarios, requests } = plan.validation;
   return Array.from({ length: scenarios }, (_, number) =>
-    world.scenario(`validation ${number}`, (number + 0.5) / scenarios, requests),
+    world.scenario(`validation ${number}`, (plan.strain * (number + 0.5)) / scenarios, requests),
   );
 }
 
