@@ -43,6 +43,11 @@ export interface SessionOptions {
    * when the session is unloaded. Absent, or an engine that has none (wasm): nothing is written. Makes runs slower.
    */
   readonly profilePrefix?: string;
+  /**
+   * Where the engine writes the model as its optimiser left it, when the session is made. Absent, or an engine that has
+   * none (wasm): nothing is written.
+   */
+  readonly optimizedModelPath?: string;
 }
 
 export interface LoadRequest {

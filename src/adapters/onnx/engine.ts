@@ -182,6 +182,9 @@ export class Engine {
       ...(request.options.profilePrefix !== undefined && !modelsAsBytes
         ? { enableProfiling: true, profileFilePrefix: request.options.profilePrefix }
         : {}),
+      ...(request.options.optimizedModelPath !== undefined && !modelsAsBytes
+        ? { optimizedModelFilePath: request.options.optimizedModelPath }
+        : {}),
     };
     if (!modelsAsBytes) return library.InferenceSession.create(request.artifact.path, options);
     const bytes = await readModelFile(request.artifact.path);

@@ -127,7 +127,8 @@ function cutCount(text: string): number | 'all' {
   return value;
 }
 
-function providerList(text: string): readonly ExecutionProvider[] {
+/** Execution providers that compute here, by name. */
+export function providerList(text: string): readonly ExecutionProvider[] {
   return text.split(',').map((name) => {
     const provider = executionProviders.find((known) => known === name.trim());
     if (provider === undefined || provider === 'remote' || provider === 'none') {

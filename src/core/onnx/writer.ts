@@ -114,7 +114,8 @@ function writeGraph(writer: WireWriter, graph: GraphDraft, initializers: readonl
   for (const value of graph.outputs) writer.message(12, (message) => writeValue(message, value));
 }
 
-function writeNode(writer: WireWriter, node: NodeDraft): void {
+/** Writes the fields of a NodeProto. */
+export function writeNode(writer: WireWriter, node: NodeDraft): void {
   for (const name of node.inputs) writer.string(1, name);
   for (const name of node.outputs) writer.string(2, name);
   if (node.name !== undefined) writer.string(3, node.name);
@@ -164,7 +165,8 @@ function writeText(writer: WireWriter, field: number, value: string | Uint8Array
   else writer.bytes(field, value);
 }
 
-function writeValue(writer: WireWriter, value: ValueDraft): void {
+/** Writes the fields of a ValueInfoProto. */
+export function writeValue(writer: WireWriter, value: ValueDraft): void {
   writer.string(1, value.name);
   writer.message(2, (type) =>
     type.message(1, (tensor) => {

@@ -99,7 +99,7 @@ function packBytes(tensor: Tensor): PackedTensor | undefined {
 }
 
 /** Bits of half precision for bits of single precision: to the nearest, ties to even. */
-function halfBits(bits: number): number {
+export function halfBits(bits: number): number {
   const sign = (bits >>> 16) & 0x8000;
   const magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return sign | 0x7e00;
