@@ -22,6 +22,7 @@ import { addSimulateCommand } from './commands/simulate.js';
 import { addSimulateGridCommand } from './commands/simulate-grid.js';
 import { addPlanCommand } from './commands/plan.js';
 import { addProfileCommand } from './commands/profile.js';
+import { addOptimizeCommand } from './commands/optimize.js';
 import { addVerifyCommand } from './commands/verify.js';
 import { addVersionCommand } from './commands/version.js';
 import { exitCodes } from './failure-line.js';
@@ -84,6 +85,7 @@ export function buildCommands(context: CommandContext): Command {
   addCertsCommand(root, context, context.program.certificates);
   addBenchCommand(root, context);
   addVerifyCommand(root, context);
+  addOptimizeCommand(root, context);
   addPlanCommand(root, context);
   addProfileCommand(root, context);
   addSimulateCommand(root, context);

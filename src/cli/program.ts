@@ -15,6 +15,7 @@ import type { GridSimulationReport, GridSimulationRequest } from './simulation-r
 import type { PlanReport, PlanRequest } from './plan-report.js';
 import type { ProfileReport, ProfileRequest } from './profile-report.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
+import type { OptimizeReport, OptimizeRequest } from './variant-report.js';
 import type { TrainReport, TrainRequest, TrainWatch } from './train-report.js';
 
 export interface Program {
@@ -41,6 +42,12 @@ export interface Program {
    * @throws MODEL_INVALID, NOT_FOUND, DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole model does not run).
    */
   verifySplit(request: SplitRequest, progress: (share: number, words: string) => void): Promise<SplitReport>;
+  /**
+   * Makes variants of a model, compares and times each, and writes those that pass.
+   * @throws MODEL_INVALID, NOT_FOUND, DEVICE_UNAVAILABLE, EXECUTION_FAILED (the model does not run), FAILED_PRECONDITION (it
+   * does not answer the same twice), STORAGE_FULL.
+   */
+  optimizeModel(request: OptimizeRequest, progress: (share: number, words: string) => void): Promise<OptimizeReport>;
   /**
    * Finds where a model should be cut and what runs where; measures on real devices within the time the request allows.
    * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (a device that is none), DEVICE_UNAVAILABLE, EXECUTION_FAILED.

@@ -45,6 +45,13 @@ export function createProgram(): Program {
       ]);
       return verifySplit(request, (provider) => startProcessExecutor({ provider, lanes: 1 }), progress);
     },
+    optimizeModel: async (request, progress) => {
+      const [{ optimizeModel }, { startProcessExecutor }] = await Promise.all([
+        import('./variants/optimize-model.js'),
+        import('#adapters/process/process-executor.js'),
+      ]);
+      return optimizeModel(request, (provider) => startProcessExecutor({ provider, lanes: 1 }), progress);
+    },
     planModel: async (request, progress) => {
       const [{ planModel }, { startProcessExecutor }, { discoverHere }, { deviceEnvironment }] = await Promise.all([
         import('./split/plan-model.js'),

@@ -99,6 +99,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     },
     discoverDevices: () => Promise.resolve(discovery),
     verifySplit: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
+    optimizeModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     planModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     profileModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     simulateFleet: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
