@@ -123,7 +123,9 @@ export function isTrial({ mode }: PolicyPointer): boolean {
 }
 
 /** How far it is, in a line. */
-export function pointerText(pointer: PolicyPointer): string {
+export function pointerText(
+  pointer: Pick<PolicyPointer, 'policy' | 'base' | 'percent' | 'sliceSeconds'> & { readonly mode: string },
+): string {
   const { mode, policy, base, percent, sliceSeconds } = pointer;
   switch (mode) {
     case 'rule':
@@ -134,7 +136,7 @@ export function pointerText(pointer: PolicyPointer): string {
       return `${policy} decides about all requests`;
     case 'shadow':
       return `${policy} is asked beside ${base}, which decides`;
-    case 'share':
+    default:
       return `${policy} decides in ${percent} % of the slices of ${sliceSeconds} s, ${base} in the others`;
   }
 }
