@@ -11,6 +11,12 @@ import type { HostConfig, HostOptions } from '#config.js';
 import type { EvaluationReport, EvaluationRequest, EvaluationWatch } from './evaluation-report.js';
 import type { FleetSimulationReport, FleetSimulationRequest } from './fleet-simulation-report.js';
 import type { ExplainReport, ExplainRequest, LogQueryReport, LogQueryRequest } from './decision-log-report.js';
+import type {
+  CalibrationReport,
+  CalibrationRequest,
+  LogEstimateReport,
+  LogEstimateRequest,
+} from './log-evaluation-report.js';
 import type { GridSimulationReport, GridSimulationRequest } from './simulation-report.js';
 import type { PlanReport, PlanRequest } from './plan-report.js';
 import type { ProfileReport, ProfileRequest } from './profile-report.js';
@@ -84,6 +90,10 @@ export interface Program {
    * serve the load).
    */
   evaluate(request: EvaluationRequest, watch: EvaluationWatch): Promise<EvaluationReport>;
+  /** Estimates policies from a decision log. @throws NOT_FOUND, INVALID_ARGUMENT, FAILED_PRECONDITION (it says too little). */
+  estimatePolicies(request: LogEstimateRequest): Promise<LogEstimateReport>;
+  /** Holds the simulator against a decision log. @throws NOT_FOUND, CONFIG_INVALID, INVALID_ARGUMENT, FAILED_PRECONDITION. */
+  calibrateWithLog(request: CalibrationRequest): Promise<CalibrationReport>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */

@@ -81,6 +81,8 @@ export function createProgram(): Program {
     explainRequest: async (request) => (await import('./decision-log/explain.js')).explainRequest(request),
     evaluate: async (request, watch) =>
       (await import('./learning/evaluate-policies.js')).evaluatePolicies(request, watch),
+    estimatePolicies: async (request) => (await import('./learning/judge-log.js')).estimatePolicies(request),
+    calibrateWithLog: async (request) => (await import('./learning/judge-log.js')).calibrateWithLog(request),
     connect,
     openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
     cpuUs: () => {

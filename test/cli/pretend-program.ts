@@ -108,6 +108,8 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     queryLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     explainRequest: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     evaluate: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
+    estimatePolicies: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
+    calibrateWithLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     connect,
     openLoadTransport: (target) =>
       Promise.resolve(target.protocol.startsWith('grpc') ? openGrpcLoad(target) : openRestLoad(target)),

@@ -1,8 +1,11 @@
 /** `intarsia evaluate`: policies against the best rule, in pairs, on fleets, arrivals and loads; and under stress. */
 import { InvalidArgumentError, type Command } from 'commander';
+import { intarsiaError } from '#core/errors.js';
 import { wholeNumber } from '../connection-flags.js';
 import type { EvaluationCellReport, EvaluationReport } from '../evaluation-report.js';
 import { exitCodes } from '../failure-line.js';
+import { printCalibration, printEstimates } from '../print-log-evaluation.js';
+import type { Program } from '../program.js';
 import { startProgress } from '../progress.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
@@ -22,6 +25,8 @@ interface EvaluateFlags {
   readonly seed: number;
   readonly workers: number;
   readonly html?: string;
+  readonly log?: string;
+  readonly calibrate?: boolean;
 }
 
 const loadsDefault: readonly number[] = [0.5, 0.7, 0.9];
@@ -56,25 +61,36 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber, 1)
     .option('--workers <count>', 'threads that play; 0 plays on the main thread', workerCount, 2)
     .option('--html <file>', 'write a page with all figures')
+    .option('--log <dir>', 'estimate learned policies from a decision log instead of simulating')
+    .option(
+      '--calibrate',
+      'with --log: compare the simulation of the log’s requests on one fleet with what was measured',
+    )
     .addHelpText(
       'after',
       examples(
         'intarsia evaluate --policies run/policy.onnx --stress --html judged.html',
         'intarsia evaluate --policies cf-risk:0.02 --fleets four --loads 0.7 --seeds 5 --requests 1000',
         'intarsia evaluate --policies ./my-policy.mjs run/policy.onnx --traces trace.csv --json',
+        'intarsia evaluate --log decisions --policies run/policy.onnx',
+        'intarsia evaluate --log decisions --calibrate --fleets my-fleet.yaml',
       ),
     )
     .addHelpText('after', 'An interrupt ends with what is done. See docs/policies.md.');
   command.action((flags: EvaluateFlags) =>
     act(context, command, async (output) => {
       const { program } = context;
+      if (flags.log !== undefined || flags.calibrate === true) {
+        await judgeLog(flags, program, output);
+        return exitCodes.ok;
+      }
       const progress = startProgress(output, 'evaluate');
       let interrupted: string | undefined;
       void program.untilInterrupted().then((signal) => {
         interrupted = signal;
         output.note(`${signal}: finishing the runs under way`);
       });
-      const { html = '', stress = false, arrivals, ...rest } = flags;
+      const { html = '', stress = false, arrivals, log: _log, calibrate: _calibrate, ...rest } = flags;
       const streams = arrivals ?? (flags.traces.length > 0 ? [] : ['poisson']);
       const names = { policies: split(flags.policies), rules: split(flags.rules), batching: split(flags.batching) };
       let report: EvaluationReport;
@@ -95,6 +111,29 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
       print(report, output);
       return exitCodes.ok;
     }),
+  );
+}
+
+/** What a log says: of policies, or of the simulator. */
+async function judgeLog(flags: EvaluateFlags, program: Program, output: Output): Promise<void> {
+  const { log: folder, calibrate = false, fleets, seed } = flags;
+  if (folder === undefined) throw intarsiaError('INVALID_ARGUMENT', '--calibrate needs --log');
+  const policies = split(flags.policies);
+  if (!calibrate) {
+    printEstimates(await program.estimatePolicies({ folder, policies }), output);
+    return;
+  }
+  const [fleet] = fleets;
+  if (fleet === undefined || fleets.length > 1 || policies.length > 1) {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      '--calibrate needs the one fleet that wrote the log, and at most one policy',
+    );
+  }
+  const [batching = ''] = split(flags.batching);
+  printCalibration(
+    await program.calibrateWithLog({ folder, fleet, policy: policies[0] ?? '', batching, seed }),
+    output,
   );
 }
 
