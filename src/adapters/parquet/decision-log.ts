@@ -66,7 +66,8 @@ export class ParquetDecisionLog implements DecisionLog {
       size: sliceSizeDefault,
       memories: this.#recorder.slices.map(({ memory }) => memory),
     };
-    this.#worker = new Worker(fileURLToPath(new URL('./decision-log-worker.js', import.meta.url)), { workerData });
+    const entry = fileURLToPath(new URL('./decision-log-worker.js', import.meta.url));
+    this.#worker = new Worker(entry, { workerData, execArgv: [] });
     this.#worker.unref();
     let open: () => void;
     let refuse: (error: unknown) => void;
@@ -149,7 +150,10 @@ export class ParquetDecisionLog implements DecisionLog {
     this.#failure = reason;
     this.#timer?.cancel();
     this.#recorder.stop();
-    if (!this.#isOpen) return;
+    if (!this.#isOpen) {
+      void this.#worker.terminate();
+      return;
+    }
     const { folder } = this.#options;
     this.#options.log.warn('the decision log has stopped; requests are served as before', { folder, reason });
   }
