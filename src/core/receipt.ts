@@ -87,7 +87,8 @@ export function makeReceipt(input: ReceiptInput): Receipt {
   const computeUs = input.computeInputUs + input.computeInferUs + input.computeOutputUs;
   const share = input.batchItems > 0 ? input.items / input.batchItems : 1;
   const { price, busyWatts } = input.device;
-  return {
+  // One a request: what is not always there is set afterwards, as spreading it in costs more than all the rest.
+  const receipt: { -readonly [Key in keyof Receipt]: Receipt[Key] } = {
     device: input.device.id,
     emulated: input.device.emulated,
     queueUs: input.queueUs,
@@ -99,11 +100,16 @@ export function makeReceipt(input: ReceiptInput): Receipt {
     billedUnits: input.items,
     unit: 'items',
     billing: input.billing,
-    ...(busyWatts === undefined
-      ? {}
-      : { energyJoules: (busyWatts.watts * computeUs * share) / 1e6, energySource: busyWatts.source }),
-    ...(price === undefined ? {} : { costUsd: (price.usdPerHour * computeUs * share) / 3.6e9, price }),
   };
+  if (busyWatts !== undefined) {
+    receipt.energyJoules = (busyWatts.watts * computeUs * share) / 1e6;
+    receipt.energySource = busyWatts.source;
+  }
+  if (price !== undefined) {
+    receipt.costUsd = (price.usdPerHour * computeUs * share) / 3.6e9;
+    receipt.price = price;
+  }
+  return receipt;
 }
 
 /**

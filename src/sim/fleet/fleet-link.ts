@@ -70,9 +70,8 @@ class LateReply implements ReplyTo<InferenceOutcome> {
 }
 
 function lessMs(request: InferenceRequest, ms: number): InferenceRequest {
-  return {
-    ...request,
-    deadlineMs: request.deadlineMs - ms,
-    ...(request.sloMs === undefined ? {} : { sloMs: Math.max(0, request.sloMs - ms) }),
-  };
+  const less: { -readonly [Key in keyof InferenceRequest]: InferenceRequest[Key] } = { ...request };
+  less.deadlineMs -= ms;
+  if (less.sloMs !== undefined) less.sloMs = Math.max(0, less.sloMs - ms);
+  return less;
 }
