@@ -1,0 +1,150 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { startGrpcServer } from '#adapters/grpc/server.js';
+import { silentLog } from '#ports/log.js';
+import { keys, PretendGrid } from '../server/pretend-grid.js';
+import { PretendHost } from '../server/pretend-host.js';
+import { evaluationJson, policyBytes } from '../scheduling/policies.js';
+import { pretendProgram, run as runWith, type Said } from './pretend-program.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'intarsia-policy-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+const opened: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of opened.splice(0)) await close();
+});
+
+function file(name: string, content: string | Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+async function serve(grid: PretendGrid): Promise<(...words: string[]) => Promise<Said>> {
+  const server = await startGrpcServer({ ...new PretendHost().serverOptions(), log: silentLog, grid: grid.desk });
+  opened.push(() => server.stop(0));
+  const { program } = pretendProgram();
+  return (...words) => runWith(['policy', ...words, '--endpoint', `127.0.0.1:${server.port}`], program);
+}
+
+const quick = file('quick.onnx', policyBytes('quick'));
+
+/** What a gateway would have seen of the policy on trial. */
+async function sighting(grid: PretendGrid, figures: Record<string, number> = {}): Promise<void> {
+  const pointer = (await grid.read(keys.policyPointer)) as { readonly policy: string; readonly number: number };
+  const none = { decisions: 0, fallbacks: 0, latencyUsP99: 20, answers: 0, late: 0, baseAnswers: 0, baseLate: 0 };
+  await grid.put(`${keys.policySightings}a`, {
+    ...{ format: 1, host: 'a', policy: pointer.policy, number: pointer.number, refused: '' },
+    figures: { ...none, ...figures },
+    groups: [{ model: 'digits', class: 'interactive', decisions: 200, disagreements: 50 }],
+  });
+}
+
+describe('intarsia policy', () => {
+  it('takes a file step by step from shadow to all requests, when every gate is passed', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    expect((await policy('list')).out).toContain('every host decides by the policy it was started with');
+    const report = file('evaluation.json', evaluationJson('quick'));
+    const shadow = await policy('shadow', quick, '--evaluation', report);
+    expect(shadow).toMatchObject({ code: 0, err: '' });
+    expect(shadow.out).toMatch(/artefact +passed/);
+    expect(shadow.out).toMatch(/quick@[0-9a-f]{12} is asked beside own, which decides/);
+    await sighting(grid, { decisions: 60_000, fallbacks: 600 });
+    const shown = await policy('show');
+    expect(shown.out).toMatch(/digits +interactive +200 +25\.0 %/);
+    expect((await policy('promote')).out).toContain('decides in 1 % of the slices of 60 s, own in the others');
+    const tenth = await policy('promote', 'quick', '--share', '10', '--slice-seconds', '300', '--seed', '7');
+    expect(tenth.out).toContain('decides in 10 % of the slices of 300 s');
+    await sighting(grid, { decisions: 60_000, answers: 30_000, late: 300, baseAnswers: 90_000, baseLate: 900 });
+    expect((await policy('promote')).out).toContain('decides in 50 %');
+    const all = await policy('promote', '--json');
+    expect(JSON.parse(all.out)).toMatchObject({ applied: true, book: { pointer: { mode: 'all', previous: ['own'] } } });
+    expect((await policy('list')).out).toMatch(/quick@[0-9a-f]{12} +decides/);
+  });
+
+  it('refuses a step that a gate refuses, with what was found, and passes over gates with --force and a reason only', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    await policy('shadow', quick);
+    await sighting(grid, { decisions: 10, fallbacks: 9, latencyUsP99: 900 });
+    const refused = await policy('promote');
+    expect(refused.code).toBe(1);
+    expect(refused.out).toMatch(/evaluation +refused +no report of intarsia evaluate --json was given/);
+    expect(refused.out).toMatch(/shadow +refused +asked about 10 requests of 50000/);
+    expect(refused.out).toMatch(/latency +refused +p99 of a choice 900 µs of 100 µs/);
+    expect(refused.out).toMatch(/fallback +refused +90\.00 %/);
+    expect(await grid.read(keys.policyPointer)).toMatchObject({ mode: 'shadow' });
+    expect((await policy('promote', '--force')).err).toContain('with a reason only');
+    const forced = await policy('promote', '--all', '--force', '--reason', 'drill');
+    expect(forced).toMatchObject({ code: 0 });
+    expect(await grid.read(keys.policyPointer)).toMatchObject({ mode: 'all', forced: 'drill' });
+    const events = await grid.operator.range(keys.events, { deadlineMs: Infinity });
+    const last = JSON.parse(events.entries.at(-1)?.value ?? '{}') as { readonly text: string; readonly level: string };
+    expect(last.text).toMatch(/passed over evaluation, stress, shadow, latency, fallback, trial; reason: drill/);
+    expect(last.level).toBe('warn');
+  });
+
+  it('goes back to what decided before, and says so as an event', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    await policy('shadow', quick);
+    await policy('promote', '--all', '--force', '--reason', 'drill');
+    expect((await policy('rollback', '--reason', 'late since noon')).out).toContain(
+      'every host decides by the policy it was started with',
+    );
+    const again = await policy('rollback');
+    expect(again.code).toBe(1);
+    expect(again.err).toContain('there is nothing to go back to');
+    expect((await policy('promote', 'cheapest-feasible:0.6')).out).toContain(
+      'rule cheapest-feasible:0.6 decides about all requests',
+    );
+  });
+
+  it('refuses corrupt, wrong-schema and NaN-producing files with the reason, and stores nothing of them', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    const whole = policyBytes('quick');
+    const corrupt = file('corrupt.onnx', whole.subarray(0, whole.length / 2));
+    const schema = file('schema.onnx', policyBytes('quick', { schema: 'dispatch/999' }));
+    const nan = file('nan.onnx', policyBytes('quick', { nan: true }));
+    for (const [path, reason] of [
+      [corrupt, /the model's bytes|protobuf|is damaged|ends/],
+      [schema, /its features are of schema 'dispatch\/999'/],
+      [nan, /not finite|not a finite number/],
+    ] as const) {
+      const said = await policy('promote', path, '--force', '--reason', 'drill');
+      expect(said.code, path).not.toBe(0);
+      expect(said.err).toMatch(reason);
+    }
+    const tooLarge = file('large.onnx', new Uint8Array(256 * 1024 + 1));
+    expect((await policy('shadow', tooLarge)).err).toContain('256 KiB');
+    expect((await grid.operator.range(keys.policyVersions, { deadlineMs: Infinity })).entries).toEqual([]);
+    expect(await grid.read(keys.policyPointer)).toBeUndefined();
+    expect((await policy('shadow', 'absent')).err).toContain("there is no dispatch rule 'absent'");
+  });
+
+  it('refuses the second of two operators who promote at once, and says what the first did', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    await policy('shadow', quick, '--reason', 'mine');
+    const call = { deadlineMs: Infinity, caller: { tenant: 'x', namesTenant: true, mayUse: () => true } } as never;
+    const { revision } = await grid.desk.policies(call);
+    const order = {
+      ...{ step: 'shadow', policy: '', evaluationJson: '', calibrationJson: '', percent: 0, sliceSeconds: 0, seed: 0 },
+      ...{ reason: 'theirs', force: false, decisionsMin: 0, answersMin: 0, expectedRevision: revision, dryRun: false },
+    } as const;
+    const outcomes = await Promise.allSettled([
+      grid.desk.orderPolicy({ ...order, artifact: policyBytes('other') }, call),
+      grid.desk.orderPolicy({ ...order, artifact: policyBytes('third') }, call),
+    ]);
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    const refused = outcomes.find(({ status }) => status === 'rejected') as PromiseRejectedResult;
+    expect(String(refused.reason)).toMatch(
+      /somebody else changed the policies at .* through host a: (other|third)@[0-9a-f]{12} is asked beside own, which decides \(theirs\)/,
+    );
+    expect((await policy('list')).out).toMatch(/(other|third)@[0-9a-f]{12} is asked beside own/);
+  });
+});
