@@ -22,6 +22,8 @@ export interface BenchLoad {
   readonly connections?: number;
   /** Ends after so many requests, at the latest after `seconds`. */
   readonly requests?: number;
+  /** Deadline of each request, ms; none by default. */
+  readonly timeoutMs?: number;
   /** Instead of the protocol's own path, headers and body: for servers that speak something simpler. */
   readonly raw?: { readonly path: string };
 }
@@ -88,7 +90,7 @@ function targetOf(options: BenchLoad): LoadTarget {
     headers: body.headers,
     bodies: [body.body],
     connections: options.connections ?? (protocol.startsWith('rest') ? concurrencyOf(options.arrivals) : 1),
-    timeoutMs: 0,
+    timeoutMs: options.timeoutMs ?? 0,
   };
 }
 

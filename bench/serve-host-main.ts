@@ -12,6 +12,8 @@ const { values } = parseArgs({
     models: { type: 'string', multiple: true, default: ['*'] },
     isolation: { type: 'string', default: 'process' },
     threads: { type: 'string', default: '0' },
+    device: { type: 'string', multiple: true, default: ['cpu:0'] },
+    'decision-log': { type: 'string', default: '' },
   },
 });
 const host = await startHost(
@@ -19,13 +21,14 @@ const host = await startHost(
     repositories: values.repository,
     modelControl: 'explicit',
     startupModels: values.models,
-    devices: ['cpu:0'],
+    devices: values.device,
+    placements: values.device.length > 1 ? [{ model: 'digits', devices: values.device }] : [],
     httpPort: 0,
     grpcPort: 0,
     metricsPort: 0,
     cpuThreads: Number(values.threads),
     isolation: values.isolation === 'thread' ? 'thread' : 'process',
-    telemetry: { logLevel: 'error' },
+    telemetry: { logLevel: 'error', decisionLogPath: values['decision-log'] },
   }),
 );
 process.stdout.write(`${JSON.stringify({ grpc: host.ports.grpc, http: host.ports.http })}\n`);

@@ -142,7 +142,14 @@ describe.skipIf(!isMounted)('a full disk (skipped where a small file system cann
     const { openDecisionLog } = (await import(built('adapters/parquet/decision-log.js'))) as typeof DecisionLogModule;
     const log = { warn: () => undefined } as unknown as Log;
     const opening = openDecisionLog({
-      ...{ folder: join(import.meta.filename, 'log'), bytesMax: 2 ** 30, share: 1, host: 'h1', clock: new NodeClock(), log },
+      ...{
+        folder: join(import.meta.filename, 'log'),
+        bytesMax: 2 ** 30,
+        share: 1,
+        host: 'h1',
+        clock: new NodeClock(),
+        log,
+      },
     });
     await expect(opening).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     await expect(opening).rejects.toThrow(/ENOTDIR.*crash\.test\.ts/u);
