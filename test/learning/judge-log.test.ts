@@ -47,7 +47,7 @@ describe('what a decision log says', () => {
   /** A network whose score is the negative of one feature. */
   function writePolicy(feature: string): string {
     const weights = new Float32Array(featureCount);
-    weights[featureNames.indexOf(feature as never)] = -1;
+    weights[featureNames.indexOf(feature)] = -1;
     const edge = (value: number): number[] => Array.from({ length: featureCount }, () => value);
     const path = join(folder, 'policy.onnx');
     writeFileSync(
