@@ -21,6 +21,7 @@ import { addUpCommand } from './commands/up.js';
 import { addSimulateCommand } from './commands/simulate.js';
 import { addSimulateGridCommand } from './commands/simulate-grid.js';
 import { addPlanCommand } from './commands/plan.js';
+import { addPolicyCommands } from './commands/policy.js';
 import { addProfileCommand } from './commands/profile.js';
 import { addOptimizeCommand } from './commands/optimize.js';
 import { addVerifyCommand } from './commands/verify.js';
@@ -92,6 +93,7 @@ export function buildCommands(context: CommandContext): Command {
   addSimulateGridCommand(root, context);
   addTrainCommand(root, context);
   addEvaluateCommand(root, context);
+  addPolicyCommands(root, context);
   addTelemetryCommands(root, context);
   addExplainCommand(root, context);
   addStatusCommand(root, context);
