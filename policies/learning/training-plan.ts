@@ -43,7 +43,7 @@ export const fullPlan: TrainingPlan = {
   search: {
     ...cemDefaults,
     ...{
-      iterations: 32,
+      iterations: 24,
       population: 32,
       eliteShare: 0.27,
       deviationStart: 0.5,

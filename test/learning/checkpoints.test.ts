@@ -1,0 +1,90 @@
+import { createHash } from 'node:crypto';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { parseYaml } from '#adapters/yaml/read-yaml.js';
+import { builtInProfiles } from '#core/hardware-profile-book.js';
+import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import { dispatchSchema } from '#core/scheduling/features.js';
+import { objectiveOf } from '#core/scheduling/objective.js';
+import { readPolicy } from '#core/scheduling/policy-file.js';
+import { SimdScorer } from '#core/scheduling/simd-scorer.js';
+import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { capacityOf } from '#policies/learning/fleet-capacity.js';
+import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { arrivalProcess } from '#sim/fleet/arrival-process.js';
+import { drawArrivals } from '#sim/fleet/arrivals.js';
+import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
+import { objectiveRows } from '#sim/fleet/fleet-report.js';
+import { readFleet } from '#sim/fleet/read-fleet.js';
+import { runFleet } from '#sim/fleet/run-fleet.js';
+
+const folder = 'policies/checkpoints';
+const names = readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
+  entry.isDirectory() ? [entry.name] : [],
+);
+
+function read(name: string, file: string): Buffer {
+  return readFileSync(join(folder, name, file));
+}
+
+function fleetNamed(name: string) {
+  const path = `policies/fleets/${name}.yaml`;
+  return readFleet(parseYaml(readFileSync(path, 'utf8'), path), name, builtInProfiles);
+}
+
+interface Manifest {
+  readonly policySha256: string;
+  readonly schema: string;
+  readonly batching: string;
+  readonly teacher: string;
+  readonly fleets: readonly { readonly name: string; readonly sha256: string }[];
+}
+
+describe('trained policies in the repository', () => {
+  it('each is the file that its manifest and its card name, of the schema this version has, with a rule to fall back to', () => {
+    expect(names.length).toBeGreaterThan(0);
+    for (const name of names) {
+      const bytes = read(name, 'policy.onnx');
+      const manifest = JSON.parse(read(name, 'manifest.json').toString()) as Manifest;
+      const digest = createHash('sha256').update(bytes).digest('hex');
+      expect(manifest).toMatchObject({ policySha256: digest, schema: dispatchSchema });
+      expect(read(name, 'card.md').toString()).toContain(digest);
+      const policy = readPolicy(bytes);
+      expect(policy).toMatchObject({ decides: 'dispatch', fallback: manifest.teacher });
+      expect(dispatchByName(policy.fallback).name).not.toBe('');
+      // The card is reproduced only from the fleets that the manifest names.
+      for (const fleet of manifest.fleets) {
+        const data = readFileSync(join('policies/fleets', fleet.name));
+        expect(createHash('sha256').update(data).digest('hex')).toBe(fleet.sha256);
+      }
+    }
+  });
+
+  it('does better than cheapest feasible of any share, shield on, on a fleet it was not trained on', async () => {
+    const fleet = fleetNamed('edge-and-core');
+    const arrivals = drawArrivals(fleet, arrivalProcess('poisson:rate=1'), {
+      seed: 'checkpoint',
+      requests: 4_000,
+      ratePerSecond: 0.7 * capacityOf(fleet),
+    });
+    const objective = async (dispatch: DispatchPolicy): Promise<number> => {
+      const result = await runFleet({
+        ...{ fleet, arrivals, seed: 1, dispatch: fleetDispatch(dispatch) },
+        batching: () => batchingByName('deadline-cap'),
+      });
+      return objectiveOf(objectiveRows(fleet, result)).total;
+    };
+    const rules: number[] = [];
+    for (const share of [0.4, 0.6, 0.8, 1]) rules.push(await objective(dispatchByName(`cheapest-feasible:${share}`)));
+    for (const name of names) {
+      const { network, ranges, fallback } = readPolicy(read(name, 'policy.onnx'));
+      const rule = dispatchByName(fallback);
+      const learned = new LearnedDispatch({ name, scorer: new SimdScorer(network), ranges, fallback: rule });
+      expect(await objective(learned)).toBeLessThan(0.97 * Math.min(...rules));
+      const fallbacks = Object.values(learned.counts.fallbacks).reduce((sum, count) => sum + count, 0);
+      expect(fallbacks / learned.counts.decisions).toBeLessThan(0.05);
+    }
+  });
+});
