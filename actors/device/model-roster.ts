@@ -259,7 +259,8 @@ export class ModelRoster {
     model.notes.push(error.message);
     if (model.phase !== 'ready') return;
     model.phase = phase;
-    const { model: name, version, digest } = model;
+    const { model: name, version, placement } = model;
+    const digest = placement.exactDigest ?? model.digest;
     this.#shared.options.hooks.onVersionOut?.({ model: name, version, digest, error });
   }
 

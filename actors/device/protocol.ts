@@ -24,6 +24,10 @@ export interface Placement {
   readonly inputs: readonly TensorSpec[];
   readonly outputs: readonly TensorSpec[];
   readonly optimization: OptimizationLevel;
+  /** Name of the variant that the artefact is; absent: the exact model. */
+  readonly variant?: string;
+  /** Of a variant: the digest of the exact model, by which its version is known. */
+  readonly exactDigest?: ArtifactDigest;
   /** The configured warm-ups, run before the model counts as ready. Without one the device makes a trial run by itself. */
   readonly warmups: readonly { readonly name: string; readonly inputs: readonly Tensor[] }[];
 }

@@ -320,6 +320,7 @@ export class RunDesk {
       if (run.cancelled?.has(request.id) === true) continue;
       const receipt = makeReceipt({
         device,
+        variant: model.placement.variant,
         billing: request.billing,
         items: request.items,
         batchItems: batch.items,

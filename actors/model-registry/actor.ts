@@ -129,9 +129,9 @@ class ModelRegistry implements Actor<ModelRegistryInbox> {
       }
       case 'place': {
         const { operation, prepared, previous, imposed } = effect;
-        const { placement } = prepared;
+        const { placement, variants = [] } = prepared;
         const { model } = placement;
-        const ports = { clock: context.clock, options: this.#options };
+        const ports = { clock: context.clock, options: this.#options, variants };
         context.pipeToSelf(
           imposed === undefined
             ? placeVersion(placement, previous, ports)

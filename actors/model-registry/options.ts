@@ -29,6 +29,8 @@ export interface ModelRegistryOptions {
   readonly residency: (request: ResidencyRequest, devices: readonly ResidencyDevice[]) => ResidencyPlan;
   /** Called with every new catalogue, before anything that is no longer in it is unloaded. */
   readonly publish: (catalog: Catalog) => void;
+  /** Engine of the CPU's executors here, such as `onnxruntime-node 1.30.0`: some variants are for one engine only. */
+  readonly engine?: string;
   /**
    * Milliseconds a device may take to load or unload a version, default 600,000. Beyond: the load counts as failed.
    */

@@ -7,7 +7,9 @@ import type { DeviceId } from '#core/ids.js';
 import type { Clock } from '#ports/clock.js';
 import type { DeviceStatus, LoadOutcome, Placement } from '#actors/device/protocol.js';
 import type { ResidencyDevice } from '#policies/residency/residency-first-fit.js';
+import { chooseVariant, variantWish } from '#policies/residency/variant-choice.js';
 import type { ModelRegistryOptions, RegistryDevice } from './options.js';
+import type { HeldVariant } from './read-variants.js';
 
 export interface PlacementResult {
   /** Devices it is loaded on, in order of preference; empty: it failed. */
@@ -19,6 +21,8 @@ export interface PlacementResult {
 }
 
 export interface PlacementPorts {
+  /** Other forms of the version that devices may be given. */
+  readonly variants?: readonly HeldVariant[];
   readonly clock: Clock;
   readonly options: ModelRegistryOptions;
 }
@@ -150,10 +154,11 @@ function residencyDevice({ device, health, sessions, queues }: DeviceStatus): Re
 
 async function load(
   { descriptor, ref }: RegistryDevice,
-  placement: Placement,
+  exact: Placement,
   previous: readonly DeviceId[],
-  { clock, options }: PlacementPorts,
+  { clock, options, variants = [] }: PlacementPorts,
 ): Promise<LoadOutcome> {
+  const placement = formFor(descriptor, exact, { variants, engine: options.engine ?? '' });
   const loadMsMax = options.loadMsMax ?? loadMsMaxDefault;
   try {
     return await ref.ask<LoadOutcome>((replyTo) => ({ type: 'load', placement, replyTo }), {
@@ -167,4 +172,20 @@ async function load(
     }
     return { ok: false, error: asIntarsiaError(thrown) };
   }
+}
+
+/** The exact model, or the variant that this device is to have. */
+function formFor(
+  device: RegistryDevice['descriptor'],
+  exact: Placement,
+  { variants, engine }: { readonly variants: readonly HeldVariant[]; readonly engine: string },
+): Placement {
+  const { config } = exact;
+  const wish = variants.length === 0 ? undefined : variantWish(config);
+  const chosen = wish === undefined ? undefined : chooseVariant(variants, { config, wish, device, engine });
+  if (chosen === undefined) return exact;
+  const { name, artifact, weightBytes, record } = chosen;
+  // What ONNX Runtime has optimised already is loaded as it is.
+  const optimization = record.kind === 'ort' ? 'disabled' : exact.optimization;
+  return { ...exact, artifact, weightBytes, optimization, variant: name, exactDigest: exact.artifact.digest };
 }

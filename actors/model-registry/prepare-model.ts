@@ -18,6 +18,8 @@ import type { ArtifactPart, ModelArtifact, ModelFiles, ModelFolder } from '#port
 import type { Random } from '#ports/random.js';
 import type { Placement } from '#actors/device/protocol.js';
 import type { LoadOverrides } from './protocol.js';
+import { variantWish } from '#policies/residency/variant-choice.js';
+import { readVariants, type HeldVariant, type HeldVariants } from './read-variants.js';
 import { warmupRuns } from './warmup-tensors.js';
 
 /** A version ready to be loaded. Whoever drops it releases it. */
@@ -26,6 +28,8 @@ export interface PreparedVersion {
   /** Without devices: they are not chosen yet. */
   readonly served: ServedModel;
   readonly placement: Placement;
+  /** Other forms of it that its configuration allows devices to be given. */
+  readonly variants?: readonly HeldVariant[];
   /** Equal for two preparations that would serve the same in the same way. */
   readonly identity: string;
   release(): Promise<void>;
@@ -63,15 +67,22 @@ export async function prepareModel(
     const policy = draft?.versionPolicy ?? defaultVersionPolicy;
     const selected = imposed ?? folder.servedVersions ?? selectVersions(policy, folder.versions);
     const versions: PreparationOutcome[] = [];
+    const notes = [...(draft?.notes ?? [])];
     for (const version of selected) {
       try {
         if (imposed !== undefined && !folder.versions.includes(version)) throw missingVersion(name, version);
-        versions.push({ ok: true, prepared: await prepareVersion(name, version, draft, folder, options.random) });
+        const variantNotes: string[] = [];
+        const prepared = await prepareVersion(name, version, draft, folder, {
+          random: options.random,
+          notes: variantNotes,
+        });
+        notes.push(...variantNotes);
+        versions.push({ ok: true, prepared });
       } catch (thrown) {
         versions.push({ ok: false, version, error: asIntarsiaError(thrown) });
       }
     }
-    return { versions, notes: draft?.notes ?? [] };
+    return { versions, notes };
   } finally {
     await folder.close();
   }
@@ -106,7 +117,7 @@ async function prepareVersion(
   version: ModelVersion,
   draft: ModelConfigDraft | undefined,
   folder: ModelFolder,
-  random: Random,
+  { random, notes }: { readonly random: Random; readonly notes: string[] },
 ): Promise<PreparedVersion> {
   if (!folder.versions.includes(version)) {
     throw intarsiaError(
@@ -119,10 +130,14 @@ async function prepareVersion(
     );
   }
   const artifact = await folder.artifact(version, draft?.defaultModelFilename ?? defaultModelFilename);
+  let held: HeldVariants | undefined;
   try {
     const { facts, digest, path, part } = artifact;
     if (part !== undefined) return await prepareShard({ name, version, draft, folder, artifact, part });
     const config = await withInitialStates(completeModelConfig(draft, facts, name), folder);
+    if (variantWish(config) !== undefined) held = await readVariants(folder, version, digest);
+    notes.push(...(held?.notes ?? []));
+    const variants = held?.variants ?? [];
     const labels = await readLabels(config, folder);
     const inputs = artifactInputs(config, facts);
     const placement: Placement = {
@@ -153,9 +168,15 @@ async function prepareVersion(
       devices: [],
     };
     const states = (config.sequenceBatching?.states ?? []).map(({ initial }) => [...(initial ?? [])]);
-    const identity = JSON.stringify([digest, modelConfigToJson(config), [...labels], states]);
-    return { version, served, placement, identity, release: () => artifact.release() };
+    const forms = variants.map((variant) => [variant.name, variant.artifact.digest, variant.record]);
+    const identity = JSON.stringify([digest, modelConfigToJson(config), [...labels], states, forms]);
+    const release = async (): Promise<void> => {
+      await held?.release();
+      await artifact.release();
+    };
+    return { version, served, placement, variants, identity, release };
   } catch (thrown) {
+    await held?.release();
     await artifact.release();
     throw thrown;
   }

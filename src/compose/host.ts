@@ -55,6 +55,7 @@ import { probeDevice } from './probe.js';
 import { readProfiles } from './profiles.js';
 import { startServedRecorder } from './profile/served-recorder.js';
 import { hostStatistics, type StartedDevice } from './statistics.js';
+import { nativeEngine } from './variants/native-engine.js';
 import { version } from './version.js';
 
 /** A host that serves, as the rest of the program sees it. */
@@ -250,6 +251,7 @@ export async function startHost(
         startupModels: config.startupModels,
         devices: started,
         residency: residencyOf(config),
+        engine: nativeEngine(),
         publish: (catalog) => {
           ownCatalog = catalog;
           // In a grid the table is made of what all hosts serve; until it has joined, of what this one does.

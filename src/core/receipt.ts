@@ -10,6 +10,8 @@ import type { DeviceId } from './ids.js';
 export interface Receipt {
   readonly device: DeviceId;
   readonly emulated: boolean;
+  /** Name of the variant that ran; absent: the exact model. */
+  readonly variant?: string;
   /** Microseconds from arrival at the gateway to the hand-over to the executor. */
   readonly queueUs: number;
   /** Microseconds making the engine's tensors. */
@@ -72,6 +74,7 @@ export interface ReceiptInput {
     readonly price?: DevicePrice;
     readonly busyWatts?: { readonly watts: number; readonly source: FigureSource };
   };
+  readonly variant?: string | undefined;
   readonly billing: Billing;
   readonly items: number;
   readonly batchItems: number;
@@ -101,6 +104,7 @@ export function makeReceipt(input: ReceiptInput): Receipt {
     unit: 'items',
     billing: input.billing,
   };
+  if (input.variant !== undefined) receipt.variant = input.variant;
   if (busyWatts !== undefined) {
     receipt.energyJoules = (busyWatts.watts * computeUs * share) / 1e6;
     receipt.energySource = busyWatts.source;

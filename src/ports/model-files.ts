@@ -3,6 +3,7 @@
  *
  *     <repository>/<model>/config.pbtxt              optional
  *     <repository>/<model>/<version>/model.onnx      and its external data beside it
+ *     <repository>/<model>/<version>/variants/<name>/model.onnx, variant.json
  *     <repository>/<model>/<label file>, warmup/<file>, initial_state/<file>
  *
  * Promises:
@@ -73,6 +74,8 @@ export interface ModelFolder {
   readonly configText: string | undefined;
   /** Reads, hashes and keeps the model file of a version. */
   artifact(version: ModelVersion, fileName: string): Promise<ModelArtifact>;
+  /** Names of the folders in a version's `variants`; absent: this kind of folder has none. */
+  variants?(version: ModelVersion): Promise<readonly string[]>;
   /** A file of the folder, such as `warmup/input.bin`. Path parts are joined by `/`. */
   bytes(path: string): Promise<Uint8Array>;
   /** Forgets what was brought along with a load request. */

@@ -28,6 +28,7 @@ export function addReceipt(into: Map<string, InferParameter>, receipt: Receipt, 
   if (receipt.energySource !== undefined) into.set('intarsia_energy_source', repeatedText(receipt.energySource));
   if (receipt.costUsd !== undefined) into.set('intarsia_cost_usd', decimal(receipt.costUsd));
   if (receipt.price !== undefined) into.set('intarsia_price_source', repeatedText(receipt.price.source));
+  if (receipt.variant !== undefined) into.set('intarsia_variant', repeatedText(receipt.variant));
   if (receipt.emulated) into.set('intarsia_emulated', emulated);
   if (receipt.stages !== undefined) into.set('intarsia_stages', stagesText(receipt.stages));
   if (receipt.shares !== undefined) into.set('intarsia_shares', sharesText(receipt.shares));

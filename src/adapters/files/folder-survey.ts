@@ -78,6 +78,17 @@ export async function versionsOf(root: GuardedRoot, name: string): Promise<reado
   return versions.sort((a, b) => Number(a) - Number(b));
 }
 
+/** Names of the folders in a folder; none when it does not exist. */
+export async function foldersIn(root: GuardedRoot, path: string): Promise<readonly string[]> {
+  try {
+    return (await entriesOf(root, path)).filter(({ couldBeFolder }) => couldBeFolder).map(({ name }) => name);
+  } catch (thrown) {
+    const failure = diskFailure(`${root.realPath}/${path}`, thrown);
+    if (failure.code === 'NOT_FOUND') return [];
+    throw failure;
+  }
+}
+
 interface Entry {
   readonly name: string;
   /** A folder, or a link that may lead to one. */

@@ -10,7 +10,7 @@ import { MiB } from '#core/units.js';
 import type { ModelFiles, ModelFolder, ModelListing, RepositoryListing } from '#ports/model-files.js';
 import { ArtifactStore } from './artifact-store.js';
 import { diskFailure } from './disk-failure.js';
-import { openRoot, surveyModel, surveyRoot, versionsOf } from './folder-survey.js';
+import { foldersIn, openRoot, surveyModel, surveyRoot, versionsOf } from './folder-survey.js';
 import { readGuarded, type GuardedRoot } from './guarded-file.js';
 import { makeProcessFolder, removeLeftovers, type ProcessFolder } from './process-folder.js';
 
@@ -125,6 +125,7 @@ class Repository implements ModelFiles {
       versions,
       configText: await readConfig(root, name),
       artifact: (version, fileName) => this.#store.take(root, `${name}/${version}/${fileName}`),
+      variants: (version) => foldersIn(root, `${name}/${version}/variants`),
       bytes: (path) => readGuarded(root, `${name}/${path}`, fileBytesMax),
       close,
     };
