@@ -163,7 +163,7 @@ export class FailoverGrid {
   }
 }
 
-class Store {
+export class Store {
   readonly kind = existsSync(etcdProgram) ? 'etcd' : 'embedded';
   readonly #folder: string;
   readonly #ports: readonly number[];
@@ -227,7 +227,7 @@ class Store {
 }
 
 /** Ports that nobody has, each chosen once. */
-async function freePorts(count: number): Promise<readonly number[]> {
+export async function freePorts(count: number): Promise<readonly number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
   await Promise.all(servers.map((server) => once(server, 'listening')));
   const ports = servers.map((server) => (server.address() as AddressInfo).port);

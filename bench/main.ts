@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- <name> [--json] [--quick]`: runs one benchmark, or `all`, and prints its report.
+ * `npm run bench -- <name> [--json] [--quick | --full]`: runs one benchmark, or `all`, and prints its report.
  * Exit code 0 when it ran, whatever it found; 1 when it failed; 2 when the command line is wrong.
  */
 import { parseArgs } from 'node:util';
@@ -37,8 +37,12 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     load: () => import('./plan.js'),
   },
   policy: {
-    about: 'how long a dispatch decision takes among 16, 32 and 128 candidates',
+    about: 'how long a dispatch decision takes among 16, 32 and 128 candidates, and how good decisions are',
     load: () => import('./policy.js'),
+  },
+  split: {
+    about: 'a model in pieces and a batch over several devices, against the whole and bare ONNX Runtime loops',
+    load: () => import('./split.js'),
   },
   serve: {
     about: 'the host against a bare echo, a bare fastify server and a bare ONNX Runtime loop',
@@ -47,7 +51,7 @@ const benches: Readonly<Record<string, BenchEntry>> = {
 };
 
 export async function main(args: readonly string[]): Promise<number> {
-  let options: { json: boolean; quick: boolean; help: boolean };
+  let options: { json: boolean; quick: boolean; full: boolean; help: boolean };
   let names: string[];
   try {
     const parsed = parseArgs({
@@ -56,6 +60,7 @@ export async function main(args: readonly string[]): Promise<number> {
       options: {
         json: { type: 'boolean', default: false },
         quick: { type: 'boolean', default: false },
+        full: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
       },
     });
@@ -77,7 +82,7 @@ export async function main(args: readonly string[]): Promise<number> {
   for (const [name, bench] of Object.entries(benches)) {
     if (!names.includes(name) && !names.includes('all')) continue;
     const { run } = await bench.load();
-    printReport(await run({ quick: options.quick }), { json: options.json });
+    printReport(await run({ quick: options.quick, full: options.full }), { json: options.json });
   }
   return 0;
 }
@@ -85,7 +90,7 @@ export async function main(args: readonly string[]): Promise<number> {
 function usage(): string {
   const rows = Object.entries(benches).map(([name, { about }]) => `  ${name.padEnd(12)} ${about}`);
   return [
-    'usage: npm run bench -- <name>... [--json] [--quick]',
+    'usage: npm run bench -- <name>... [--json] [--quick | --full]',
     '  all          every one of these',
     ...rows,
     '',
