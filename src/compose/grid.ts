@@ -69,6 +69,8 @@ const joinMsMax = 60_000;
 const drainWaitMsMax = 3_000;
 const leaveMsMax = 5_000;
 const manifestCallMs = 5_000;
+/** A new cut of a split that drifts may take this long, its comparison included, ms. */
+const replanMsMax = 600_000;
 /** TFLOPS of one core, for devices whose profile says more than their number of threads. */
 const coreTeraflops = 0.05;
 
@@ -128,6 +130,10 @@ export class GridHost {
       devices,
       isCandidate: isHost,
       stages: { counts: this.#options.stageCounts },
+      replan: {
+        planAgain: (deployment, serving) =>
+          this.desk.planAgain(deployment, serving, { deadlineMs: clock.nowMs() + replanMsMax }),
+      },
       spotChecks: {
         share: ports.config.checkShare,
         random: random.stream('spot-checks'),

@@ -336,6 +336,12 @@ export const metricCatalogue = {
     labels: ['stage'],
     help: 'Stages of split models that this host had run again elsewhere, from the values it kept: stage counts from 1.',
   },
+  intarsia_stage_ratio: {
+    type: 'gauge',
+    unit: '1',
+    labels: ['model', 'stage', 'device'],
+    help: 'Time of a stage on this host now, by what is expected of it there: the median of its first runs.',
+  },
   intarsia_spot_checks_total: {
     type: 'counter',
     unit: 'checks',

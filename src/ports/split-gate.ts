@@ -5,6 +5,7 @@
  * processes of its own, one thread each; whatever was opened is freed by `close`, also after a failure. Progress is told
  * now and then, never after the end.
  */
+import type { Rebalanced } from '#core/split/replan.js';
 import type { SplitCompression, SplitValue } from '#core/split/split-spec.js';
 import type { GateFindings } from '#core/grid/verification.js';
 import type { ModelManifest } from '#core/grid/records.js';
@@ -40,6 +41,8 @@ export interface OpenSplit {
   readonly shards: readonly { readonly memoryBytes: number; readonly nodes: number }[];
   /** Types of the values that cross between stages. */
   readonly values: Readonly<Record<string, SplitValue>>;
+  /** A cut for the milliseconds that the stages of this one show where they are; undefined when none is better. */
+  rebalance(stageMs: readonly number[]): Rebalanced | undefined;
   verify(options: VerifyOptions): Promise<GateFindings>;
   close(): Promise<void>;
 }

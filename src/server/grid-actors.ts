@@ -23,6 +23,7 @@ import { membershipActor } from '#actors/membership/actor.js';
 import type { MembershipMessage, ViewNews } from '#actors/membership/protocol.js';
 import { PeerRoster, peersActor, type PeersOptions } from '#actors/peer/peers.js';
 import { servedSweepActor } from '#actors/served-sweep/actor.js';
+import { replanActor, type ReplanOptions, type StageRow } from '#actors/replan/actor.js';
 import { routingActor } from '#actors/routing/actor.js';
 import type { RoutingMessage } from '#actors/routing/protocol.js';
 import type { ModelRegistryMessage } from '#actors/model-registry/protocol.js';
@@ -76,6 +77,8 @@ export interface GridActorsOptions {
   readonly reconcile?: Partial<ReconcileOptions>;
   readonly ingress?: Omit<IngressOptions, 'deviceOf'>;
   readonly peers?: Pick<PeersOptions, 'requestsMax' | 'bytesMax'>;
+  /** Cuts a split anew whose stages drift. Default: nothing is planned again. */
+  readonly replan?: Pick<ReplanOptions, 'planAgain' | 'everyMs' | 'drift'>;
   /** Samples of answers that other holders run again. Default: none. */
   readonly spotChecks?: Pick<SpotCheckOptions, 'share' | 'random' | 'metrics' | 'judge'>;
   /** Counts of what happens between stages of split models, and bounds of what is kept for them. */
@@ -190,6 +193,10 @@ export function startGridActors(options: GridActorsOptions): GridActors {
         }),
       )
     : undefined;
+  if (options.replan !== undefined && isCandidate) {
+    const rows = (): readonly StageRow[] => options.stages.counts.rows();
+    system.spawn('replan', replanActor({ ...options.replan, host, store, keys, election, rows }));
+  }
   if (isCandidate) system.spawn('served-sweep', servedSweepActor({ store, keys, election }));
   const agent: ActorRef<HostAgentMessage> | undefined =
     serving === undefined

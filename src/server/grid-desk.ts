@@ -37,6 +37,7 @@ import type { Store, StoreSnapshot } from '#ports/store.js';
 import type { ViewNews } from '#actors/membership/protocol.js';
 import { PolicyDesk, type PolicyTools } from './policy-desk.js';
 import { SplitDesk } from './split-desk.js';
+import type { ServingStage } from '#core/split/replan.js';
 
 export interface GridDeskOptions {
   readonly grid: string;
@@ -247,6 +248,27 @@ export class GridDesk implements GridAdmin {
     });
   }
 
+  /**
+   * A deployment that is in pieces, cut anew for the times that its stages show; undefined when no cut is better by a tenth.
+   * Nothing is applied. @throws as `prepareSplit`, and FAILED_PRECONDITION when what would be better is refused.
+   */
+  async planAgain(
+    deployment: Deployment,
+    stages: readonly ServingStage[],
+    call: Pick<GridCall, 'deadlineMs'>,
+  ): Promise<Deployment | undefined> {
+    const { model, version } = deployment;
+    const state = await this.#desired(call);
+    const manifest = state.manifestOf(model, version);
+    if (manifest === undefined || this.#splits === undefined) return undefined;
+    return await this.#splits.planAgain({
+      ...{ deployment, stages, manifest },
+      place: (wanted) => this.#place(state, wanted, true),
+      known: (split) => state.verificationOf(model, version, split),
+      deadlineMs: call.deadlineMs,
+    });
+  }
+
   async undeploy({ name }: { readonly name: string }, call: GridCall): Promise<{ readonly replicas: number }> {
     const { store, keys } = this.#options;
     const state = await this.#desired(call);
@@ -419,7 +441,7 @@ export class GridDesk implements GridAdmin {
     };
   }
 
-  async #desired(call: GridCall): Promise<DesiredState> {
+  async #desired(call: Pick<GridCall, 'deadlineMs'>): Promise<DesiredState> {
     const { store, keys } = this.#options;
     const state = new DesiredState(keys, () => {});
     const folders: readonly Folder[] = ['deployments', 'rollouts', 'assignments', 'actual', 'models', 'verifications'];
@@ -438,7 +460,7 @@ export class GridDesk implements GridAdmin {
     return entry === undefined ? '' : (readLeader(entry.value)?.host ?? '');
   }
 
-  #until({ deadlineMs }: GridCall): { readonly deadlineMs: number } {
+  #until({ deadlineMs }: Pick<GridCall, 'deadlineMs'>): { readonly deadlineMs: number } {
     return { deadlineMs: Math.min(deadlineMs, this.#options.clock.nowMs() + callMsMax) };
   }
 }

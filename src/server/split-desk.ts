@@ -4,15 +4,16 @@
  * is, because nobody places a split that was not found equal.
  */
 import { intarsiaError } from '#core/errors.js';
-import { wantedToText, type WantedDeployment } from '#core/grid/deployment-file.js';
+import { deploymentFromText, wantedToText, type WantedDeployment } from '#core/grid/deployment-file.js';
 import type { GridKeys } from '#core/grid/keys.js';
 import { placementLine, type PlacedReplica } from '#core/grid/placement-lines.js';
 import type { Deployment, ModelManifest } from '#core/grid/records.js';
 import { verificationText, type VerificationRecord } from '#core/grid/verification.js';
 import type { SplitWish } from '#core/grid/split-file.js';
 import type { HostId } from '#core/ids.js';
+import type { ServingStage } from '#core/split/replan.js';
 import { splitIdOf, type SplitSpec } from '#core/split/split-spec.js';
-import { formatBytes } from '#core/units.js';
+import { formatBytes, formatMs } from '#core/units.js';
 import type { Clock } from '#ports/clock.js';
 import type { PreparedSplit } from '#ports/grid-admin.js';
 import type { OpenSplit, SplitGate } from '#ports/split-gate.js';
@@ -24,6 +25,11 @@ export interface SplitDeskOptions {
   readonly keys: GridKeys;
   readonly clock: Clock;
   readonly host: HostId;
+}
+
+export interface PlanAgainRequest extends Pick<PrepareRequest, 'manifest' | 'place' | 'known' | 'deadlineMs'> {
+  readonly deployment: Deployment;
+  readonly stages: readonly ServingStage[];
 }
 
 export interface PrepareRequest {
@@ -64,6 +70,53 @@ export class SplitDesk {
     } finally {
       this.#isBusy = false;
     }
+  }
+
+  /**
+   * The deployment cut anew for the times that its stages show, compared with the whole like any other; undefined when no
+   * cut is better by a tenth. @throws as `prepare`, and FAILED_PRECONDITION when the new cut is refused, with the reason.
+   */
+  async planAgain(
+    { deployment, stages, ...request }: PlanAgainRequest,
+    onProgress: PrepareRequest['onProgress'] = () => {},
+  ): Promise<Deployment | undefined> {
+    const { split } = deployment;
+    if (split === undefined) return undefined;
+    const { cuts, digest, compression } = split;
+    const places = { kind: 'cuts', cuts, digest } as const;
+    const open = await this.#options.gate.open(request.manifest, places, {
+      deadlineMs: request.deadlineMs,
+      progress: onProgress,
+    });
+    let better: ReturnType<OpenSplit['rebalance']>;
+    try {
+      better = open.rebalance(stages.map(({ ms }) => ms));
+    } finally {
+      await open.close();
+    }
+    if (better === undefined) return undefined;
+    const tolerance = request.known(split.id)?.toleranceRelative ?? 0;
+    const shards = better.kept.map((kept): SplitWish['shards'][number] => {
+      const { memoryBytes: _, ...before } = split.shards[kept] ?? { memoryBytes: 0 };
+      return { ...before, prefer: stages[kept]?.place ?? '' };
+    });
+    const splitWish: SplitWish = {
+      ...{ cuts: better.cuts, digest, shards, compression, replan: true },
+      ...(tolerance > 0 ? { toleranceRelative: tolerance } : {}),
+    };
+    const { split: _, ...whole } = deployment;
+    const wanted = { ...whole, splitWish };
+    const prepared = await this.prepare({ ...request, wanted, dryRun: false, onProgress });
+    if (prepared.refusal !== '') {
+      throw intarsiaError(
+        'FAILED_PRECONDITION',
+        `a better cut [${better.cuts.join(',')}] is refused: ${prepared.refusal}`,
+      );
+    }
+    const made = deploymentFromText(prepared.deploymentJson, deployment.name);
+    if (made.split === undefined) return undefined;
+    const why = `planned again, because its slowest stage takes ${formatMs(better.beforeMs)} and need not take more than ${formatMs(better.afterMs)}`;
+    return { ...made, split: { ...made.split, why } };
   }
 
   async #prepare(request: PrepareRequest): Promise<PreparedSplit> {
@@ -144,7 +197,7 @@ export class SplitDesk {
   }
 }
 
-function specOf({ shards, compression }: SplitWish, { digest }: ModelManifest, open: OpenSplit): SplitSpec {
+function specOf({ shards, compression, replan }: SplitWish, { digest }: ModelManifest, open: OpenSplit): SplitSpec {
   const { cuts, values } = open;
   return {
     format: 1,
@@ -154,6 +207,7 @@ function specOf({ shards, compression }: SplitWish, { digest }: ModelManifest, o
     shards: open.shards.map(({ memoryBytes }, shard) => ({ memoryBytes, ...shards[shard] })),
     compression,
     values,
+    ...(replan === true ? { replan } : {}),
   };
 }
 

@@ -1,10 +1,14 @@
 /** What happens between the stages of split models, as plain numbers; and as metrics, read when somebody scrapes. */
 import { metric } from '#core/metric-catalogue.js';
 import type { PackedTensor } from '#core/split/activation-codec.js';
+import { readShardName } from '#core/split/split-spec.js';
+import { StagePace } from '#core/split/stage-pace.js';
 import type { Counter, Metrics } from '#ports/metrics.js';
 
 /** Stages told apart in metrics; those behind count as the last of them. */
 const stagesShown = 64;
+/** Shards whose times are kept; the oldest is forgotten. */
+const pacesMax = 1_000;
 
 export class StageCounts {
   /** Stages that this host's devices have run. */
@@ -17,12 +21,37 @@ export class StageCounts {
   sparedBytes = 0;
   /** Largest error of a packed value so far, as a share of the largest magnitude of its tensor. */
   packingErrorMax = 0;
+  /** How long the stages on this host take, by the name and device of the shard. */
+  readonly paces = new Map<string, StagePace>();
   /** Runs of a stage that were sent again, by stage. */
   readonly reruns = new Map<number, number>();
 
   reran(stage: number): void {
     const shown = Math.min(stage, stagesShown - 1);
     this.reruns.set(shown, (this.reruns.get(shown) ?? 0) + 1);
+  }
+
+  /** A shard ran on a device: milliseconds in the engine for an item. */
+  ran(shard: string, device: string, ms: number): void {
+    this.runs += 1;
+    const key = `${shard} ${device}`;
+    let pace = this.paces.get(key);
+    if (pace === undefined) {
+      if (this.paces.size >= pacesMax) this.paces.delete([...this.paces.keys()][0] ?? '');
+      this.paces.set(key, (pace = new StagePace()));
+    }
+    pace.add(ms);
+  }
+
+  /** The paces that are known, by shard and device. */
+  rows(): readonly { split: string; shard: number; device: string; expectedMs: number; observedMs: number }[] {
+    return [...this.paces].flatMap(([key, { now }]) => {
+      const [name = '', device = ''] = key.split(' ');
+      const piece = readShardName(name);
+      return piece === undefined || now === undefined
+        ? []
+        : [{ split: piece.split, shard: piece.shard, device, ...now }];
+    });
   }
 
   packed({ data, packing }: PackedTensor): void {
@@ -44,6 +73,7 @@ export function exportStageMetrics(metrics: Metrics, counts: Readonly<StageCount
   ];
   const reruns = metrics.counter(metric('intarsia_stage_reruns_total'));
   const rerunRows = new Map<number, { readonly counter: Counter; told: number }>();
+  const ratio = metrics.gauge(metric('intarsia_stage_ratio'));
   const kept = metrics.gauge(metric('intarsia_activation_kept_bytes')).bind();
   const error = metrics.gauge(metric('intarsia_activation_packing_error')).bind();
   metrics.onCollect(() => {
@@ -57,6 +87,12 @@ export function exportStageMetrics(metrics: Metrics, counts: Readonly<StageCount
       if (row === undefined) rerunRows.set(stage, (row = { counter: reruns.bind(String(stage + 1)), told: 0 }));
       row.counter.add(now - row.told);
       row.told = now;
+    }
+    for (const [key, pace] of counts.paces) {
+      const [name = '', device = ''] = key.split(' ');
+      const shard = readShardName(name);
+      if (shard === undefined || pace.now === undefined) continue;
+      ratio.bind(shard.model, String(shard.shard + 1), device).set(pace.now.observedMs / pace.now.expectedMs);
     }
     kept.set(counts.keptBytes);
     error.set(counts.packingErrorMax);

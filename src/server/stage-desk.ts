@@ -223,7 +223,8 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
     }
     const { chain, desk } = this.#parts;
     this.#own = outcome;
-    desk.counts.runs += 1;
+    const { device, computeInferUs, batchItems } = outcome.receipt;
+    desk.counts.ran(this.#parts.request.model, device, computeInferUs / 1000 / Math.max(1, batchItems));
     try {
       if (chain.stages.length === 0) this.#end(this.#finished(outcome));
       else this.#sendOn(outcome);

@@ -1,4 +1,5 @@
 /** A gate that cuts nothing and finds what it is told to find; the desk in front of it is the real one. */
+import type { Rebalanced } from '#core/split/replan.js';
 import type { GateFindings } from '#core/grid/verification.js';
 import { intarsiaError } from '#core/errors.js';
 import type { SplitGate, SplitPlaces, VerifyOptions } from '#ports/split-gate.js';
@@ -13,6 +14,9 @@ export class PretendGate implements SplitGate {
   /** Resolves when comparing may end. */
   until: Promise<void> = Promise.resolve();
 
+  /** A better cut, once somebody asks for one. */
+  better: Rebalanced | undefined;
+
   readonly open: SplitGate['open'] = (_manifest, places, { progress }) => {
     this.opened.push(places);
     progress(0.5, 'comparing the pieces with the whole');
@@ -25,6 +29,7 @@ export class PretendGate implements SplitGate {
       cuts,
       shards: Array.from({ length: cuts.length + 1 }, () => ({ memoryBytes: this.memoryBytes, nodes: 5 })),
       values: { middle: { dataType: 1, shape: [-1, 4] }, loose: { dataType: 7 } },
+      rebalance: () => this.better,
       verify: async (options) => {
         this.verified.push(options);
         await this.until;

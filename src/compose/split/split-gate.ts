@@ -16,7 +16,9 @@ import { defaultModelFilename, type ModelConfigDraft } from '#core/model-config-
 import { modelConfigFromPbtxt } from '#core/model-config-text.js';
 import type { ExecutionProvider, OptimizationLevel } from '#core/provider.js';
 import { packTensor, unpackTensor } from '#core/split/activation-codec.js';
-import { balancedCut } from '#core/split/balanced-cut.js';
+import { balancedCut, estimatedWork } from '#core/split/balanced-cut.js';
+import { cutCandidates, preferredCuts } from '#core/split/cut-candidates.js';
+import { rebalanced, type Rebalanced } from '#core/split/replan.js';
 import type { ValueTypes } from '#core/split/boundary-type.js';
 import type { Cutter, CutPlan, ShardDraft } from '#core/split/cut.js';
 import { encodeShard } from '#core/split/shard-writer.js';
@@ -207,6 +209,12 @@ class LocalSplit implements OpenSplit {
       nodes: shard.nodes.length,
     }));
     this.values = crossingValues(parts);
+  }
+
+  rebalance(stageMs: readonly number[]): Rebalanced | undefined {
+    const { cutter, types } = this.#parts;
+    const legal = preferredCuts(cutCandidates(cutter, types)).map(({ position }) => position);
+    return rebalanced({ work: estimatedWork(cutter.graph, types), legal, cuts: this.cuts, stageMs });
   }
 
   async verify({ providers, compression, toleranceRelative }: VerifyOptions): Promise<GateFindings> {

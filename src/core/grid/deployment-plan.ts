@@ -306,7 +306,9 @@ class Planner {
       tier: group.tier,
       spread: deployment.spread,
       placed: own.flatMap(({ places }) => [...new Set(places.map(({ host }) => host))]),
-      isAvoided: (device, shard) => draft.hasAvoided && draft.isAvoided(avoidKey({ ...edition, shard }, device)),
+      isAvoided: (device, shard) =>
+        isElsewhere(edition.split?.shards[shard]?.prefer, device) ||
+        (draft.hasAvoided && draft.isAvoided(avoidKey({ ...edition, shard }, device))),
     };
   }
 
@@ -366,6 +368,11 @@ class Planner {
   #addRefusal(text: string): void {
     this.#refusal = (this.#refusal === '' ? text : `${this.#refusal}; ${text}`).slice(0, reasonLengthMax);
   }
+}
+
+/** A shard that would rather be at another place. */
+function isElsewhere(prefer: string | undefined, { host, device }: Gang[number]): boolean {
+  return prefer !== undefined && prefer !== `${host.host}/${device.id}`;
 }
 
 function neverText(refusals: readonly Refusal[]): string {

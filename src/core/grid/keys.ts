@@ -32,6 +32,8 @@ export interface GridKeys {
   readonly verifications: string;
   /** What hosts measured of models, by digest. */
   readonly profiles: string;
+  /** How long stages of split models take, by host. */
+  readonly stages: string;
   /** Which policy decides, versions of policies, and what gateways saw of the one on trial. */
   readonly policyPointer: string;
   readonly policyVersions: string;
@@ -86,6 +88,7 @@ export function gridKeys(grid: string): GridKeys {
     events: folder('events'),
     verifications: folder('verifications'),
     profiles: folder('profiles'),
+    stages: folder('stages'),
     policyPointer: `${folder('policies')}current`,
     policyVersions: folder('policies/versions'),
     policySightings: folder('policies/sightings'),

@@ -14,6 +14,7 @@
  * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
  * | `served/<fingerprint>`                      | whoever serves it first        | the leader's sweep   |
  * | `verifications/<model>/<version>/<split>`   | the host that checked a split  | an operator's word   |
+ * | `stages/<host>`                             | that host                      | the next text        |
  * | `events/<slot>`                             | the leader, fenced; promotions | a later event        |
  * | `policies/current`                          | operators, gateways            | an operator's word   |
  * | `policies/versions/<id>`, `…/artefacts/…`   | operators                      | a later version      |

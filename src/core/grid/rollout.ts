@@ -100,7 +100,7 @@ function begin(input: RolloutInput, events: Events): RolloutRecord {
     text:
       stable === undefined || isBack
         ? `${editionText(target)} is wanted${isBack ? ' again' : ''}`
-        : `rolls from ${editionText(stable)} to ${editionText(target)}`,
+        : `rolls from ${editionText(stable)} to ${editionText(target)}${whyText(target)}`,
   });
   return {
     format: 1,
@@ -114,6 +114,11 @@ function begin(input: RolloutInput, events: Events): RolloutRecord {
     waitedMs: 0,
     nextReplica: record?.nextReplica ?? 0,
   };
+}
+
+/** What the grid says of a split that it planned itself. */
+function whyText({ split }: Edition): string {
+  return split?.why === undefined ? '' : `: ${split.why}`;
 }
 
 function advance(record: RolloutRecord, input: RolloutInput, events: Events): RolloutRecord {

@@ -6,6 +6,7 @@
  *       compression: none             # or fp16, int8: of activations between stages
  *       tolerance: 0.001              # largest relative error that the gate lets pass; default: the gate's own
  *       standby: 1                    # further replicas of every stage
+ *       replan: true                  # the grid plans again when stages drift; default false
  *
  * With a list instead of a number, `stages` says for each one `constraints`, `standby` and `memory`. What the store holds
  * is not this but the SplitSpec that was made of it: it has an id.
@@ -52,6 +53,7 @@ export interface SplitWish {
   readonly shards: readonly StageWish[];
   readonly compression: SplitCompression;
   readonly toleranceRelative?: number;
+  readonly replan?: true;
 }
 
 /** A split as files and the store have it. @throws CONFIG_INVALID with path. */
@@ -69,7 +71,7 @@ export function splitWishData({ shards, toleranceRelative, stages, ...rest }: Sp
   };
 }
 
-const wishFields = ['cuts', 'stages', 'plan', 'digest', 'compression', 'tolerance', 'standby'] as const;
+const wishFields = ['cuts', 'stages', 'plan', 'digest', 'compression', 'tolerance', 'standby', 'replan'] as const;
 
 function wishOf(value: Readonly<Record<string, unknown>>, at: Place): SplitWish {
   onlyFields(value, wishFields, at);
@@ -117,7 +119,7 @@ function common(
   at: Place,
   listed: readonly StageWish[],
   total: number,
-): Pick<SplitWish, 'shards' | 'compression' | 'toleranceRelative'> {
+): Pick<SplitWish, 'shards' | 'compression' | 'toleranceRelative' | 'replan'> {
   const { standby, tolerance } = value;
   const every = standby === undefined ? 0 : wholeOf(standby, at.in('standby'), [0, standbyMax]);
   const shards =
@@ -129,11 +131,23 @@ function common(
     shards,
     compression: oneOf(value['compression'] ?? 'none', splitCompressions, at.in('compression')),
     ...(tolerance === undefined ? {} : { toleranceRelative: tolerance }),
+    ...replanOf(value, at),
   };
 }
 
+function replanOf(value: Readonly<Record<string, unknown>>, at: Place): { readonly replan?: true } {
+  const { replan } = value;
+  if (replan !== undefined && typeof replan !== 'boolean') throw at.in('replan').wrong('true or false', replan);
+  return replan === true ? { replan } : {};
+}
+
 function specOf(value: Readonly<Record<string, unknown>>, at: Place): SplitSpec {
-  onlyFields(value, ['format', 'id', 'digest', 'cuts', 'shards', 'compression', 'splitBatches', 'values'], at);
+  onlyFields(
+    value,
+    ['format', 'id', 'digest', 'cuts', 'shards', 'compression', 'splitBatches', 'values', 'replan', 'why'],
+    at,
+  );
+  const why = value['why'] === undefined ? undefined : textOf(value['why'], at.in('why'));
   if (value['format'] !== 1) throw at.in('format').wrong('1', value['format']);
   const cuts = cutsOf(value['cuts'], at.in('cuts'));
   const digest = digestOf(value['digest'], at.in('digest'));
@@ -152,6 +166,8 @@ function specOf(value: Readonly<Record<string, unknown>>, at: Place): SplitSpec 
   return {
     ...{ format: 1, id, digest, cuts, shards, compression },
     ...(splitBatches === undefined ? {} : { splitBatches }),
+    ...replanOf(value, at),
+    ...(why === undefined ? {} : { why }),
     ...(values === undefined ? {} : { values: valuesOf(values, at.in('values')) }),
   };
 }
@@ -194,10 +210,11 @@ function stagesOf(list: readonly unknown[], at: Place): readonly StageWish[] {
   return list.map((value, index): StageWish => {
     const place = at.in(index);
     if (!isRecord(value)) throw place.wrong('a map of fields', value);
-    onlyFields(value, ['constraints', 'standby', 'memory', 'memoryBytes'], place);
+    onlyFields(value, ['constraints', 'standby', 'memory', 'memoryBytes', 'prefer'], place);
     const memoryBytes = memoryOf(value, place);
-    const { standby } = value;
+    const { standby, prefer } = value;
     return {
+      ...(prefer === undefined ? {} : { prefer: textOf(prefer, place.in('prefer')) }),
       ...(memoryBytes === 0 ? {} : { memoryBytes }),
       ...(value['constraints'] === undefined
         ? {}

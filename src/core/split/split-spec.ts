@@ -17,6 +17,8 @@ export interface SplitShard {
   readonly constraints?: PlacementConstraints;
   /** Further replicas of this shard alone, in the whole deployment. Default 0. */
   readonly standby?: number;
+  /** `host/device` where it should be while that takes it: the speed of that place was counted on. */
+  readonly prefer?: string;
 }
 
 /** Type of a value that crosses between stages, in ONNX's numbers. */
@@ -36,6 +38,10 @@ export interface SplitSpec {
   readonly cuts: readonly number[];
   readonly shards: readonly SplitShard[];
   readonly compression: SplitCompression;
+  /** Planned again by the grid when stages drift from what is expected of them. */
+  readonly replan?: true;
+  /** Why it is cut as it is, where the grid planned it; in events. */
+  readonly why?: string;
   /** Whether shards may be served in batches; absent: no. The gate finds out. */
   readonly splitBatches?: boolean;
   /**
