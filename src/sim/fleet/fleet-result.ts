@@ -7,7 +7,6 @@ import type { Fleet } from './fleet.js';
 
 /** How a request ended. `lost`: an error other than being shed. */
 export const fleetOutcomes = ['in-time', 'late', 'shed', 'lost'] as const;
-export type FleetOutcome = (typeof fleetOutcomes)[number];
 const none = 255;
 
 /** Requests in order of arrival. Moments in ms from the first moment of the arrivals. */
