@@ -9,6 +9,8 @@ import Table from 'cli-table3';
 export interface BenchOptions {
   /** Small sizes and few repetitions: shows that it runs, not how fast. */
   readonly quick: boolean;
+  /** As many repetitions as a verdict needs, however long it takes; benchmarks that have no such size ignore it. */
+  readonly full?: boolean;
 }
 
 export interface BenchTarget {
