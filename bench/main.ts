@@ -40,6 +40,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'how long a dispatch decision takes among 16, 32 and 128 candidates, and how good decisions are',
     load: () => import('./policy.js'),
   },
+  split: {
+    about: 'a model in pieces and a batch over several devices, against the whole and bare ONNX Runtime loops',
+    load: () => import('./split.js'),
+  },
   serve: {
     about: 'the host against a bare echo, a bare fastify server and a bare ONNX Runtime loop',
     load: () => import('./serve.js'),
