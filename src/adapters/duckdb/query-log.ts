@@ -5,7 +5,7 @@
  * extension, no setting that would change that.
  */
 import { join, resolve } from 'node:path';
-import type { DuckDBConnection } from '@duckdb/node-api';
+import type * as DuckDb from '@duckdb/node-api';
 import type { LogFile } from '#core/decision-log/log-files.js';
 import { emptyTable, logTables, type LogTable } from '#core/decision-log/log-tables.js';
 import { intarsiaError, messageOf } from '#core/errors.js';
@@ -45,10 +45,10 @@ export async function queryLog(options: LogQueryOptions): Promise<LogAnswer> {
     // Queries that do not fit in memory fail rather than spill files anywhere.
     temp_directory: '',
   });
-  let isLate = false;
+  const time = { isOver: false };
   const connection = await instance.connect();
   const timer = setTimeout(() => {
-    isLate = true;
+    time.isOver = true;
     connection.interrupt();
   }, msMax);
   try {
@@ -66,7 +66,8 @@ export async function queryLog(options: LogQueryOptions): Promise<LogAnswer> {
     const rows = reader.getRowsJson();
     return { columns: reader.columnNames(), rows: rows.slice(0, rowsMax), isCut: rows.length > rowsMax };
   } catch (error) {
-    if (isLate) throw intarsiaError('DEADLINE_EXCEEDED', `the query took longer than ${msMax} ms`, { msMax }, error);
+    if (time.isOver)
+      throw intarsiaError('DEADLINE_EXCEEDED', `the query took longer than ${msMax} ms`, { msMax }, error);
     if (error instanceof Error && 'code' in error) throw error;
     throw intarsiaError('INVALID_ARGUMENT', messageOf(error), {}, error);
   } finally {
@@ -76,7 +77,7 @@ export async function queryLog(options: LogQueryOptions): Promise<LogAnswer> {
   }
 }
 
-async function duckdb(): Promise<typeof import('@duckdb/node-api')> {
+async function duckdb(): Promise<typeof DuckDb> {
   try {
     return await import('@duckdb/node-api');
   } catch (error) {
@@ -89,7 +90,11 @@ async function duckdb(): Promise<typeof import('@duckdb/node-api')> {
   }
 }
 
-async function openViews(connection: DuckDBConnection, folder: string, files: readonly LogFile[]): Promise<void> {
+async function openViews(
+  connection: DuckDb.DuckDBConnection,
+  folder: string,
+  files: readonly LogFile[],
+): Promise<void> {
   for (const table of logTables) {
     const paths = files.filter((file) => file.table === table).map(({ name }) => quoted(join(resolve(folder), name)));
     const source =
@@ -100,7 +105,7 @@ async function openViews(connection: DuckDBConnection, folder: string, files: re
 }
 
 /** After this nothing can be reached but the log, and nothing can change that. */
-async function confine(connection: DuckDBConnection, folder: string, files: readonly LogFile[]): Promise<void> {
+async function confine(connection: DuckDb.DuckDBConnection, folder: string, files: readonly LogFile[]): Promise<void> {
   const paths = files.map(({ name }) => quoted(join(resolve(folder), name)));
   await connection.run(`SET allowed_paths=[${paths.join(',')}]`);
   await connection.run('SET enable_external_access=false');

@@ -1,4 +1,6 @@
 /** The thread that writes a decision log's files: slices in, by number in memory that both threads see; word of each out. */
+import { readlinkSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { LogSlice, type SliceSize } from '#core/decision-log/log-slice.js';
 import { LogFolder, type LogFolderCounts, type LogFolderOptions } from './log-folder.js';
@@ -22,6 +24,7 @@ export type LogWord =
 
 const port = parentPort;
 if (port !== null) {
+  yieldToServing();
   const { folder: options, size, memories } = workerData as LogWorkerData;
   const slices = memories.map((memory) => new LogSlice(size, memory));
   const tell = (word: LogWord): void => port.postMessage(word);
@@ -51,4 +54,17 @@ if (port !== null) {
     tell({ type: 'closed', counts: { bytes: 0, files: 0, removed: 0, held: 0, ...folder?.counts } });
     port.close();
   });
+}
+
+/**
+ * Lowest priority for this thread alone, where the system has that (Linux): requests go first. Writing that falls behind loses rows
+ * of the log; serving that falls behind loses requests.
+ */
+function yieldToServing(): void {
+  try {
+    const thread = Number(readlinkSync('/proc/thread-self').split('/').at(-1));
+    if (Number.isInteger(thread)) setPriority(thread, constants.priority.PRIORITY_LOW);
+  } catch {
+    // Other systems have no such name for a thread: it keeps its priority.
+  }
 }

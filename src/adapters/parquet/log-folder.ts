@@ -42,6 +42,8 @@ interface Pending {
   readonly bytes: number;
 }
 
+/** A slice this large stays as it is: to write it twice would cost more than its readers gain. */
+const aloneBytes = 2 ** 15;
 /** Files of others are looked for this often, ms. */
 const lookMs = 30_000;
 /** Bytes are removed down to this share of the bound, so that it is not looked again at once. */
@@ -77,6 +79,11 @@ export class LogFolder {
     const number = this.#slices;
     const bytes = this.#put(tables, number, number);
     this.counts.bytes += bytes;
+    if (bytes >= aloneBytes) {
+      this.#join();
+      this.#keepBound();
+      return;
+    }
     if (this.#pending.length === 0) this.#pendingSinceMs = nowMs();
     this.#pending.push({ number, tables, bytes });
     const held = this.#pending.reduce((sum, each) => sum + each.bytes, 0);

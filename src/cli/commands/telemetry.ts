@@ -48,7 +48,7 @@ export function addTelemetryCommands(parent: Command, context: CommandContext): 
 
 function shown(value: unknown): string {
   if (value === null || value === undefined) return '';
-  return typeof value === 'object' ? JSON.stringify(value) : String(value as string | number | boolean | bigint);
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
 function between(min: number, max: number): (text: string) => number {
