@@ -3,6 +3,7 @@ import { featureCount } from '#core/scheduling/features.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchPlayer } from '#policies/learning/dispatch-player.js';
+import { rangesOfNetwork } from '#policies/learning/feature-ranges.js';
 import { ruleLayers } from '#policies/learning/rule-network.js';
 import { RandomStream } from '#core/random.js';
 import {
@@ -78,5 +79,18 @@ describe('a network with cheapest feasible built in', () => {
     const scores = new Float32Array(50);
     new SimdScorer({ layers, activation: 'tanh' }).score(rows, 50, scores);
     expect(scores.every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe('the ranges of a network', () => {
+  it('are open for what it gives no weight to, and as seen in training for the rest', () => {
+    const layers = [{ in: 3, out: 2, weights: Float32Array.of(0, 1, 0, 0, -2, 0), bias: new Float32Array(2) }];
+    const seen = { least: [0, 0, 0], low: [0.1, 0.1, 0.1], high: [0.9, 0.9, 0.9], greatest: [1, 1, 1] };
+    expect(rangesOfNetwork(seen, layers)).toEqual({
+      least: [0, -3, 0],
+      low: [0.1, -3, 0.1],
+      high: [0.9, 3, 0.9],
+      greatest: [1, 3, 1],
+    });
   });
 });

@@ -14,6 +14,7 @@ import { dispatchSchema } from '#core/scheduling/features.js';
 import { encodePolicy } from '#core/scheduling/policy-file.js';
 import { curvesPage, curvesSvg } from '#policies/learning/curves.js';
 import { rolloutsHere, type Rollouts } from '#policies/learning/environment.js';
+import { rangesOfNetwork } from '#policies/learning/feature-ranges.js';
 import { fleetEnvironment, type FleetScenario, type FleetWorldData } from '#policies/learning/fleet-environment.js';
 import { fleetTraining } from '#policies/learning/fleet-training.js';
 import { readPlan } from '#policies/learning/plan-file.js';
@@ -211,7 +212,7 @@ async function writePolicy(
     name: `dispatch-${record.plan.seed}`,
     decides: 'dispatch',
     network: { layers: best.layers, activation: 'tanh' },
-    ranges,
+    ranges: rangesOfNetwork(ranges, best.layers),
     fallback: state.teacher,
     notes: { 'training.manifest': JSON.stringify(made) },
   });
