@@ -43,7 +43,7 @@ interface Pending {
 }
 
 /** A slice this large stays as it is: to write it twice would cost more than its readers gain. */
-const aloneBytes = 2 ** 15;
+const aloneBytes = 2 ** 16;
 /** Files of others are looked for this often, ms. */
 const lookMs = 30_000;
 /** Bytes are removed down to this share of the bound, so that it is not looked again at once. */
@@ -115,7 +115,8 @@ export class LogFolder {
     let total = 0;
     for (const table of logTables) {
       if (rowsOf(tables[table]) === 0) continue;
-      const bytes = encodeParquet(tables[table], { statistics: false });
+      // What is written while it happens is written fast; what is joined may take its time.
+      const bytes = encodeParquet(tables[table], { statistics: false, compressed: first < last });
       const path = join(this.#options.folder, this.#nameOf(table, first, last));
       try {
         writeFileSync(`${path}${partialEnding}`, bytes);

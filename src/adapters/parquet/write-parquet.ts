@@ -13,10 +13,12 @@ export const parquetRowsMax = 5_000_000;
 export interface EncodeOptions {
   /** Least and greatest values of columns, and an index of pages: readers skip more, writing takes longer. Default true. */
   readonly statistics?: boolean;
+  /** By Snappy; default true. */
+  readonly compressed?: boolean;
 }
 
 /**
- * A Parquet file of columns, Snappy-compressed. Integers are 64 bits wide, times are UTC with milliseconds; undefined
+ * A Parquet file of columns. Integers are 64 bits wide, times are UTC with milliseconds; undefined
  * and null values become null.
  *
  * @throws INVALID_ARGUMENT when columns are missing, differ in length, share a name or have more than `parquetRowsMax`
@@ -36,9 +38,10 @@ export function encodeParquet(columns: readonly ParquetColumn[], options: Encode
       throw intarsiaError('INVALID_ARGUMENT', `column ${name} has ${values.length} values, the first has ${rows}`);
     }
   }
-  const { statistics = true } = options;
+  const { statistics = true, compressed = true } = options;
+  const codec = compressed ? 'SNAPPY' : 'UNCOMPRESSED';
   const columnData = columns.map((column) => ({ ...columnSource(column), offsetIndex: statistics }));
-  return new Uint8Array(parquetWriteBuffer({ columnData, statistics, createdBy: 'intarsia' }));
+  return new Uint8Array(parquetWriteBuffer({ columnData, statistics, codec, createdBy: 'intarsia' }));
 }
 
 /**
