@@ -4,6 +4,8 @@ import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { connect } from '#client/index.js';
+import { GraphBuilder } from '#core/onnx/builder.js';
+import { encodeModelBytes } from '#core/onnx/writer.js';
 import { findGrpcioClient, findTritonClient, runPythonClient } from '../conformance/python-clients.js';
 import { repositoryRoot, runProgram, startHostProcess } from './host-process.js';
 import { temporaryFolder } from './temporary-folder.js';
@@ -148,6 +150,43 @@ describe('intarsia serve --deploy with a split model on one host', () => {
       }
     },
   );
+
+  it('takes requests of ever other shapes through all stages', { timeout: 120_000 }, async () => {
+    const graph = new GraphBuilder('shapes');
+    let value = graph.input('x', 'FP32', ['rows', 'columns']);
+    for (let step = 0; step < 4; step += 1) {
+      value = graph.node('Mul', [value, graph.constant(`two${step}`, [1], Float32Array.of(2))]);
+    }
+    graph.output(value, 'FP32', ['rows', 'columns'], 'y');
+    const repository = join(folder, 'shapes-models');
+    mkdirSync(join(repository, 'shapes/1'), { recursive: true });
+    writeFileSync(join(repository, 'shapes/1/model.onnx'), encodeModelBytes(graph.model({ opset: 17 })));
+    const deployment = splitOver('shapes', ['cpu', 'wasm', 'cpu']);
+    const host = await startHostProcess([
+      ...['--device', 'cpu', '--device', 'wasm', '--repository', repository, '--deploy', deployment],
+    ]);
+    const client = connect({ endpoints: host.grpc, discovery: false });
+    try {
+      for (const [rows, columns] of [
+        [1, 1],
+        [3, 5],
+        [7, 2],
+        [1, 1000],
+        [2, 2],
+      ] as const) {
+        const x = chunk(
+          Array.from({ length: rows * columns }, (_, at) => at),
+          columns,
+        );
+        const answer = await client.infer('shapes', { x });
+        expect(answer.output('y').shape).toEqual([rows, columns]);
+        expect(answer.output('y').toArray()).toEqual(x.flat().map((one) => one * 16));
+      }
+    } finally {
+      client.close();
+      await host.stop();
+    }
+  });
 
   it('ends with the reason when the gate refuses the split', { timeout: 120_000 }, async () => {
     const path = join(folder, 'refused.json');

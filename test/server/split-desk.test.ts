@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { Deployment } from '#core/grid/records.js';
 import type { PreparedSplit } from '#ports/grid-admin.js';
 import { PretendGate } from './pretend-gate.js';
 import { keys, PretendGrid } from './pretend-grid.js';
@@ -128,5 +129,43 @@ describe('preparing a split', () => {
     await expect(grid.desk.prepareSplit(request, call, () => {})).rejects.toMatchObject({ code: 'MODEL_NOT_FOUND' });
     const without = new PretendGrid().desk.prepareSplit(request, call, () => {});
     await expect(without).rejects.toMatchObject({ code: 'UNIMPLEMENTED' });
+  });
+});
+
+describe('planning a split again', () => {
+  it('compares the new cut like any other, keeps what the deployment says of its stages, and says why', async () => {
+    const { grid, gate, prepare } = await world();
+    const prepared = await prepare({ cuts: [4, 9], standby: 1, replan: true });
+    const before = JSON.parse(prepared.deploymentJson) as Deployment;
+    const stages = ['a/cpu:0', 'b/cpu:0', 'c/cpu:0'].map((place, at) => ({ place, ms: at === 1 ? 50 : 10 }));
+    expect(await grid.desk.planAgain(before, stages, call)).toBeUndefined();
+    gate.better = { cuts: [6], kept: [0, 2], beforeMs: 50, afterMs: 15 };
+    const after = await grid.desk.planAgain(before, stages, call);
+    expect(after?.split).toMatchObject({
+      cuts: [6],
+      replan: true,
+      why: 'planned again, because its slowest stage takes 50 ms and need not take more than 15 ms',
+      shards: [
+        { standby: 1, prefer: 'a/cpu:0' },
+        { standby: 1, prefer: 'c/cpu:0' },
+      ],
+    });
+    expect(gate.verified).toHaveLength(2);
+    expect(await grid.read(keys.verification('m', '1', after?.split?.id ?? ''))).toMatchObject({ verdict: 'equal' });
+    gate.findings = { verdict: 'different', reason: 'wrong' };
+    gate.better = { cuts: [7], kept: [0, 2], beforeMs: 50, afterMs: 15 };
+    await expect(grid.desk.planAgain(before, stages, call)).rejects.toThrow('a better cut [7] is refused');
+  });
+
+  it('a device of the plan that is gone when it is deployed is named with its stage, and nothing is applied', async () => {
+    const { grid, prepare } = await world();
+    const { refusal, deploymentJson } = await prepare({
+      cuts: [4],
+      stages: [{}, { constraints: { devices: ['wasm:7'] } }],
+    });
+    expect(refusal).toContain('can never fit: stage 2 of 2');
+    expect(refusal).toContain('wasm:7');
+    const { applied } = await grid.desk.deploy({ deploymentJson, dryRun: false }, call);
+    expect(applied).toBe(false);
   });
 });
