@@ -71,6 +71,10 @@ export class MemoryRepository implements ModelFiles {
       versions: versionsOf(files.keys()),
       configText: config === undefined ? undefined : new TextDecoder().decode(config),
       bytes: read,
+      variants: (version) => {
+        const records = [...files.keys()].filter((path) => path.startsWith(`${version}/variants/`));
+        return Promise.resolve([...new Set(records.map((path) => path.split('/')[2] ?? ''))]);
+      },
       artifact: async (version, fileName) => {
         const bytes = await read(`${version}/${fileName}`);
         const facts = readModelFacts(bytes);

@@ -1,0 +1,112 @@
+/** Which devices get a variant: a registry over a repository in memory, devices that note what they are asked to load. */
+import { createHash } from 'node:crypto';
+import { describe, expect, it } from 'vitest';
+import type { VariantRecord, VariantRow } from '#core/variants/variant-record.js';
+import { identity, RegistryWorld } from '../actors/model-registry-world.js';
+
+const exact = identity(4);
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+function row(more: Partial<VariantRow> = {}): VariantRow {
+  return {
+    provider: 'cpu',
+    engine: 'onnxruntime-node 1.30.0',
+    verdict: 'equal',
+    reason: '',
+    maxAbsoluteError: 0,
+    maxRelativeError: 0,
+    errorShare: 0.01,
+    argMaxAgreement: 1,
+    cosine: 1,
+    runMs: 1,
+    exactRunMs: 2,
+    ...more,
+  };
+}
+
+interface Wanted {
+  readonly parameters?: Readonly<Record<string, string>>;
+  readonly variants: Readonly<Record<string, Partial<VariantRecord> & { readonly file?: Uint8Array }>>;
+}
+
+/** What the device was given, and what operators are told of variants that are left out. */
+async function given({ parameters = {}, variants }: Wanted): Promise<string> {
+  const world = new RegistryWorld(['cpu:0']);
+  const config = Object.entries(parameters).map(
+    ([key, value]) => `parameters { key: "${key}" value { string_value: "${value}" } }`,
+  );
+  world.repository.write('m/config.pbtxt', config.join('\n')).write('m/1/model.onnx', exact);
+  for (const [index, [name, { file = identity(5 + index), ...more }]] of Object.entries(variants).entries()) {
+    const record: VariantRecord = {
+      kind: 'fp16',
+      digest: sha256(file),
+      bytes: file.byteLength,
+      madeFrom: { digest: sha256(exact), bytes: exact.byteLength },
+      tolerance: 0.01,
+      vectors: [],
+      rows: [row()],
+      notes: [],
+      ...more,
+    };
+    world.repository
+      .write(`m/1/variants/${name}/model.onnx`, file)
+      .write(`m/1/variants/${name}/variant.json`, JSON.stringify(record));
+  }
+  world.start({ engine: 'onnxruntime-node 1.30.0' });
+  expect(await world.load('m')).toBe('ok');
+  const held = world.repository.held;
+  expect(await world.unload('m')).toBe('ok');
+  expect([held > 0, world.repository.held]).toEqual([true, 0]);
+  return world.device.placements.map(({ variant = 'exact' }) => variant).join();
+}
+
+const fast = { runMs: 0.5 };
+const allow = { parameters: { intarsia_variants: 'allow' } };
+
+describe('variants and devices', () => {
+  it('devices get the exact model unless the configuration allows variants', async () => {
+    const variants = { half: {} };
+    expect(await given({ variants })).toBe('exact');
+    expect(await given({ parameters: { intarsia_variants: 'none' }, variants })).toBe('exact');
+    expect(await given({ ...allow, variants })).toBe('half');
+  });
+
+  it('a device gets the fastest variant that passed on its provider and is faster than the exact model', async () => {
+    expect(await given({ ...allow, variants: { slow: { rows: [row({ runMs: 3 })] } } })).toBe('exact');
+    expect(await given({ ...allow, variants: { a: {}, b: { rows: [row(fast)] } } })).toBe('b');
+    expect(await given({ ...allow, variants: { a: {}, b: { rows: [row({ ...fast, verdict: 'different' })] } } })).toBe(
+      'a',
+    );
+    expect(await given({ ...allow, variants: { a: { rows: [row({ provider: 'wasm' })] } } })).toBe('exact');
+  });
+
+  it('names restrict the choice, whether faster or not, and an error may be bounded further', async () => {
+    const variants = { a: { rows: [row({ runMs: 3 })] }, b: { rows: [row(fast)] } };
+    expect(await given({ parameters: { intarsia_variants: 'a, c' }, variants })).toBe('a');
+    expect(await given({ parameters: { intarsia_variants: 'c' }, variants })).toBe('exact');
+    const strict = { intarsia_variants: 'allow', intarsia_variants_error_max: '0.005' };
+    expect(await given({ parameters: strict, variants })).toBe('exact');
+  });
+
+  it('a variant of another model, of a changed file, of another engine or processor, or of other sizes is not used', async () => {
+    const other = { digest: 'c'.repeat(64), bytes: 1 };
+    expect(await given({ ...allow, variants: { a: { madeFrom: other } } })).toBe('exact');
+    expect(await given({ ...allow, variants: { a: { digest: 'd'.repeat(64) } } })).toBe('exact');
+    const ort = (engine: string, processor: string): Wanted => ({
+      ...allow,
+      variants: { a: { kind: 'ort', boundTo: { engine, processor } } },
+    });
+    expect(await given(ort('onnxruntime-node 1.30.0', 'cpu:0'))).toBe('a');
+    expect(await given(ort('onnxruntime-node 1.29.0', 'cpu:0'))).toBe('exact');
+    expect(await given(ort('onnxruntime-node 1.30.0', 'cpu:1'))).toBe('exact');
+    expect(await given({ ...allow, variants: { a: { kind: 'fixed', shapes: { x: [2, 4] } } } })).toBe('exact');
+  });
+
+  it('a parameter that is none is refused with what it must be', async () => {
+    const world = new RegistryWorld(['cpu:0']);
+    const parameter = 'parameters { key: "intarsia_variants" value { string_value: "a b" } }';
+    world.repository.write('m/config.pbtxt', parameter).write('m/1/model.onnx', exact);
+    world.start();
+    expect(await world.load('m')).toMatch(/intarsia_variants is "a b"; it must be none, allow, or names of variants/);
+  });
+});
