@@ -46,12 +46,12 @@ describe.skipIf(!isFull)(`split models on three real hosts${fullOnly}`, () => {
         return own.length === 2 && own.every(({ split, state }) => split !== '' && state === 'ready');
       });
       expect(pieces.deployments.find(({ name }) => name === 'affine')?.gate).toContain('equal');
-      await loads[0]?.more(100);
+      await loads[0].more(100);
       const { parameters } = await cluster.client.infer('affine', { x: [[1, 2, 3, 4]] }, { version: '1' });
       expect(parameters.has('intarsia_stages')).toBe(true);
       await cluster.deploy(wanted);
       await cluster.until('no piece is left', ({ replicas }) => replicas.every(({ split }) => split === ''));
-      await loads[0]?.more(100);
+      await loads[0].more(100);
       const answer = await cluster.client.infer('affine', { x: [[1, 2, 3, 4]] }, { version: '1' });
       expect(answer.output().toArray()).toEqual([3, 5, 7, 9]);
       for (const load of loads) await load.stop();
