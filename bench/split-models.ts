@@ -57,8 +57,11 @@ export async function writeLarge(repository: string, name: string, layers: numbe
   const random = new RandomStream('large');
   const layer = Float32Array.from({ length: width * width }, () => (random.next() - 0.5) / Math.sqrt(width));
   try {
-    // The same numbers in each layer: what they are makes no difference to the memory they take.
-    for (let index = 0; index < layers; index += 1) await file.writeFile(new Uint8Array(layer.buffer));
+    for (let index = 0; index < layers; index += 1) {
+      // The engine would keep equal layers once.
+      layer[index] = (index + 1) / layers;
+      await file.writeFile(new Uint8Array(layer.buffer));
+    }
   } finally {
     await file.close();
   }

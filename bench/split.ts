@@ -56,13 +56,17 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
   const notes: string[] = [];
   const rows: BenchRow[] = [];
   try {
+    const took: string[] = [];
     for (const { name, secondsMax, run: measure } of parts) {
+      const startMs = performance.now();
       try {
         rows.push(...(await within(secondsMax, name, measure({ quick: options.quick, repository, notes }))));
       } catch (error) {
         notes.push(`${name}: not measured: ${messageOf(error)}`);
       }
+      took.push(`${name} ${Math.round((performance.now() - startMs) / 1000)} s`);
     }
+    notes.push(`took: ${took.join(', ')}`);
     return benchReport('split', options, rows, notes);
   } finally {
     await rm(repository, { recursive: true, force: true });
@@ -347,7 +351,7 @@ async function hops({ quick, repository }: Scene): Promise<readonly BenchRow[]> 
 /** A model that no device takes whole, on two of them. */
 async function reach({ quick, repository, notes }: Scene): Promise<readonly BenchRow[]> {
   const { weightBytes, width } = await writeLarge(repository, 'large', quick ? 24 : 48, 2048);
-  // The weights of half of it, its executor, and a fifth.
+  // Too little for all weights, enough for half of them and the executor itself.
   const memoryBytes = Math.floor(weightBytes * 0.9);
   const devices = [0, 1].map((index) => ({ ...cpu(index, 1), memoryBytes }));
   return withHost(repository, devices, async (host) => {
