@@ -37,6 +37,8 @@ export interface EvaluationReport {
   readonly isDone: boolean;
   readonly classes: readonly string[];
   readonly contenders: readonly string[];
+  /** Digests of the learned policies among them, so that a report speaks for these bytes and no others. */
+  readonly files: readonly { readonly contender: string; readonly sha256: string }[];
   readonly cells: readonly EvaluationCellReport[];
   /** One row a policy, over all cells. */
   readonly overall: readonly EvaluationOverall[];

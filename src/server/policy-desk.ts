@@ -141,7 +141,7 @@ export class PolicyDesk implements PolicyAdmin {
       const known = book.versions.find((each) => each.id === id);
       if (known === undefined)
         throw intarsiaError('INVALID_ARGUMENT', `${id} is a rule: reports are about versions`, {});
-      return { version: { ...known, ...reportsOf(known.name, evaluationJson, calibrationJson) } };
+      return { version: { ...known, ...reportsOf(known.sha256, evaluationJson, calibrationJson) } };
     }
     if (artifact.byteLength > artifactBytesMax) {
       throw intarsiaError(
@@ -163,7 +163,7 @@ export class PolicyDesk implements PolicyAdmin {
       ...{ format: 1, id, name: read.name, sha256, bytes: artifact.byteLength, fallback: read.fallback },
       ...{ notes: Object.fromEntries(notes), host, wallMs: clock.wallMs() },
     };
-    return { version: { ...(known ?? made), ...reportsOf(read.name, evaluationJson, calibrationJson) }, gate };
+    return { version: { ...(known ?? made), ...reportsOf(sha256, evaluationJson, calibrationJson) }, gate };
   }
 
   /** The reference that an order means. */
@@ -235,12 +235,12 @@ export class PolicyDesk implements PolicyAdmin {
 }
 
 function reportsOf(
-  name: string,
+  sha256: string,
   evaluationJson: string,
   calibrationJson: string,
 ): Pick<PolicyVersion, 'evaluation' | 'calibration'> {
   return {
-    ...(evaluationJson === '' ? {} : { evaluation: readEvaluation(evaluationJson, name) }),
+    ...(evaluationJson === '' ? {} : { evaluation: readEvaluation(evaluationJson, sha256) }),
     ...(calibrationJson === '' ? {} : { calibration: readCalibration(calibrationJson) }),
   };
 }

@@ -47,7 +47,15 @@ describe('intarsia policy', () => {
     const grid = new PretendGrid();
     const policy = await serve(grid);
     expect((await policy('list')).out).toContain('every host decides by the policy it was started with');
-    const report = file('evaluation.json', evaluationJson('quick'));
+    const report = file('evaluation.json', evaluationJson(policyBytes('quick')));
+    const others = file('others.json', evaluationJson(policyBytes('other')));
+    expect((await policy('shadow', quick, '--evaluation', others)).err).toContain('it is about other bytes');
+    const worse = file('worse.json', evaluationJson(policyBytes('quick'), { worstMissChange: 0.01 }, false));
+    await policy('shadow', quick, '--evaluation', worse);
+    const held = await policy('promote', '--dry-run');
+    expect(held.out).toMatch(/evaluation +refused .*; a class misses 1\.00 points more/);
+    expect(held.out).toMatch(/stress +refused +0 of 1 cases passed; device-loss: 20\.0 %/);
+    expect(held.out).toContain('would be refused: quick@');
     const shadow = await policy('shadow', quick, '--evaluation', report);
     expect(shadow).toMatchObject({ code: 0, err: '' });
     expect(shadow.out).toMatch(/artefact +passed/);
@@ -133,7 +141,15 @@ describe('intarsia policy', () => {
     const call = { deadlineMs: Infinity, caller: { tenant: 'x', namesTenant: true, mayUse: () => true } } as never;
     const { revision } = await grid.desk.policies(call);
     const order = {
-      ...{ step: 'shadow', policy: '', evaluationJson: '', calibrationJson: '', percent: 0, sliceSeconds: 0, seed: 0 },
+      ...{
+        step: 'shadow' as const,
+        policy: '',
+        evaluationJson: '',
+        calibrationJson: '',
+        percent: 0,
+        sliceSeconds: 0,
+        seed: 0,
+      },
       ...{ reason: 'theirs', force: false, decisionsMin: 0, answersMin: 0, expectedRevision: revision, dryRun: false },
     } as const;
     const outcomes = await Promise.allSettled([

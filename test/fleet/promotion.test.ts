@@ -149,7 +149,7 @@ describe('a promotion on virtual time', { timeout: 60_000 }, () => {
           at(ms, async () => {
             pointers.push((await desk.policies({ deadlineMs: Infinity })).pointer);
           });
-        step(10_000, { artifact: good, evaluationJson: evaluationJson('good') });
+        step(10_000, { artifact: good, evaluationJson: evaluationJson(good) });
         step(11_000, { step: 'share', percent: 50 });
         step(40_000, { step: 'share', percent: 50 });
         world.schedule(75_000, () => (clock.jumpMs = 3_600_000));
@@ -232,7 +232,6 @@ describe('a gateway that follows the pointer', () => {
       [keys.policyArtifact(id), artifact],
       [keys.policyPointer, JSON.stringify(pointer)],
     ] as const;
-    let texts: string[] = [];
     const work = operator.transact(
       { conditions: [], operations: puts.map(([key, value]) => ({ type: 'put', key, value })) },
       { deadlineMs: Infinity },
@@ -241,7 +240,7 @@ describe('a gateway that follows the pointer', () => {
     await work;
     const reading = operator.range(keys.events, { deadlineMs: Infinity });
     await turn(clock, 1_000);
-    texts = (await reading).entries.map(({ value }) => (JSON.parse(value) as { readonly text: string }).text);
+    const texts = (await reading).entries.map(({ value }) => (JSON.parse(value) as { readonly text: string }).text);
     return { gateway, texts, clock };
   }
 

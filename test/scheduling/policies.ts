@@ -1,4 +1,5 @@
 /** Files of policies and reports about them, for tests. */
+import { createHash } from 'node:crypto';
 import { dispatchSchema, featureCount } from '#core/scheduling/features.js';
 import type { Network } from '#core/scheduling/network.js';
 import { networkModel } from '#core/scheduling/network-onnx.js';
@@ -43,10 +44,15 @@ export function policyBytes(
 }
 
 /** A report that passes every gate; `change` replaces figures over all cells. */
-export function evaluationJson(policy: string, change: Readonly<Record<string, unknown>> = {}, passed = true): string {
-  const contender = policy;
+export function evaluationJson(
+  bytes: Uint8Array,
+  change: Readonly<Record<string, unknown>> = {},
+  passed = true,
+): string {
+  const contender = 'run/policy.onnx';
   return JSON.stringify({
     isDone: true,
+    files: [{ contender, sha256: createHash('sha256').update(bytes).digest('hex') }],
     cells: [{ cell: 'edge 0.7', comparisons: [{ contender, p99Change: -0.1 }] }],
     overall: [
       {

@@ -1,4 +1,5 @@
 /** `intarsia evaluate`: reads contenders, fleets and traces, plays every cell in pairs on threads, and says who is better. */
+import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { EvaluationReport, EvaluationRequest, EvaluationWatch, StressVerdict } from '#cli/evaluation-report.js';
@@ -66,6 +67,11 @@ export async function evaluatePolicies(request: EvaluationRequest, watch: Evalua
       isDone: cells.length === grid.length && stressed.length === stress.cells.length && !watch.isStopWanted(),
       classes: sloClasses,
       contenders: contenders.map(({ name }) => name),
+      files: judged.flatMap(({ name, player }) =>
+        player.kind === 'policy'
+          ? [{ contender: name, sha256: createHash('sha256').update(player.bytes).digest('hex') }]
+          : [],
+      ),
       cells,
       overall: overallOf(cells, { random }),
       preferences,

@@ -1,5 +1,5 @@
 /**
- * What gates need of the reports that `intarsia evaluate --json` and the calibration of the simulator print: read from JSON that
+ * What gates need of the reports that `intarsia evaluate --json` prints, with policies and with `--log … --calibrate`: read from JSON that
  * somebody else wrote, and checked.
  */
 import { intarsiaError } from '../errors.js';
@@ -30,17 +30,16 @@ export interface CalibrationSummary {
 
 const stressFailuresMax = 16;
 
-/** @throws INVALID_ARGUMENT for what is no such report, or says nothing of a policy of that name. */
-export function readEvaluation(text: string, policy: string): EvaluationSummary {
+/** @throws INVALID_ARGUMENT for what is no such report, or says nothing of a policy file of that digest. */
+export function readEvaluation(text: string, sha256: string): EvaluationSummary {
   const report = objectOf(parse(text, 'the evaluation'), 'the evaluation');
-  const isOwn = ({ contender }: Fields): boolean =>
-    typeof contender === 'string' && (contender === policy || contender.startsWith(`${policy}@`));
-  const overall = rowsOf(report, 'overall');
-  const own = overall.filter(isOwn);
-  const best = own[0];
+  const named = rowsOf(report, 'files').filter((row) => row['sha256'] === sha256);
+  const best = rowsOf(report, 'overall').find(({ contender: each }) => named.some((row) => row.contender === each));
   if (best === undefined) {
-    const named = overall.map(({ contender }) => String(contender)).join(', ');
-    throw invalid(`the evaluation says nothing of ${policy}; it is about ${named === '' ? 'no policy' : named}`);
+    const others = rowsOf(report, 'files').map(({ contender: each }) => String(each).slice(0, 100));
+    throw invalid(
+      `the evaluation says nothing of the file with digest ${sha256.slice(0, 12)}…; it is about ${others.length === 0 ? 'no learned policy' : `other bytes: ${others.join(', ')}`}`,
+    );
   }
   const { contender } = best;
   const comparisons = rowsOf(report, 'cells').flatMap((cell) =>
@@ -70,10 +69,12 @@ export function readEvaluation(text: string, policy: string): EvaluationSummary 
 /** @throws INVALID_ARGUMENT for what is no such report. */
 export function readCalibration(text: string): CalibrationSummary {
   const report = objectOf(parse(text, 'the calibration'), 'the calibration');
+  const all = rowsOf(report, 'rows').find((row) => row['model'] === '');
+  if (all === undefined) throw invalid('the calibration has no row over all models');
   return {
-    ksDistance: numberOf(report, 'ksDistance'),
-    p50Error: numberOf(report, 'p50Error'),
-    p99Error: numberOf(report, 'p99Error'),
+    ksDistance: numberOf(all, 'ksDistance'),
+    p50Error: numberOf(all, 'p50Error'),
+    p99Error: numberOf(all, 'p99Error'),
   };
 }
 
@@ -98,7 +99,7 @@ function objectOf(value: unknown, what: string): Fields {
 
 function rowsOf(value: Fields, name: string): readonly Fields[] {
   const rows = value[name];
-  if (!Array.isArray(rows)) throw invalid(`the evaluation has no list '${name}': it is no report of intarsia evaluate`);
+  if (!Array.isArray(rows)) throw invalid(`there is no list '${name}': it is no report of intarsia evaluate --json`);
   return rows.map((row: unknown) => objectOf(row, `a row of '${name}'`));
 }
 
