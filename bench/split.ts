@@ -109,10 +109,10 @@ interface OverheadCase {
 }
 
 const resnetOverhead: OverheadCase = {
-  ...{ kind: 'resnet50', stages: 2, atMost: 1.08, input: images(1), pairs: 60, quickPairs: 12 },
+  ...{ kind: 'resnet50', stages: 2, atMost: 1.08, input: images(1), pairs: 40, quickPairs: 10 },
 };
 const bertOverhead: OverheadCase = {
-  ...{ kind: 'bert_base', stages: 4, atMost: 1.1, input: tokens(1), pairs: 30, quickPairs: 5 },
+  ...{ kind: 'bert_base', stages: 4, atMost: 1.1, input: tokens(1), pairs: 20, quickPairs: 4 },
 };
 
 /** The whole model and its stages on the same device and threads, a request of each in turns. */
@@ -224,7 +224,7 @@ async function pipelineGain({ quick }: Scene): Promise<readonly BenchRow[]> {
   const { path } = await ensureModel('resnet50', modelsFolder);
   const [rounds, seconds] = quick ? [1, 3] : [3, 5];
   const plan = await predictedRate(path, ['cpu:0', 'cpu:1'], {
-    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 5 : 15 },
+    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 4 : 12 },
     // Less than its weights: two equal devices would take turns with the whole model otherwise.
     memoryBytes: 90 * MiB,
   });
@@ -246,9 +246,9 @@ async function pipelineGain({ quick }: Scene): Promise<readonly BenchRow[]> {
 /** One batch over a CPU of one thread and WebAssembly. */
 async function dataGain({ quick }: Scene): Promise<readonly BenchRow[]> {
   const { path } = await ensureModel('resnet50', modelsFolder);
-  const [rounds, seconds, items] = quick ? [1, 4, 32] : [3, 5, 128];
+  const [rounds, seconds, items] = quick ? [1, 4, 32] : [2, 5, 64];
   const plan = await predictedRate(path, ['cpu', 'wasm'], {
-    ...{ strategy: 'data', items, seconds: quick ? 5 : 15 },
+    ...{ strategy: 'data', items, seconds: quick ? 4 : 12 },
   });
   const devices: readonly BenchDevice[] = [cpu(0, 1), { id: 'wasm:0', provider: 'wasm', threads: 1 }];
   return withHost(modelsFolder, devices, async (host) => {
