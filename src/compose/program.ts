@@ -77,12 +77,12 @@ export function createProgram(): Program {
     simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),
     train: async (request, watch) =>
       (await import('./learning/train-fleets.js')).trainFleets(request, watch, new NodeClock()),
-    queryLog: async (request) => (await import('./decision-log/query-log.js')).queryLog(request),
-    explainRequest: async (request) => (await import('./decision-log/explain.js')).explainRequest(request),
     evaluate: async (request, watch) =>
       (await import('./learning/evaluate-policies.js')).evaluatePolicies(request, watch),
     estimatePolicies: async (request) => (await import('./learning/judge-log.js')).estimatePolicies(request),
     calibrateWithLog: async (request) => (await import('./learning/judge-log.js')).calibrateWithLog(request),
+    queryLog: async (request) => (await import('./decision-log/query-log.js')).queryLog(request),
+    explainRequest: async (request) => (await import('./decision-log/explain.js')).explainRequest(request),
     connect,
     openLoadTransport: async (target) => (await import('../load-main.js')).openLoadTransport(target),
     cpuUs: () => {
