@@ -80,10 +80,6 @@ export interface Program {
    * (run to continue), FAILED_PRECONDITION (its data changed).
    */
   train(request: TrainRequest, watch: TrainWatch): Promise<TrainReport>;
-  /** Asks a decision log by SQL. @throws NOT_FOUND (no log), UNIMPLEMENTED (DuckDB is absent), INVALID_ARGUMENT, DEADLINE_EXCEEDED. */
-  queryLog(request: LogQueryRequest): Promise<LogQueryReport>;
-  /** Why a request went where it went. @throws NOT_FOUND (no log, no such request), INVALID_ARGUMENT. */
-  explainRequest(request: ExplainRequest): Promise<ExplainReport>;
   /**
    * Plays policies and rules on the same requests and compares them. @throws CONFIG_INVALID (fleet, rule), INVALID_ARGUMENT
    * (trace, stream, batching, module), NOT_FOUND (file), MODEL_INVALID (policy file), FAILED_PRECONDITION (a fleet that cannot
@@ -94,6 +90,10 @@ export interface Program {
   estimatePolicies(request: LogEstimateRequest): Promise<LogEstimateReport>;
   /** Holds the simulator against a decision log. @throws NOT_FOUND, CONFIG_INVALID, INVALID_ARGUMENT, FAILED_PRECONDITION. */
   calibrateWithLog(request: CalibrationRequest): Promise<CalibrationReport>;
+  /** Asks a decision log by SQL. @throws NOT_FOUND (no log), UNIMPLEMENTED (DuckDB is absent), INVALID_ARGUMENT, DEADLINE_EXCEEDED. */
+  queryLog(request: LogQueryRequest): Promise<LogQueryReport>;
+  /** Why a request went where it went. @throws NOT_FOUND (no log, no such request), INVALID_ARGUMENT. */
+  explainRequest(request: ExplainRequest): Promise<ExplainReport>;
   connect(options: ClientOptions): InferenceClient;
   openLoadTransport(target: LoadTarget): Promise<LoadTransport>;
   /** Microseconds of processor time this process has used. */
