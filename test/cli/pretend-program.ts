@@ -105,11 +105,11 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     simulateFleet: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     simulateGrids: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     train: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no training here')),
-    queryLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
-    explainRequest: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     evaluate: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     estimatePolicies: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     calibrateWithLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
+    queryLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
+    explainRequest: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),
     connect,
     openLoadTransport: (target) =>
       Promise.resolve(target.protocol.startsWith('grpc') ? openGrpcLoad(target) : openRestLoad(target)),
