@@ -8,7 +8,7 @@
  */
 import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { DeviceId, HostId, RequestId } from '#core/ids.js';
-import type { InferenceOutcome, InferenceRequest } from '#core/inference.js';
+import type { InferenceOutcome, InferenceRequest, InferenceSuccess } from '#core/inference.js';
 import { metric } from '#core/metric-catalogue.js';
 import type { Candidate } from '#core/picker.js';
 import { candidatesOf, reserveOf } from '#core/routing-table.js';
@@ -84,7 +84,7 @@ export class SpotChecks {
         tell: (outcome: InferenceOutcome) => {
           // Before it is passed on: whoever gets it may give its memory back.
           const outputs =
-            outcome.ok && bytesOf(outcome.outputs) <= sampleBytesMax ? copied(outcome.outputs) : undefined;
+            isExact(outcome) && bytesOf(outcome.outputs) <= sampleBytesMax ? copied(outcome.outputs) : undefined;
           const delivery = replyTo.tell(outcome);
           if (outputs !== undefined) this.#check({ device: id, request, outputs });
           return delivery;
@@ -155,7 +155,7 @@ export class SpotChecks {
       if (isOver) return;
       isOver = true;
       timer.cancel();
-      told(outcome?.ok === true ? outcome.outputs : undefined);
+      told(outcome !== undefined && isExact(outcome) ? outcome.outputs : undefined);
     };
     const { model, version } = request;
     const timer = clock.schedule(checkMsMax, () => {
@@ -188,6 +188,11 @@ export class SpotChecks {
     const reason = `${wrong} of ${samples} sampled answers were contradicted, the last one of ${request.model} by ${details}`;
     this.#options.onDrift(device, reason);
   }
+}
+
+/** An answer of the exact model: variants differ from it by what they are allowed, and are not held against it here. */
+function isExact(outcome: InferenceOutcome): outcome is InferenceSuccess {
+  return outcome.ok && outcome.receipt.variant === undefined;
 }
 
 function copyOf({ then: _, ...request }: InferenceRequest): InferenceRequest {

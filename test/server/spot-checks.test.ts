@@ -21,6 +21,8 @@ interface Holder {
   /** What it answers to x: x + this. */
   readonly adds: (run: number) => number;
   readonly digest?: string;
+  /** It answers by a variant of the model. */
+  readonly variant?: string;
 }
 
 function vector(name: string, values: readonly number[]): InferenceRequest['inputs'][number] {
@@ -34,7 +36,7 @@ function world(holders: readonly Holder[], share = 1) {
   const drifted: string[] = [];
   const metrics = new RecordingMetrics();
   const devices = new Map(
-    holders.map(({ place, adds }): [string, DeviceRef] => [
+    holders.map(({ place, adds, variant }): [string, DeviceRef] => [
       place,
       {
         tell: (message: DeviceMessage) => {
@@ -43,7 +45,11 @@ function world(holders: readonly Holder[], share = 1) {
           runs.set(place, run);
           const [x] = message.request.inputs;
           const values = [...new Float32Array(Uint8Array.from(x!.data).buffer)].map((value) => value + adds(run));
-          const outcome = { ok: true, outputs: [vector('y', values)], receipt: {} } as unknown as InferenceOutcome;
+          const outcome = {
+            ok: true,
+            outputs: [vector('y', values)],
+            receipt: { variant },
+          } as unknown as InferenceOutcome;
           message.replyTo.tell(outcome);
           return 'accepted';
         },
@@ -120,6 +126,20 @@ describe('samples of answers that other holders run again', () => {
     expect(drifted).toHaveLength(1);
     expect(drifted[0]).toContain('wasm:0: 3 of 8 sampled answers were contradicted, the last one of sum by b/cpu:0');
     expect(drifted[0]).toContain("output 'y' at 0 is 3, the reference 2");
+  });
+
+  it('hold no variant against the exact model, nor the exact model against a variant', () => {
+    const exact = { place: 'b/cpu:0', adds: () => 1 };
+    const asked = world([{ place: own, adds: () => 2, variant: 'int8' }, exact]);
+    const checked = world([
+      { place: own, adds: () => 2 },
+      { ...exact, variant: 'fp16' },
+    ]);
+    for (const { ask, drifted } of [asked, checked]) {
+      ask(40);
+      expect(drifted).toEqual([]);
+    }
+    expect(asked.runs.get('b/cpu:0')).toBeUndefined();
   });
 
   it('believe two that agree against the device, of whatever kind they are', () => {

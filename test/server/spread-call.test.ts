@@ -52,7 +52,7 @@ class UnlikeDevice {
         return;
       }
       const receipt = makeReceipt({
-        device: { id: device, emulated: false, busyWatts: { watts: 1, source: 'user' } },
+        device: { id: device, emulated: false, busyWatts: { watts: 1, source: 'configured' } },
         billing: request.billing,
         items: request.items,
         batchItems: request.items,
@@ -161,7 +161,7 @@ class Grid {
     expect(answer.error).toBeUndefined();
     const [output] = answer.answer!.outputs;
     expect(output!.shape).toEqual([items, 1]);
-    const values = [...new Float32Array((output!.data).slice().buffer)];
+    const values = [...new Float32Array(output!.data.slice().buffer)];
     expect(values).toEqual(Array.from({ length: items }, (_, index) => 2 * index));
     expect(this.gateway.requestsInFlight).toBe(0);
     expect(this.gateway.bytesInFlight).toBe(0);

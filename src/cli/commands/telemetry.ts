@@ -48,7 +48,8 @@ export function addTelemetryCommands(parent: Command, context: CommandContext): 
 
 function shown(value: unknown): string {
   if (value === null || value === undefined) return '';
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  if (typeof value === 'number' || typeof value === 'bigint') return String(value);
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 function between(min: number, max: number): (text: string) => number {
