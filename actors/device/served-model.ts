@@ -98,7 +98,7 @@ export class ServedModel implements LaunchView {
   readonly #runs: RunTimes;
   /** Recent mean of actual over expected run times, where they were known beforehand. */
   #ratio = 1;
-  readonly #isProfiled: boolean;
+  readonly isProfiled: boolean;
   /** Items of the largest batch that was measured. */
   #itemsRun = 0;
 
@@ -116,7 +116,7 @@ export class ServedModel implements LaunchView {
     this.instances = instancesOn(config, descriptor);
     this.itemsMax = Math.max(1, config.maxBatchSize);
     this.#runs = new RunTimes(options.profile, this.itemsMax);
-    this.#isProfiled = options.profile !== undefined;
+    this.isProfiled = options.profile !== undefined;
     this.#levels = config.dynamicBatching?.priorityLevels ?? 0;
     const strategy = config.sequenceBatching?.strategy;
     this.preserveOrdering =
@@ -159,7 +159,7 @@ export class ServedModel implements LaunchView {
 
   /** Beyond the largest batch that was run a hopeful guess, so that larger ones are tried. */
   runMs(items: number): number {
-    if (this.#isProfiled || items <= this.#itemsRun) return this.#runs.at(items) * this.#ratio;
+    if (this.isProfiled || items <= this.#itemsRun) return this.#runs.at(items) * this.#ratio;
     return this.#itemsRun === 0 ? 0 : this.#runs.at(this.#itemsRun) * Math.sqrt(items / this.#itemsRun);
   }
 
@@ -185,7 +185,7 @@ export class ServedModel implements LaunchView {
     this.serviceMs = this.serviceMs === 0 ? ms : this.serviceMs + newestWeight * (ms - this.serviceMs);
     const expectedMs = this.#runs.at(items);
     this.#itemsRun = Math.max(this.#itemsRun, items);
-    if (!this.#isProfiled) this.#runs.learn(items, computeMs);
+    if (!this.isProfiled) this.#runs.learn(items, computeMs);
     else if (expectedMs > 0 && computeMs > 0) this.#ratio += newestWeight * (computeMs / expectedMs - this.#ratio);
   }
 

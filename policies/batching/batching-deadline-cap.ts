@@ -1,7 +1,8 @@
 /**
  * Deadline-capped batches: the queue whose head must begin soonest is launched, with as many items as can run without the
- * head missing its target, and without the head of the most urgent other queue having to begin later than it can. Of the
- * sizes that fit, the smallest that is about as efficient as any: where batches gain nothing, nobody waits for one.
+ * head missing its target, and without the head of the most urgent other queue having to begin later than it can. Where run
+ * times are known from a table, of the sizes that fit the smallest that is about as efficient as any: where batches gain
+ * nothing, nobody waits for one. Measured times of a few runs say too little for that: there the largest that fits.
  *
  * Never waits. What is late anyway is not held against anybody: it takes part in the most efficient batch. Queues without
  * any target go behind those with one, in the order that the default rule (batching-triton.ts) has, and in its batches.
@@ -66,7 +67,7 @@ function itemsOf(view: LaunchView, nowMs: number, otherMs: number): number {
   for (let size = 2; size <= count; size += 1) {
     const ms = view.runMs(size);
     if (ms > limitMs) break;
-    if (ms / size > leastMs / efficientWithin) continue;
+    if (view.isProfiled && ms / size > leastMs / efficientWithin) continue;
     items = size;
     leastMs = ms / size;
   }

@@ -26,6 +26,8 @@ export interface LaunchView extends QueueView {
   readonly nearestTargetMs: number;
   /** Milliseconds a run with so many items is expected to take on this device; 0 while nothing was measured. */
   runMs(items: number): number;
+  /** Run times come from a table, not from the runs so far: small differences between sizes mean something. */
+  readonly isProfiled: boolean;
 }
 
 /** Mutable, owned by the caller, reused from call to call. */

@@ -37,7 +37,7 @@ describe('the default batching policy', () => {
 function queue(changes: Partial<LaunchView> & { readonly first?: number; readonly more?: number }): LaunchView {
   const { first = 10, more = 1, ...rest } = changes;
   return {
-    ...{ queuedItems: 1, itemsMax: 8, oldestArrivedMs: 0, nearestTargetMs: Infinity, urgency: 0.5 },
+    ...{ queuedItems: 1, itemsMax: 8, oldestArrivedMs: 0, nearestTargetMs: Infinity, urgency: 0.5, isProfiled: true },
     runMs: (items: number) => (items === 0 ? 0 : first + more * (items - 1)),
     ...rest,
   } as LaunchView;
@@ -76,6 +76,12 @@ describe('deadline-capped batches', () => {
     expect(decided(policy, [queue({ ...timed, queuedItems: 8, first: 10, more: 10 })], 0).itemsMax).toBe(1);
     const cliff = queue({ ...timed, queuedItems: 8, runMs: (items) => (items > 4 ? 400 : 10 + items) });
     expect(decided(policy, [cliff], 0).itemsMax).toBe(4);
+  });
+
+  it('takes the largest that is in time where run times are only measured: noise says nothing about efficiency', () => {
+    const measured = { isProfiled: false, queuedItems: 8, nearestTargetMs: 1e6 };
+    expect(decided(policy, [queue({ ...measured, runMs: (items) => 5 + items * 1.5 })], 0).itemsMax).toBe(8);
+    expect(decided(policy, [queue({ ...measured, nearestTargetMs: 13, first: 10, more: 1 })], 0).itemsMax).toBe(4);
   });
 
   it('does as the default rule among queues without any target', () => {
