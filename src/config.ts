@@ -138,7 +138,7 @@ export interface HostConfig {
   readonly placements: readonly PlacementConfig[];
   /** How requests that name a time are dispatched: a rule such as `cheapest-feasible:0.6`, `least-work`, or the file of a learned policy. Default `cheapest-feasible`. */
   readonly policy: string;
-  /** How devices form batches: `triton`, `deadline-cap`, `delay:MS`, `aimd`, `proteus`, `smdp:WEIGHT`, each also with `+shed`. Default `deadline-cap`. */
+  /** How devices form batches: `triton`, `deadline-cap`, `delay:MS`, `aimd`, `proteus`, `smdp:WEIGHT`, each also with `+shed`. Default `triton`. */
   readonly batching: string;
   /** Where executors live. See docs/performance.md for what each costs. */
   readonly isolation: Isolation;
@@ -295,7 +295,7 @@ export function completeConfig(options: HostOptions): HostConfig {
     emulatedDevices: (options.emulatedDevices ?? []).map((device) => ({ provider: 'cpu', timeScale: 1, ...device })),
     placements: options.placements ?? [],
     policy: options.policy ?? 'cheapest-feasible',
-    batching: options.batching ?? 'deadline-cap',
+    batching: options.batching ?? 'triton',
     isolation: options.isolation ?? 'process',
     cpuThreads: options.cpuThreads ?? 0,
     memoryShare: options.memoryShare ?? 0.9,

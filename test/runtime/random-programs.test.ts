@@ -199,7 +199,7 @@ describe('random programs of actors', () => {
       }),
       { numRuns: 400 },
     );
-    expect(receivedInAll).toBeGreaterThan(200);
+    expect(receivedInAll).toBeGreaterThan(100);
   });
 
   it('run the same way with the same seed', () => {
