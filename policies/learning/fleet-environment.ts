@@ -6,12 +6,10 @@ import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { featureCount } from '#core/scheduling/features.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
 import { serviceMs } from '#core/scheduling/service-profile.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import type { LinearSolver } from '#ports/linear-solver.js';
 import { arrivalProcess } from '#sim/fleet/arrival-process.js';
 import { drawArrivals, traceArrivals, type Arrivals } from '#sim/fleet/arrivals.js';
@@ -130,22 +128,12 @@ async function play(
 }
 
 async function ownPolicy(player: Player, { loadPolicy }: FleetTools): Promise<DispatchPolicy | undefined> {
-  if (player.kind === 'policy') return learnedPolicy(player.bytes);
+  if (player.kind === 'policy') return dispatchFromFile(player.bytes);
   if (player.kind !== 'module') return undefined;
   if (loadPolicy === undefined) {
     throw intarsiaError('UNIMPLEMENTED', `this world loads no code: policy ${player.path}`, { path: player.path });
   }
   return (await loadPolicy(player.path))();
-}
-
-/** A learned policy as hosts run it, but for its time limit: time stands still here while a policy thinks. */
-export function learnedPolicy(bytes: Uint8Array): DispatchPolicy {
-  const { name, decides, network, ranges, fallback } = readPolicy(bytes);
-  if (decides !== 'dispatch') {
-    throw intarsiaError('INVALID_ARGUMENT', `policy ${name} decides ${decides}; a dispatch policy is needed`, { name });
-  }
-  const rule = dispatchByName(fallback);
-  return new LearnedDispatch({ name, scorer: new SimdScorer(network), ranges, fallback: rule });
 }
 
 /** Windows of the fluid bound: more take longer and are tighter by little. */

@@ -18,6 +18,7 @@ import { unknownDevice, unknownReplica, type DeviceFacts, type FleetBook } from 
 import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
 import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import { dispatchPicker, type DispatchPicker } from '#policies/placement/dispatch-picker.js';
 import { PromotedDispatch } from '#policies/placement/dispatch-promoted.js';
 import type { Clock } from '#ports/clock.js';
@@ -28,7 +29,7 @@ import type { Random } from '#ports/random.js';
 import type { Finished } from '#server/gateway.js';
 import type { PublishedRouter } from '#server/router.js';
 import type { HostConfig } from '#config.js';
-import { learnedDispatch, promotionOf, type Promotion } from './promotion.js';
+import { promotionOf, type Promotion } from './promotion.js';
 
 export interface HostDispatch {
   readonly observer: AttemptObserver;
@@ -105,7 +106,7 @@ async function policyOf(name: string, log: Log): Promise<DispatchPolicy | undefi
   if (name === 'least-work') return undefined;
   if (!name.endsWith('.onnx')) return dispatchByName(name);
   try {
-    const policy = learnedDispatch(await readFile(name));
+    const policy = dispatchFromFile(await readFile(name), { clockMs: () => performance.now() });
     log.info('requests are dispatched by a learned policy', { policy: policy.name });
     return policy;
   } catch (error) {

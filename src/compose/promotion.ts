@@ -7,12 +7,10 @@ import { performance } from 'node:perf_hooks';
 import { intarsiaError } from '#core/errors.js';
 import { metric } from '#core/metric-catalogue.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
 import { ownPolicy } from '#core/scheduling/promotion.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import type { PolicyFollowerOptions } from '#actors/policy-follower/actor.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import type { PromotedDispatch } from '#policies/placement/dispatch-promoted.js';
 import type { Clock } from '#ports/clock.js';
 import type { Metrics } from '#ports/metrics.js';
@@ -50,7 +48,7 @@ export function promotionOf({ own, promoted, clock, metrics }: PromotionOptions)
           {},
         );
       }
-      return learnedDispatch(bytes);
+      return dispatchFromFile(bytes, { clockMs: () => performance.now() });
     },
     follow: (pointer, policy, base) => {
       const nowMs = clock.nowMs();
@@ -61,18 +59,6 @@ export function promotionOf({ own, promoted, clock, metrics }: PromotionOptions)
     onRefused: () => refusals.add(1),
     onTakenBack: () => rollbacks.add(1),
   };
-}
-
-/** @throws MODEL_INVALID for a file that cannot be trusted, CONFIG_INVALID for a fallback that is no rule here. */
-export function learnedDispatch(bytes: Uint8Array): LearnedDispatch {
-  const policy = readPolicy(bytes);
-  return new LearnedDispatch({
-    name: policy.name,
-    scorer: new SimdScorer(policy.network),
-    ranges: policy.ranges,
-    fallback: dispatchByName(policy.fallback),
-    clockMs: () => performance.now(),
-  });
 }
 
 export const policyTools: PolicyTools = {

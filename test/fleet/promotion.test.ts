@@ -7,13 +7,11 @@ import { intarsiaError } from '#core/errors.js';
 import { gridKeys } from '#core/grid/keys.js';
 import { hostId } from '#core/ids.js';
 import { newDispatchCandidate, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
 import { noPointer, versionId, type PolicyPointer } from '#core/scheduling/promotion.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { policyFollowerActor } from '#actors/policy-follower/actor.js';
 import { policyTools } from '#compose/promotion.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import { PromotedDispatch } from '#policies/placement/dispatch-promoted.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import { silentLog } from '#ports/log.js';
@@ -88,14 +86,8 @@ function follow(clock: Clock, store: Store, own: DispatchPolicy): Gateway {
       versionOf: (text, sha256) => {
         const bytes = Buffer.from(text, 'base64');
         if (policyTools.sha256(bytes) !== sha256) throw intarsiaError('ARTIFACT_DAMAGED', 'the digest is another', {});
-        const { name, network, ranges, fallback } = readPolicy(bytes);
         // Without a clock: what a busy machine takes to score has no part in virtual time.
-        return new LearnedDispatch({
-          name,
-          scorer: new SimdScorer(network),
-          ranges,
-          fallback: dispatchByName(fallback),
-        });
+        return dispatchFromFile(bytes);
       },
       follow: (pointer, policy, base) => {
         const nowMs = clock.nowMs();

@@ -10,6 +10,7 @@ import { featureCount } from '#core/scheduling/features.js';
 import { networkModel, networkOfModel } from '#core/scheduling/network-onnx.js';
 import { encodePolicy, readPolicy, type PolicyArtifact } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
+import { dispatchFromFile, dispatchOf } from '#policies/placement/dispatch-from-file.js';
 import { seededRandom } from '#sim/random.js';
 import { anyNetwork } from './networks.js';
 
@@ -29,6 +30,14 @@ describe('policy file', () => {
     const bytes = encodePolicy(policy);
     expect(readPolicy(bytes)).toEqual(policy);
     expect(encodePolicy(readPolicy(bytes))).toEqual(bytes);
+  });
+
+  it('becomes a policy of its own each time, and none when it decides about batching', () => {
+    expect(dispatchOf(policy)).not.toBe(dispatchOf(policy));
+    expect(dispatchFromFile(encodePolicy(policy)).name).toBe('quick-1');
+    expect(() => dispatchOf({ ...policy, decides: 'batching' })).toThrow(
+      'policy quick-1 decides batching; a dispatch policy is needed',
+    );
   });
 
   it('scores as ONNX Runtime does: within 1e-5 and with the same best row, on 10,000 random decisions', async () => {

@@ -19,10 +19,9 @@ import {
   type FleetView,
 } from '#core/scheduling/dispatch-view.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { isSloClass } from '#core/scheduling/slo-class.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { dispatchOf } from '#policies/placement/dispatch-from-file.js';
 
 /** @throws NOT_FOUND (no log, no such request), INVALID_ARGUMENT (the request's name, a policy file that is another one). */
 export async function explainRequest(request: ExplainRequest): Promise<ExplainReport> {
@@ -211,12 +210,7 @@ async function policiesFor({ policyPath }: ExplainRequest): Promise<(name: strin
           `${policyPath} is policy ${learned.name}; the decision was made by ${name}`,
         );
       }
-      return new LearnedDispatch({
-        name,
-        scorer: new SimdScorer(learned.network),
-        ranges: learned.ranges,
-        fallback: dispatchByName(learned.fallback),
-      });
+      return dispatchOf(learned);
     }
     try {
       return dispatchByName(name);

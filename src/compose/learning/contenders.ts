@@ -10,9 +10,9 @@ import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
+import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import type { Contender } from '#policies/learning/evaluate.js';
 import type { Player } from '#policies/learning/environment.js';
-import { learnedPolicy } from '#policies/learning/fleet-environment.js';
 import { packageRoot } from '../package-root.js';
 import { isOwnPolicy, loadOwnPolicy } from './fleet-tools.js';
 
@@ -41,7 +41,7 @@ export async function policyMaker(name: string): Promise<() => DispatchPolicy> {
     case 'module':
       return loadOwnPolicy(player.path);
     case 'policy':
-      return () => learnedPolicy(player.bytes);
+      return () => dispatchFromFile(player.bytes);
     default:
       return () => dispatchByName(name);
   }
@@ -65,7 +65,7 @@ async function decider(name: string): Promise<{ readonly player: Player; readonl
   } catch (error) {
     throw intarsiaError('NOT_FOUND', `policy ${path} cannot be read: ${messageOf(error)}`, { path }, error);
   }
-  learnedPolicy(bytes);
+  dispatchFromFile(bytes);
   return { player: { kind: 'policy', bytes }, fallback: readPolicy(bytes).fallback };
 }
 
