@@ -3,6 +3,7 @@ import { createServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { expect, it, onTestFinished } from 'vitest';
 import { GrpcChannel } from '#adapters/grpc/client-channel.js';
+import { openGrpcLoad } from '#adapters/grpc/load-channel.js';
 import { MiB } from '#core/units.js';
 
 const windowBytes = 16 * MiB;
@@ -57,4 +58,35 @@ it('answers many large calls at once on one connection, whose both ends write mo
     }
   };
   await Promise.all(Array.from({ length: 32 }, caller));
+});
+
+it('so does the load generator, which tells of an address where nobody listens before it begins', async () => {
+  const request = new Uint8Array(600_000).fill(7);
+  const target = {
+    protocol: 'grpc',
+    tls: false,
+    path: '/echo',
+    headers: {},
+    bodies: [request],
+    connections: 1,
+    timeoutMs: 0,
+  } as const;
+  const transport = openGrpcLoad({ ...target, address: await echo() });
+  onTestFinished(() => transport.close());
+  await transport.open();
+  let left = 300;
+  const caller = async (): Promise<void> => {
+    while (left > 0) {
+      left -= 1;
+      const code = await new Promise((resolve) => transport.send(0, false, resolve));
+      expect(code).toBe('');
+    }
+  };
+  await Promise.all(Array.from({ length: 32 }, caller));
+
+  const closed = createServer();
+  await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve));
+  const address = `127.0.0.1:${(closed.address() as AddressInfo).port}`;
+  await new Promise((resolve) => closed.close(resolve));
+  await expect(openGrpcLoad({ ...target, address }).open()).rejects.toMatchObject({ code: 'UNAVAILABLE' });
 });

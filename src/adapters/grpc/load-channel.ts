@@ -4,11 +4,17 @@
  */
 import { connect, constants } from 'node:http2';
 import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import { connect as connectTcp, isIP } from 'node:net';
+import type { Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import { grpcStatus, intarsiaError, messageOf } from '#core/errors.js';
-import { MiB } from '#core/units.js';
+import { KiB, MiB } from '#core/units.js';
 import type { LoadDone, LoadTarget, LoadTransport } from '#ports/load-transport.js';
+import { DetachedSocket } from './detached-socket.js';
 
 const windowBytes = 16 * MiB;
+/** Requests of this size and more, in bytes, can fill the kernel's buffers both ways: see detached-socket.ts. */
+const largeBytes = 16 * KiB;
 const statusNames = new Map<string, string>(Object.entries(grpcStatus).map(([name, number]) => [String(number), name]));
 
 /** A transport for `grpc` (a call per request) or `grpc-stream` (a stream per connection, a message per request). */
@@ -39,10 +45,14 @@ abstract class Lane {
   protected session: ClientHttp2Session | undefined;
   protected closed = false;
   readonly #origin: string;
+  readonly #isLarge: boolean;
+  /** The connection below the session, where requests are large. */
+  #socket: Socket | undefined;
 
   constructor(target: LoadTarget) {
     this.#origin = `${target.tls ? 'https' : 'http'}://${target.address}`;
     this.frames = target.bodies.map(frameOf);
+    this.#isLarge = this.frames.some(({ byteLength }) => byteLength >= largeBytes);
     this.headers = {
       [constants.HTTP2_HEADER_METHOD]: 'POST',
       [constants.HTTP2_HEADER_PATH]: target.path,
@@ -58,12 +68,13 @@ abstract class Lane {
   open(): Promise<void> {
     return new Promise((resolve, reject) => {
       const session = this.connected();
-      if (!session.connecting) {
+      if (!session.connecting && this.#socket?.connecting !== true) {
         resolve();
         return;
       }
-      session.once('connect', () => resolve());
-      session.once('error', (error) => {
+      const connecting = this.#socket ?? session;
+      connecting.once('connect', () => resolve());
+      connecting.once('error', (error: Error) => {
         reject(intarsiaError('UNAVAILABLE', `${this.#origin} cannot be reached: ${messageOf(error)}`, {}, error));
       });
     });
@@ -79,6 +90,7 @@ abstract class Lane {
   protected connected(): ClientHttp2Session {
     if (this.session !== undefined && !this.session.closed && !this.session.destroyed) return this.session;
     const session = connect(this.#origin, {
+      ...(this.#isLarge ? { createConnection: (to: URL) => this.#detached(to) } : {}),
       settings: { initialWindowSize: windowBytes, maxFrameSize: MiB, enablePush: false },
       // Bounded by the number of requests in flight, which the generator bounds.
       maxSessionMemory: 1024,
@@ -88,6 +100,11 @@ abstract class Lane {
     session.on('error', () => {});
     this.session = session;
     return session;
+  }
+
+  #detached(to: URL): DetachedSocket {
+    this.#socket = socketTo(to);
+    return new DetachedSocket(this.#socket);
   }
 
   /** Why a stream that was not answered ended. */
@@ -207,6 +224,13 @@ class MessageReader {
       onMessage(this.#firstByte, this.#kept === undefined ? undefined : Buffer.concat(this.#kept));
     }
   }
+}
+
+function socketTo({ protocol, hostname, port }: URL): Socket {
+  const host = hostname.replace(/^\[|\]$/g, '');
+  if (protocol === 'http:') return connectTcp({ host, port: Number(port), noDelay: true });
+  const server = isIP(host) === 0 ? { servername: host } : {};
+  return connectTls({ host, port: Number(port), ...server, ALPNProtocols: ['h2'] });
 }
 
 /** '' for OK, otherwise our code or the name of the status. */
