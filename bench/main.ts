@@ -1,8 +1,10 @@
 /**
- * `npm run bench -- <name> [--json] [--quick | --full]`: runs one benchmark, or `all`, and prints its report.
+ * `npm run bench -- <name> [--json] [--quick | --full] [--only PART,…]`: runs one benchmark, or `all`, and prints its
+ * report.
  * Exit code 0 when it ran, whatever it found; 1 when it failed; 2 when the command line is wrong.
  */
 import { parseArgs } from 'node:util';
+import { asIntarsiaError } from '#core/errors.js';
 import { printReport, type Bench } from './report.js';
 
 interface BenchEntry {
@@ -51,7 +53,7 @@ const benches: Readonly<Record<string, BenchEntry>> = {
 };
 
 export async function main(args: readonly string[]): Promise<number> {
-  let options: { json: boolean; quick: boolean; full: boolean; help: boolean };
+  let options: { json: boolean; quick: boolean; full: boolean; help: boolean; only?: string };
   let names: string[];
   try {
     const parsed = parseArgs({
@@ -62,6 +64,7 @@ export async function main(args: readonly string[]): Promise<number> {
         quick: { type: 'boolean', default: false },
         full: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
+        only: { type: 'string' },
       },
     });
     options = parsed.values;
@@ -82,7 +85,16 @@ export async function main(args: readonly string[]): Promise<number> {
   for (const [name, bench] of Object.entries(benches)) {
     if (!names.includes(name) && !names.includes('all')) continue;
     const { run } = await bench.load();
-    printReport(await run({ quick: options.quick, full: options.full }), { json: options.json });
+    const { quick, full, only } = options;
+    const chosen = only === undefined ? {} : { only: only.split(',') };
+    try {
+      printReport(await run({ quick, full, ...chosen }), { json: options.json });
+    } catch (error) {
+      const { code, message } = asIntarsiaError(error);
+      if (code !== 'INVALID_ARGUMENT') throw error;
+      process.stderr.write(`${message}\n`);
+      return 2;
+    }
   }
   return 0;
 }
@@ -90,7 +102,7 @@ export async function main(args: readonly string[]): Promise<number> {
 function usage(): string {
   const rows = Object.entries(benches).map(([name, { about }]) => `  ${name.padEnd(12)} ${about}`);
   return [
-    'usage: npm run bench -- <name>... [--json] [--quick | --full]',
+    'usage: npm run bench -- <name>... [--json] [--quick | --full] [--only PART,…]',
     '  all          every one of these',
     ...rows,
     '',

@@ -5,12 +5,15 @@
 import { execFileSync } from 'node:child_process';
 import { cpus, release, totalmem } from 'node:os';
 import Table from 'cli-table3';
+import { intarsiaError } from '#core/errors.js';
 
 export interface BenchOptions {
   /** Small sizes and few repetitions: shows that it runs, not how fast. */
   readonly quick: boolean;
   /** As many repetitions as a verdict needs, however long it takes; benchmarks that have no such size ignore it. */
   readonly full?: boolean;
+  /** Names of the parts to run; absent: all. Benchmarks that have no parts ignore it. */
+  readonly only?: readonly string[];
 }
 
 export interface BenchTarget {
@@ -54,6 +57,20 @@ export interface BenchReport {
 
 /** What a benchmark module exports as `run`. */
 export type Bench = (options: BenchOptions) => Promise<BenchReport>;
+
+/** The parts that were asked for, in their own order. @throws INVALID_ARGUMENT for a name that none has. */
+export function chosenParts<T extends { readonly name: string }>(
+  parts: readonly T[],
+  { only }: BenchOptions,
+): readonly T[] {
+  if (only === undefined) return parts;
+  const unknown = only.find((name) => parts.every((part) => part.name !== name));
+  if (unknown !== undefined) {
+    const names = parts.map(({ name }) => name).join(', ');
+    throw intarsiaError('INVALID_ARGUMENT', `no part ${unknown}; there are ${names}`);
+  }
+  return parts.filter(({ name }) => only.includes(name));
+}
 
 /** A row; `met` follows from the target. */
 export function benchRow(row: Omit<BenchRow, 'met'>): BenchRow {

@@ -18,7 +18,15 @@ import { IntarsiaError, messageOf } from '#core/errors.js';
 import type { Tensor } from '#core/tensor.js';
 import { MiB } from '#core/units.js';
 import { ensureModel } from './models/ensure-model.js';
-import { benchReport, benchRow, median, type BenchOptions, type BenchReport, type BenchRow } from './report.js';
+import {
+  benchReport,
+  benchRow,
+  chosenParts,
+  median,
+  type BenchOptions,
+  type BenchReport,
+  type BenchRow,
+} from './report.js';
 import { SplitHost, type BenchDevice } from './split-host.js';
 import { acrossHosts } from './split-grid.js';
 import { floats, hopStages, images, tokens, writeHops, writeLarge } from './split-models.js';
@@ -42,13 +50,13 @@ interface Scene {
 }
 
 const parts: readonly Part[] = [
-  { name: 'ResNet-50 in 2 stages', secondsMax: 60, run: (scene) => overhead(scene, resnetOverhead) },
-  { name: 'BERT-base in 4 stages', secondsMax: 90, run: (scene) => overhead(scene, bertOverhead) },
-  { name: 'pipeline of two devices', secondsMax: 90, run: pipelineGain },
-  { name: 'data-parallel over cpu and wasm', secondsMax: 90, run: dataGain },
-  { name: 'price of a hop', secondsMax: 40, run: hops },
+  { name: 'resnet', secondsMax: 60, run: (scene) => overhead(scene, resnetOverhead) },
+  { name: 'bert', secondsMax: 90, run: (scene) => overhead(scene, bertOverhead) },
+  { name: 'pipeline', secondsMax: 90, run: pipelineGain },
+  { name: 'data', secondsMax: 90, run: dataGain },
+  { name: 'hops', secondsMax: 40, run: hops },
   { name: 'reach', secondsMax: 60, run: reach },
-  { name: 'across hosts', secondsMax: 120, run: ({ quick, notes }) => acrossHosts({ quick, notes }) },
+  { name: 'hosts', secondsMax: 120, run: ({ quick, notes }) => acrossHosts({ quick, notes }) },
 ];
 
 export async function run(options: BenchOptions): Promise<BenchReport> {
@@ -57,7 +65,7 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
   const rows: BenchRow[] = [];
   try {
     const took: string[] = [];
-    for (const { name, secondsMax, run: measure } of parts) {
+    for (const { name, secondsMax, run: measure } of chosenParts(parts, options)) {
       const startMs = performance.now();
       try {
         rows.push(...(await within(secondsMax, name, measure({ quick: options.quick, repository, notes }))));
