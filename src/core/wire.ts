@@ -4,6 +4,7 @@
  * The reader hands out views on the message, never copies, and bounds everything by the message's end. The writer keeps
  * large byte ranges by reference until `finish`, so that weights are held once.
  */
+import { writeAscii } from './ascii.js';
 import { intarsiaError } from './errors.js';
 
 export const wireType = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
@@ -295,17 +296,9 @@ export class WireWriter {
     if (length < 64) {
       this.#reserve(length + 1);
       const buffer = this.#buffer;
-      let at = this.#position + 1;
-      let index = 0;
-      for (; index < length; index += 1) {
-        const unit = text.charCodeAt(index);
-        if (unit >= 0x80) break;
-        buffer[at] = unit;
-        at += 1;
-      }
-      if (index === length) {
+      if (writeAscii(text, buffer, this.#position + 1)) {
         buffer[this.#position] = length;
-        this.#position = at;
+        this.#position += length + 1;
         return this;
       }
     }

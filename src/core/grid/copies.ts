@@ -38,6 +38,27 @@ export interface Copy {
   readonly isTainted: boolean;
 }
 
+/** A copy that has just been given its places, by shard. */
+export function startingCopy(
+  deployment: string,
+  replica: number,
+  edition: Edition,
+  places: readonly PlaceDevice[],
+): Copy {
+  return {
+    deployment,
+    replica,
+    edition,
+    places,
+    badShards: [],
+    state: 'starting',
+    reason: '',
+    isSuspected: false,
+    isToMove: false,
+    isTainted: false,
+  };
+}
+
 /** A copy of a split of which shards are gone with their host or its incarnation. */
 export interface BrokenCopy {
   readonly edition: Edition;

@@ -1,7 +1,7 @@
 /**
  * One deployment at one look: which of its copies stay, which leave, which are placed anew, and what its rollout does.
  */
-import { avoidKey, type BrokenCopy, type Copy } from './copies.js';
+import { avoidKey, startingCopy, type BrokenCopy, type Copy } from './copies.js';
 import { isDeviceAllowed, isHostAllowed, refusalsText, shardEdition } from './placement.js';
 import type { Gang, PlacementRequest, PlacementSearch, PlacementTable, Refusal } from './placement.js';
 import type { MemoryDraft, ReconcileOptions } from './reconcile-memory.js';
@@ -313,18 +313,7 @@ class Planner {
   }
 
   #newCopy(edition: Edition, places: Gang): Copy {
-    return {
-      deployment: this.#input.deployment.name,
-      replica: this.#takeNumber(),
-      edition,
-      places,
-      badShards: [],
-      state: 'starting',
-      reason: '',
-      isSuspected: false,
-      isToMove: false,
-      isTainted: false,
-    };
+    return startingCopy(this.#input.deployment.name, this.#takeNumber(), edition, places);
   }
 
   #takeNumber(): number {

@@ -3,7 +3,7 @@
  * alone and the other shards stay as they are loaded. The copy gets a new number for it, so that no shard of a copy ever has
  * two owners. A shard that still serves is given up only once another replica of it, a standby, is ready.
  */
-import { avoidKey, type BrokenCopy, type Copy } from './copies.js';
+import { avoidKey, startingCopy, type BrokenCopy, type Copy } from './copies.js';
 import { isDeviceAllowed, isHostAllowed, refusalsText } from './placement.js';
 import type { PlaceDevice, PlaceHost, PlacementRequest, PlacementTable } from './placement.js';
 import type { MemoryDraft } from './reconcile-memory.js';
@@ -187,18 +187,7 @@ export class Mending {
   }
 
   #newCopy(edition: Edition, places: readonly PlaceDevice[]): Copy {
-    return {
-      deployment: this.#input.deployment.name,
-      replica: this.#input.nextReplica(),
-      edition,
-      places,
-      badShards: [],
-      state: 'starting',
-      reason: '',
-      isSuspected: false,
-      isToMove: false,
-      isTainted: false,
-    };
+    return startingCopy(this.#input.deployment.name, this.#input.nextReplica(), edition, places);
   }
 }
 

@@ -11,6 +11,7 @@
  */
 import type { ActorAddress } from '../actor-address.js';
 import { fromErrorData, IntarsiaError, intarsiaError, toErrorData, type ErrorData } from '../errors.js';
+import { writeAscii } from '../ascii.js';
 import { alignedBytes, framePadding } from '../frame.js';
 
 /** Shorter ranges are copied into the encoded value: a range of its own costs more than that. */
@@ -255,18 +256,10 @@ class ValueWriter {
     if (length < 128) {
       this.#reserve(length + 2);
       const buffer = this.#buffer;
-      let at = this.#position + 2;
-      let index = 0;
-      for (; index < length; index += 1) {
-        const unit = text.charCodeAt(index);
-        if (unit >= 0x80) break;
-        buffer[at] = unit;
-        at += 1;
-      }
-      if (index === length) {
+      if (writeAscii(text, buffer, this.#position + 2)) {
         buffer[this.#position] = tag.text;
         buffer[this.#position + 1] = length;
-        this.#position = at;
+        this.#position += length + 2;
         return;
       }
     }

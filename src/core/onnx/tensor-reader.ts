@@ -67,33 +67,7 @@ export function readTensor(reader: WireReader, place: Encoded, budget: ReadBudge
     }
   }
   const dataBytes = dataType === onnxDataType.STRING ? stringBytes : bytesOf(name, dataType, dims);
-  if (isExternal) {
-    if (dataType === onnxDataType.STRING) throw invalid(name, 'holds strings, which cannot lie in another file');
-    const external = readExternalData(name, pairs);
-    if (external.length !== undefined && external.length !== dataBytes) {
-      throw invalid(
-        name,
-        `is ${onnxDataTypeName(dataType)} ${formatShape(dims)} and takes ${dataBytes} bytes; its external data has ${external.length}`,
-      );
-    }
-    return {
-      start: place.start,
-      bodyStart: place.bodyStart,
-      end: place.end,
-      name,
-      dataType,
-      dims,
-      dataBytes,
-      external,
-    };
-  }
-  if (rawBytes !== undefined && rawBytes > 0 && dataType !== onnxDataType.STRING && rawBytes !== dataBytes) {
-    throw invalid(
-      name,
-      `is ${onnxDataTypeName(dataType)} ${formatShape(dims)} and takes ${dataBytes} bytes; it has ${rawBytes}`,
-    );
-  }
-  return {
+  const view = {
     start: place.start,
     bodyStart: place.bodyStart,
     end: place.end,
@@ -103,6 +77,24 @@ export function readTensor(reader: WireReader, place: Encoded, budget: ReadBudge
     dataBytes,
     external: undefined,
   };
+  if (isExternal) {
+    if (dataType === onnxDataType.STRING) throw invalid(name, 'holds strings, which cannot lie in another file');
+    const external = readExternalData(name, pairs);
+    if (external.length !== undefined && external.length !== dataBytes) {
+      throw invalid(
+        name,
+        `is ${onnxDataTypeName(dataType)} ${formatShape(dims)} and takes ${dataBytes} bytes; its external data has ${external.length}`,
+      );
+    }
+    return { ...view, external };
+  }
+  if (rawBytes !== undefined && rawBytes > 0 && dataType !== onnxDataType.STRING && rawBytes !== dataBytes) {
+    throw invalid(
+      name,
+      `is ${onnxDataTypeName(dataType)} ${formatShape(dims)} and takes ${dataBytes} bytes; it has ${rawBytes}`,
+    );
+  }
+  return view;
 }
 
 /** Reads one SparseTensorProto. @throws MODEL_INVALID when its values or indices are missing. */
