@@ -32,8 +32,8 @@ export interface LogWorldOptions {
   readonly size?: SliceSize;
   readonly slices?: number;
   readonly bytesMax?: number;
-  readonly joinBytes?: number;
-  readonly joinMs?: number;
+  readonly closeBytes?: number;
+  readonly closeMs?: number;
   /** Slices are not given back: whoever writes is stuck. */
   readonly stuck?: boolean;
   readonly folder: string;
@@ -57,8 +57,8 @@ export class LogWorld {
     this.run = runName(host, startWallMs + (options.startedMs ?? 0), 4711);
     this.folder = new LogFolder({
       ...{ folder, run: this.run, bytesMax: options.bytesMax ?? 2 ** 30, nowMs: () => this.nowMs },
-      ...(options.joinBytes === undefined ? {} : { joinBytes: options.joinBytes }),
-      ...(options.joinMs === undefined ? {} : { joinMs: options.joinMs }),
+      ...(options.closeBytes === undefined ? {} : { closeBytes: options.closeBytes }),
+      ...(options.closeMs === undefined ? {} : { closeMs: options.closeMs }),
     });
     this.recorder = new LogRecorder({
       share: options.share ?? 1,

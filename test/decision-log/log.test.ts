@@ -1,10 +1,13 @@
-import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { convertOldest } from '#adapters/parquet/convert-journal.js';
+import { idleProcessors } from '#adapters/parquet/journal-converter.js';
 import { readLogTable } from '#adapters/parquet/read-decision-log.js';
 import { figureCount, readFigures, writeFigures } from '#core/decision-log/figures.js';
 import { currentLogFiles, logFileName, parseLogFileName, runStartMs } from '#core/decision-log/log-files.js';
+import { logTables } from '#core/decision-log/log-tables.js';
 import { newDispatchCandidate, SHED, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { featureCount, featureNames, writeRows } from '#core/scheduling/features.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
@@ -140,8 +143,8 @@ describe('the decision log', () => {
     const old = new LogWorld({ policy: rule(), folder });
     for (let count = 0; count < 100; count += 1) old.ask();
     old.close();
-    const bytesMax = 60_000;
-    const world = new LogWorld({ policy: rule(), folder, bytesMax, joinMs: 0, startedMs: 5000 });
+    const bytesMax = 150_000;
+    const world = new LogWorld({ policy: rule(), folder, bytesMax, startedMs: 5000 });
     for (let slice = 0; slice < 40; slice += 1) {
       for (let count = 0; count < 20; count += 1) world.ask();
       world.recorder.flush();
@@ -152,50 +155,127 @@ describe('the decision log', () => {
     const files = currentLogFiles(readdirSync(folder));
     expect(new Set(files.map(({ run }) => run))).toEqual(new Set([world.run]));
     expect(files.at(-1)?.last).toBe(40);
-    expect(world.folder.counts.removed).toBeGreaterThan(20);
+    expect(world.folder.counts.removed).toBeGreaterThan(10);
     expect((await readLogTable(folder, 'decisions')).damaged).toEqual([]);
   });
 
-  it('joins small files into one, and a reader sees each row once whenever the joining was interrupted', async () => {
-    const world = new LogWorld({ policy: rule(), folder, joinMs: 10_000 });
-    let leftover: { readonly name: string; readonly bytes: Uint8Array } | undefined;
-    for (let slice = 0; slice < 5; slice += 1) {
+  it('makes tables of closed journals, and a reader sees the same rows once before, after and whenever it was interrupted', async () => {
+    const world = new LogWorld({ policy: rule(), folder, closeMs: 10_000 });
+    for (let slice = 0; slice < 7; slice += 1) {
       world.nowMs += 3000;
-      world.ask();
+      const { request, index } = world.ask();
+      world.answer(request, index, 40);
       world.recorder.flush();
-      const name = readdirSync(folder).find((each) => each.startsWith('decisions-') && each.includes('-00000002-'));
-      if (name !== undefined) leftover ??= { name, bytes: readFileSync(join(folder, name)) };
     }
-    expect(readdirSync(folder).filter((name) => name.startsWith('decisions-'))).toEqual([
-      logFileName({ table: 'decisions', run: world.run, first: 1, last: 5 }),
-    ]);
-    writeFileSync(join(folder, leftover?.name ?? ''), leftover?.bytes ?? '');
-    const { columns } = await readLogTable(folder, 'decisions');
-    expect(columns.get('request')).toEqual([1n, 2n, 3n, 4n, 5n]);
-    expect(columns.get('decision')).toEqual([0, 1, 2, 3, 4]);
+    const journal = (first: number, last: number): string =>
+      logFileName({ table: 'journal', run: world.run, first, last });
+    expect(readdirSync(folder)).toEqual([journal(1, 5), journal(6, Infinity)]);
+    const all = async () => {
+      const tables = await Promise.all(logTables.map((table) => readLogTable(folder, table)));
+      return tables.map(({ columns, damaged }) => ({ columns: [...columns], damaged }));
+    };
+    const before = await all();
+    const bytes = readFileSync(join(folder, journal(1, 5)));
+    expect(convertOldest(folder)).toBe(true);
+    const tables = logTables.map((table) => logFileName({ table, run: world.run, first: 1, last: 5 }));
+    expect(readdirSync(folder)).toEqual([...tables, journal(6, Infinity)].sort());
+    expect(await all()).toEqual(before);
+    // Interrupted after the first table, and before the journal went.
+    writeFileSync(join(folder, journal(1, 5)), bytes);
+    expect(await all()).toEqual(before);
+    rmSync(join(folder, tables[1] ?? ''));
+    expect(await all()).toEqual(before);
+    expect(convertOldest(folder)).toBe(true);
+    expect(convertOldest(folder)).toBe(false);
+    expect(await all()).toEqual(before);
+    expect(before[0]?.columns.find(([name]) => name === 'decision')?.[1]).toEqual([0, 1, 2, 3, 4, 5, 6]);
   });
 
-  it('passes over a damaged file and names it; the rest is read', async () => {
-    const world = new LogWorld({ policy: rule(), folder, joinMs: 1e9 });
+  it('takes over the journal that a run left when it crashed, and no journal that is written to', () => {
+    const crashed = new LogWorld({ policy: rule(), folder });
+    crashed.ask();
+    crashed.recorder.flush();
+    const name = logFileName({ table: 'journal', run: crashed.run, first: 1, last: Infinity });
+    const running = new LogWorld({ policy: rule(), folder, startedMs: 1 });
+    expect(running.folder.counts.waiting).toBe(0);
+    expect(convertOldest(folder)).toBe(false);
+    const longAgo = Date.now() / 1000 - 1000;
+    utimesSync(join(folder, name), longAgo, longAgo);
+    const next = new LogWorld({ policy: rule(), folder, startedMs: 2 });
+    expect(next.folder.counts.waiting).toBe(1);
+    expect(convertOldest(folder)).toBe(true);
+    expect(readdirSync(folder)).toEqual(
+      [logFileName({ table: 'decisions', run: crashed.run, first: 1, last: 1 })]
+        .concat(logFileName({ table: 'candidates', run: crashed.run, first: 1, last: 1 }))
+        .sort(),
+    );
+  });
+
+  it('reads a journal up to where a crash left it, whatever the byte', async () => {
+    const world = new LogWorld({ policy: rule(), folder, closeMs: 1e9 });
+    const ends = [0];
     for (let slice = 0; slice < 3; slice += 1) {
       world.ask();
       world.recorder.flush();
+      ends.push(world.folder.counts.bytes);
     }
-    const names = readdirSync(folder).filter((name) => name.startsWith('decisions-'));
-    const damaged = names.at(-1) ?? '';
-    truncateSync(join(folder, damaged), 700);
+    const path = join(folder, readdirSync(folder)[0] ?? '');
+    const whole = readFileSync(path);
+    for (let length = 1; length < whole.byteLength; length += 97) {
+      writeFileSync(path, whole.subarray(0, length));
+      const { rows, damaged } = await readLogTable(folder, 'decisions');
+      expect(rows).toBe(ends.findLastIndex((end) => end <= length));
+      expect(damaged).toEqual([]);
+    }
+  });
+
+  it('passes over a damaged file and names it; the rest is read', async () => {
+    const world = new LogWorld({ policy: rule(), folder, closeMs: 0 });
+    for (let slice = 0; slice < 4; slice += 1) {
+      world.ask();
+      world.recorder.flush();
+    }
+    convertOldest(folder);
+    convertOldest(folder);
+    const named = (begin: string, slice: number): string =>
+      readdirSync(folder).find((name) => name.startsWith(begin) && name.includes(`-0000000${slice}-`)) ?? '';
+    truncateSync(join(folder, named('decisions', 2)), 700);
+    const flipped = readFileSync(join(folder, named('journal', 4)));
+    flipped.writeUInt8(flipped.readUInt8(flipped.byteLength - 5) ^ 1, flipped.byteLength - 5);
+    writeFileSync(join(folder, named('journal', 4)), flipped);
     const read = await readLogTable(folder, 'decisions');
-    expect(read.columns.get('request')).toEqual([1n, 2n]);
-    expect(read.damaged).toEqual([{ file: damaged, reason: expect.stringMatching(/./u) as string }]);
+    expect(read.columns.get('request')).toEqual([1n, 3n]);
+    expect(read.damaged.map(({ file }) => file)).toEqual([named('decisions', 2), named('journal', 4)]);
+    expect(read.damaged[1]?.reason).toMatch(/checksum/u);
+    // What cannot be read is not made into tables, and stays.
+    expect([convertOldest(folder), convertOldest(folder)]).toEqual([true, false]);
+    expect(readdirSync(folder)).toContain(named('journal', 4));
   });
 
   it('has files whose names tell table, run and slices, and takes no other file for its own', () => {
     const name = logFileName({ table: 'outcomes', run: '0mk3x1c2a_h.1_4711', first: 3, last: 120 });
     expect(parseLogFileName(name)).toEqual({ name, table: 'outcomes', run: '0mk3x1c2a_h.1_4711', first: 3, last: 120 });
-    for (const other of ['decisions.parquet', `x-${name}`, `${name}.partial`, name.replace('outcomes', 'prices')]) {
+    const journal = logFileName({ table: 'journal', run: '0mk3x1c2a_h.1_4711', first: 3, last: Infinity });
+    expect(parseLogFileName(journal)).toMatchObject({ table: 'journal', first: 3, last: Infinity });
+    const open = name.replace('00000120', 'open');
+    for (const other of [
+      'decisions.parquet',
+      `x-${name}`,
+      `${name}.partial`,
+      name.replace('outcomes', 'prices'),
+      open,
+    ]) {
       expect(parseLogFileName(other)).toBeUndefined();
     }
     expect(runStartMs(new LogWorld({ policy: rule(), folder }).run)).toBe(startWallMs);
+  });
+
+  it('makes tables only while a processor has nothing to do', () => {
+    const times = (idle: number, all: number) => ({ idle, all });
+    expect(idleProcessors([], [times(5, 9)])).toBe(0);
+    expect(idleProcessors([times(0, 0), times(10, 100)], [times(50, 100), times(10, 200)])).toBe(0.5);
+    expect(idleProcessors([times(0, 0), times(0, 0)], [times(100, 100), times(25, 100)])).toBe(1.25);
+    expect(idleProcessors([times(3, 8)], [times(3, 8)])).toBe(0);
   });
 
   it('says that there is no log where there is none', async () => {

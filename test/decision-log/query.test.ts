@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { convertOldest } from '#adapters/parquet/convert-journal.js';
 import { queryLog } from '#compose/decision-log/query-log.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { pretendProgram, run } from '../cli/pretend-program.js';
@@ -24,6 +25,7 @@ describe('queries of the decision log', () => {
     // Named no time: nobody decided about it.
     world.fail({ ...world.ask().request, id: 99 as never }, 10, 'CANCELLED');
     world.close();
+    convertOldest(folder);
   });
   afterEach(() => remove());
 
@@ -41,6 +43,24 @@ describe('queries of the decision log', () => {
     ]);
     expect((await ask(folder, 'SELECT count(*) FROM candidates WHERE place >= 0')).rows).toEqual([['18']]);
     expect((await ask(folder, 'SELECT min(slack) > 0, max(stages) FROM candidates')).rows).toEqual([[true, 0.125]]);
+  });
+
+  it('see journals that nobody has made tables of yet, and leave the log as it is', async () => {
+    const running = new LogWorld({ policy: dispatchByName('sed'), folder, startedMs: 1000 });
+    const { request, index } = running.ask();
+    running.answer(request, index, 7);
+    running.recorder.flush();
+    const before = readdirSync(folder);
+    const { rows, damaged } = await ask(
+      folder,
+      'SELECT policy, count(*) FROM requests WHERE policy IS NOT NULL GROUP BY 1 ORDER BY 1',
+    );
+    expect(rows).toEqual([
+      ['cheapest-feasible:0.6+shed', '3'],
+      ['sed', '1'],
+    ]);
+    expect(damaged).toEqual([]);
+    expect(readdirSync(folder)).toEqual(before);
   });
 
   it('reach no other file, write none, attach nothing, install nothing and change no setting', async () => {

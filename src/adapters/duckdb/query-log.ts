@@ -4,17 +4,20 @@
  * A query comes from whoever types it, and sees the log and nothing else: one SELECT, no file outside of the log's folder, no
  * extension, no setting that would change that.
  */
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type * as DuckDb from '@duckdb/node-api';
-import type { LogFile } from '#core/decision-log/log-files.js';
 import { emptyTable, logTables, type LogTable } from '#core/decision-log/log-tables.js';
 import { intarsiaError, messageOf } from '#core/errors.js';
 import type { ParquetColumn } from '#core/parquet-column.js';
 
+/** A whole Parquet file of the log. */
+export interface QueriedFile {
+  readonly table: LogTable;
+  readonly path: string;
+}
+
 export interface LogQueryOptions {
-  readonly folder: string;
-  /** Whole files of the log. */
-  readonly files: readonly LogFile[];
+  readonly files: readonly QueriedFile[];
   readonly sql: string;
   /** Rows of the answer at most. */
   readonly rowsMax: number;
@@ -35,7 +38,7 @@ const memoryMax = '2GB';
 /** @throws UNIMPLEMENTED (DuckDB is not installed), INVALID_ARGUMENT (the query), DEADLINE_EXCEEDED. */
 export async function queryLog(options: LogQueryOptions): Promise<LogAnswer> {
   const { DuckDBInstance, StatementType } = await duckdb();
-  const { folder, files, sql, rowsMax, msMax } = options;
+  const { files, sql, rowsMax, msMax } = options;
   const instance = await DuckDBInstance.create(':memory:', {
     threads: '2',
     memory_limit: memoryMax,
@@ -52,8 +55,8 @@ export async function queryLog(options: LogQueryOptions): Promise<LogAnswer> {
     connection.interrupt();
   }, msMax);
   try {
-    await openViews(connection, folder, files);
-    await confine(connection, folder, files);
+    await openViews(connection, files);
+    await confine(connection, files);
     const statements = await connection.extractStatements(sql);
     if (statements.count !== 1) {
       throw intarsiaError('INVALID_ARGUMENT', `a query is one SELECT; this is ${statements.count} statements`);
@@ -90,13 +93,9 @@ async function duckdb(): Promise<typeof DuckDb> {
   }
 }
 
-async function openViews(
-  connection: DuckDb.DuckDBConnection,
-  folder: string,
-  files: readonly LogFile[],
-): Promise<void> {
+async function openViews(connection: DuckDb.DuckDBConnection, files: readonly QueriedFile[]): Promise<void> {
   for (const table of logTables) {
-    const paths = files.filter((file) => file.table === table).map(({ name }) => quoted(join(resolve(folder), name)));
+    const paths = files.filter((file) => file.table === table).map(({ path }) => quoted(resolve(path)));
     const source =
       paths.length === 0 ? emptySelect(table) : `SELECT * FROM read_parquet([${paths.join(',')}], union_by_name=true)`;
     await connection.run(`CREATE VIEW ${table} AS ${source}`);
@@ -105,8 +104,8 @@ async function openViews(
 }
 
 /** After this nothing can be reached but the log, and nothing can change that. */
-async function confine(connection: DuckDb.DuckDBConnection, folder: string, files: readonly LogFile[]): Promise<void> {
-  const paths = files.map(({ name }) => quoted(join(resolve(folder), name)));
+async function confine(connection: DuckDb.DuckDBConnection, files: readonly QueriedFile[]): Promise<void> {
+  const paths = files.map(({ path }) => quoted(resolve(path)));
   await connection.run(`SET allowed_paths=[${paths.join(',')}]`);
   await connection.run('SET enable_external_access=false');
   await connection.run('SET lock_configuration=true');

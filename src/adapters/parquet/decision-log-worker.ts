@@ -1,9 +1,7 @@
-/** The thread that writes a decision log's files: slices in, by number in memory that both threads see; word of each out. */
-import { readlinkSync } from 'node:fs';
-import { constants, setPriority } from 'node:os';
+/** The thread that writes a decision log's journals: slices in, by number in memory that both threads see; word of each out. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { LogSlice, type SliceSize } from '#core/decision-log/log-slice.js';
-import { LogFolder, type LogFolderCounts, type LogFolderOptions } from './log-folder.js';
+import { LogFolder, noFolderCounts, type LogFolderCounts, type LogFolderOptions } from './log-folder.js';
 
 export interface LogWorkerData {
   readonly folder: Omit<LogFolderOptions, 'nowMs'>;
@@ -13,18 +11,23 @@ export interface LogWorkerData {
 
 export type LogOrder =
   | { readonly type: 'slice'; readonly number: number; readonly newTexts: readonly string[] }
+  /** Somebody made tables of journals. */
+  | { readonly type: 'changed' }
   | { readonly type: 'close' };
 
 /** `full`: the file system took no more; nothing is written from then on. */
 export type LogWord =
   | { readonly type: 'open' }
   | { readonly type: 'written'; readonly number: number; readonly counts: LogFolderCounts }
+  | { readonly type: 'looked'; readonly counts: LogFolderCounts }
   | { readonly type: 'failed'; readonly reason: string }
   | { readonly type: 'closed'; readonly counts: LogFolderCounts };
 
+/** A journal is closed at most this long after it is due, ms. */
+const tickMs = 5000;
+
 const port = parentPort;
 if (port !== null) {
-  yieldToServing();
   const { folder: options, size, memories } = workerData as LogWorkerData;
   const slices = memories.map((memory) => new LogSlice(size, memory));
   const tell = (word: LogWord): void => port.postMessage(word);
@@ -48,23 +51,22 @@ if (port !== null) {
         if (folder === undefined || slice === undefined) return;
         folder.write(slice, order.newTexts);
         tell({ type: 'written', number: order.number, counts: { ...folder.counts } });
-      } else folder?.close();
+      } else if (order.type === 'close') folder?.close();
+      else if (folder !== undefined) {
+        folder.changed();
+        tell({ type: 'looked', counts: { ...folder.counts } });
+      }
     });
     if (order.type !== 'close') return;
-    tell({ type: 'closed', counts: { bytes: 0, files: 0, removed: 0, held: 0, ...folder?.counts } });
+    clearInterval(ticking);
+    tell({ type: 'closed', counts: { ...noFolderCounts, ...folder?.counts } });
     port.close();
   });
-}
-
-/**
- * Lowest priority for this thread alone, where the system has that (Linux): requests go first. Writing that falls behind loses rows
- * of the log; serving that falls behind loses requests.
- */
-function yieldToServing(): void {
-  try {
-    const thread = Number(readlinkSync('/proc/thread-self').split('/').at(-1));
-    if (Number.isInteger(thread)) setPriority(thread, constants.priority.PRIORITY_LOW);
-  } catch {
-    // Other systems have no such name for a thread: it keeps its priority.
-  }
+  const ticking = setInterval(() => {
+    attempt(() => {
+      if (folder === undefined) return;
+      folder.tick();
+      tell({ type: 'looked', counts: { ...folder.counts } });
+    });
+  }, tickMs);
 }

@@ -1,6 +1,6 @@
 /**
- * The decision log of a gateway: taken down on its own thread, written by another one at most half a second later. A crash
- * loses what was not handed over yet, a clean stop nothing. When the disk is full or the folder is gone it says so once,
+ * The decision log of a gateway: taken down on its own thread, written into a journal by another one at most half a second later,
+ * made into tables when there is time. A crash loses what was not handed over yet, a clean stop nothing. When the disk is full or the folder is gone it says so once,
  * counts what it loses from then on, and requests are served as before.
  */
 import { fileURLToPath } from 'node:url';
@@ -13,7 +13,8 @@ import type { DispatchDecision } from '#core/scheduling/dispatch-decision.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { DecisionLog } from '#ports/decision-log.js';
 import type { Log } from '#ports/log.js';
-import type { LogFolderCounts } from './log-folder.js';
+import { JournalConverter } from './journal-converter.js';
+import { noFolderCounts, type LogFolderCounts } from './log-folder.js';
 import type { LogOrder, LogWord, LogWorkerData } from './decision-log-worker.js';
 
 export interface DecisionLogOptions {
@@ -31,6 +32,8 @@ export interface DecisionLogOptions {
 const handOverMs = 500;
 /** A stop waits this long for the last slice, ms. */
 const closeMsMax = 10_000;
+/** And makes tables of journals for so long, ms; the rest stay journals. */
+const convertMsMax = 3000;
 
 /** Opens the log; a run of its own. @throws FAILED_PRECONDITION when the folder cannot be written. */
 export async function openDecisionLog(options: DecisionLogOptions): Promise<ParquetDecisionLog> {
@@ -47,7 +50,8 @@ export class ParquetDecisionLog implements DecisionLog {
   readonly #recorder: LogRecorder;
   readonly #worker: Worker;
   readonly #closed: Promise<void>;
-  #written: LogFolderCounts = { bytes: 0, files: 0, removed: 0, held: 0 };
+  readonly #converter: JournalConverter;
+  #written: LogFolderCounts = noFolderCounts;
   #timer: Timer | undefined;
   #isOpen = false;
   #failure = '';
@@ -90,11 +94,16 @@ export class ParquetDecisionLog implements DecisionLog {
         else {
           this.#written = word.counts;
           if (word.type === 'written') this.#recorder.free(word.number);
-          else resolve();
+          else if (word.type === 'closed') resolve();
         }
       });
       this.#worker.on('error', (error) => fail(error.message));
       this.#worker.on('exit', () => resolve());
+    });
+    this.#converter = new JournalConverter({
+      ...{ folder, clock, log: options.log },
+      waiting: () => (this.#failure === '' ? this.#written.waiting : 0),
+      onMade: () => this.#order({ type: 'changed' }),
     });
     this.#tick();
   }
@@ -131,6 +140,7 @@ export class ParquetDecisionLog implements DecisionLog {
       });
     }
     this.#recorder.stop();
+    await this.#converter.close(convertMsMax);
     await this.#worker.terminate();
   }
 
@@ -149,6 +159,7 @@ export class ParquetDecisionLog implements DecisionLog {
     if (this.#failure !== '') return;
     this.#failure = reason;
     this.#timer?.cancel();
+    this.#converter.stop();
     this.#recorder.stop();
     if (!this.#isOpen) {
       void this.#worker.terminate();

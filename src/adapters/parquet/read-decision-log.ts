@@ -1,12 +1,15 @@
 /**
- * Reads a decision log's folder as it stands, also while a gateway writes to it. Files that are damaged, as a failing disk
- * or a loss of power may leave them, are passed over and named; the rest is read.
+ * Reads a decision log's folder as it stands, journals as well as tables, also while a gateway writes to it. Files that are
+ * damaged, as a failing disk or a loss of power may leave them, are passed over and named; the rest is read.
  */
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { tablesOfJournal } from '#core/decision-log/joined-tables.js';
 import { currentLogFiles, type LogFile } from '#core/decision-log/log-files.js';
+import { readJournal } from '#core/decision-log/log-journal.js';
 import type { LogTable } from '#core/decision-log/log-tables.js';
 import { intarsiaError, messageOf } from '#core/errors.js';
+import type { ParquetColumn } from '#core/parquet-column.js';
 import { damageOf, readParquetFile } from './read-parquet.js';
 
 export interface DamagedFile {
@@ -15,7 +18,7 @@ export interface DamagedFile {
 }
 
 export interface LogFolderFiles {
-  /** Oldest first. */
+  /** Oldest first; journals are not looked into. */
   readonly files: readonly LogFile[];
   readonly damaged: readonly DamagedFile[];
 }
@@ -27,7 +30,7 @@ export interface LogRows {
   readonly damaged: readonly DamagedFile[];
 }
 
-/** A log that is written meanwhile joins files away: it is looked at again as often. */
+/** A log that is written meanwhile makes tables of its journals: it is looked at again as often. */
 const triesMax = 4;
 
 /** Files of the log. @throws NOT_FOUND when the folder cannot be read, or holds no log. */
@@ -50,7 +53,7 @@ export function wholeLogFiles(folder: string): LogFolderFiles {
   const files: LogFile[] = [];
   const damaged: DamagedFile[] = [];
   for (const file of logFilesOf(folder)) {
-    const reason = damageOf(join(folder, file.name));
+    const reason = file.table === 'journal' ? '' : damageOf(join(folder, file.name));
     if (reason === '') files.push(file);
     else if (!isGone(reason)) damaged.push({ file: file.name, reason });
   }
@@ -62,7 +65,8 @@ export async function readLogTable(folder: string, table: LogTable, wanted?: rea
   for (let tries = 1; ; tries += 1) {
     const read = await readFiles(
       folder,
-      logFilesOf(folder).filter((file) => file.table === table),
+      logFilesOf(folder).filter((file) => file.table === table || file.table === 'journal'),
+      table,
       wanted,
     );
     if (read !== undefined) return read;
@@ -76,27 +80,72 @@ export async function readLogTable(folder: string, table: LogTable, wanted?: rea
 async function readFiles(
   folder: string,
   files: readonly LogFile[],
+  table: LogTable,
   wanted: readonly string[] | undefined,
 ): Promise<LogRows | undefined> {
   const columns = new Map<string, unknown[]>();
   const damaged: DamagedFile[] = [];
   let rows = 0;
-  for (const { name } of files) {
-    const read = await readParquetFile(join(folder, name), wanted);
-    if (!read.ok) {
-      if (isGone(read.reason)) return undefined;
-      damaged.push({ file: name, reason: read.reason });
-      continue;
-    }
-    for (const [column, values] of read.columns) {
+  const add = (names: ReadonlyMap<string, readonly unknown[]>, count: number): void => {
+    for (const [column, values] of names) {
       let whole = columns.get(column);
       if (whole === undefined) columns.set(column, (whole = []));
       whole.length = rows;
       for (const value of values) whole.push(value);
     }
-    rows += read.rows;
+    rows += count;
+  };
+  for (const file of files) {
+    const path = join(folder, file.name);
+    const { rows: count, columns: read, reason } = await readOne(path, file, table, wanted);
+    if (isGone(reason)) return undefined;
+    if (reason !== '') damaged.push({ file: file.name, reason });
+    add(read, count);
   }
   return { rows, columns, damaged };
+}
+
+/** `reason`: why it, or the rest of it, cannot be read. */
+async function readOne(
+  path: string,
+  file: LogFile,
+  table: LogTable,
+  wanted: readonly string[] | undefined,
+): Promise<Omit<LogRows, 'damaged'> & { readonly reason: string }> {
+  if (file.table === 'journal') return readJournalTable(path, file, table, wanted);
+  const read = await readParquetFile(path, wanted);
+  return read.ok ? { ...read, reason: '' } : { rows: 0, columns: new Map(), reason: read.reason };
+}
+
+function readJournalTable(
+  path: string,
+  { run }: LogFile,
+  table: LogTable,
+  wanted: readonly string[] | undefined,
+): Omit<LogRows, 'damaged'> & { readonly reason: string } {
+  const columns = new Map<string, readonly unknown[]>();
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    return { rows: 0, columns, reason: messageOf(error) };
+  }
+  const contents = readJournal(bytes);
+  let rows = 0;
+  for (const column of tablesOfJournal(contents, run, [table])[table]) {
+    rows = column.values.length;
+    if (wanted === undefined || wanted.includes(column.name)) columns.set(column.name, plainValues(column));
+  }
+  return { rows, columns, reason: contents.damage };
+}
+
+/** As a Parquet file gives them back. */
+function plainValues({ type, values }: ParquetColumn): readonly unknown[] {
+  return Array.from<unknown, unknown>(values as ArrayLike<unknown>, (value) => {
+    if (value === null || value === undefined) return null;
+    if (type === 'integer') return BigInt(value as number | bigint);
+    return type === 'time' ? new Date(Number(value)) : value;
+  });
 }
 
 function isGone(reason: string): boolean {

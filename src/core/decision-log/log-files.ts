@@ -1,23 +1,26 @@
 /**
- * Names of a log's files. A run of a gateway writes numbered slices, a file for each table that has rows; small ones are
- * joined later into one file that bears the numbers of the first and the last. A file whose numbers another one covers is
- * left over from a joining that a crash interrupted: it is passed over.
+ * Names of a log's files. A run of a gateway writes numbered slices into a journal; a journal that is closed bears the numbers
+ * of its first and its last slice, and is made into a file for each table later. Tables whose numbers a journal covers are left over from a making
+ * that a crash interrupted: they are passed over.
  *
+ *     journal-0mk3x1c2a0_h1_4711-00000121-open.bin
+ *     journal-0mk3x1c2a0_h1_4711-00000121-00000240.bin
  *     decisions-0mk3x1c2a0_h1_4711-00000001-00000120.parquet
  */
 import { logTables, type LogTable } from './log-tables.js';
 
 export interface LogFile {
   readonly name: string;
-  readonly table: LogTable;
+  readonly table: LogTable | 'journal';
   readonly run: string;
-  /** Slices it holds, both included. */
+  /** Slices it holds, both included. The last of a journal that is written to is infinite. */
   readonly first: number;
   readonly last: number;
 }
 
 const timeDigits = 9;
 const numberDigits = 8;
+const open = 'open';
 
 /** Name of a run: begins with its time, so that names sort by age. */
 export function runName(host: string, startWallMs: number, process: number): string {
@@ -31,20 +34,21 @@ export function runStartMs(run: string): number {
 }
 
 export function logFileName({ table, run, first, last }: Omit<LogFile, 'name'>): string {
-  const digits = (number: number): string => String(number).padStart(numberDigits, '0');
-  return `${table}-${run}-${digits(first)}-${digits(last)}.parquet`;
+  const digits = (number: number): string => (number === Infinity ? open : String(number).padStart(numberDigits, '0'));
+  return `${table}-${run}-${digits(first)}-${digits(last)}.${table === 'journal' ? 'bin' : 'parquet'}`;
 }
 
 /** Undefined for a file that is none of the log's. */
 export function parseLogFileName(name: string): LogFile | undefined {
-  const [, table, run, first, last] =
-    /^([a-z]+)-([0-9a-z]{9}_[A-Za-z0-9.]*_\d+)-(\d{8,})-(\d{8,})\.parquet$/u.exec(name) ?? [];
-  const known = logTables.find((each) => each === table);
+  const [, table, run, first, last, ending] =
+    /^([a-z]+)-([0-9a-z]{9}_[A-Za-z0-9.]*_\d+)-(\d{8,})-(\d{8,}|open)\.(parquet|bin)$/u.exec(name) ?? [];
+  const known = (['journal', ...logTables] as const).find((each) => each === table);
   if (known === undefined || run === undefined) return undefined;
-  return { name, table: known, run, first: Number(first), last: Number(last) };
+  if ((known === 'journal') !== (ending === 'bin') || (last === open && known !== 'journal')) return undefined;
+  return { name, table: known, run, first: Number(first), last: last === open ? Infinity : Number(last) };
 }
 
-/** The log's files among names, oldest first, without those that others cover. */
+/** The log's files among names, by run, oldest first, without those that others cover. */
 export function currentLogFiles(names: Iterable<string>): readonly LogFile[] {
   const files: LogFile[] = [];
   for (const name of names) {
@@ -53,20 +57,30 @@ export function currentLogFiles(names: Iterable<string>): readonly LogFile[] {
   }
   files.sort(byAge);
   const kept: LogFile[] = [];
+  const covers = new Map<string, LogFile>();
   for (const file of files) {
-    const before = kept.at(-1);
-    if (before?.table === file.table && before.run === file.run && file.last <= before.last) continue;
+    const isCovered = [file.table, 'journal'].some((by) => {
+      const before = covers.get(`${by} ${file.run}`);
+      return before !== undefined && file.last <= before.last;
+    });
+    if (isCovered) continue;
+    covers.set(`${file.table} ${file.run}`, file);
     kept.push(file);
   }
   return kept;
 }
 
+/** Of files that begin with the same slice the longest comes first, and a journal before tables. */
 function byAge(one: LogFile, other: LogFile): number {
   return (
-    compare(one.table, other.table) || compare(one.run, other.run) || one.first - other.first || other.last - one.last
+    compare(one.run, other.run) ||
+    one.first - other.first ||
+    compare(other.last, one.last) ||
+    Number(other.table === 'journal') - Number(one.table === 'journal') ||
+    compare(one.table, other.table)
   );
 }
 
-function compare(one: string, other: string): number {
+function compare<Value extends string | number>(one: Value, other: Value): number {
   return one < other ? -1 : one > other ? 1 : 0;
 }

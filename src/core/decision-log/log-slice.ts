@@ -136,6 +136,22 @@ export class LogSlice {
     return this.#wallOffset[0] as number;
   }
 
+  /** The used part of each array, always in the same order: what a journal holds of it. */
+  usedParts(): readonly Uint8Array[] {
+    const { decisions, rows, outcomes } = this;
+    const part = (array: Float64Array | Int32Array, length: number): Uint8Array =>
+      new Uint8Array(this.memory, array.byteOffset, length * array.BYTES_PER_ELEMENT);
+    return [
+      part(this.decisionNumbers, decisions * decisionNumbers.width),
+      part(this.figures, rows * figureCount),
+      part(this.scores, rows),
+      part(this.outcomeNumbers, outcomes * outcomeNumbers.width),
+      part(this.decisionIntegers, decisions * decisionIntegers.width),
+      part(this.rowIntegers, rows * rowIntegers.width),
+      part(this.outcomeIntegers, outcomes * outcomeIntegers.width),
+    ];
+  }
+
   /** Empties it; its times are of a clock that is so many ms behind the wall's. */
   begin(wallOffsetMs: number): void {
     this.#counts.fill(0);

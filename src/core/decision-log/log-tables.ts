@@ -35,12 +35,20 @@ export const refusalPlace = -1;
 /**
  * @param texts All texts of the run so far.
  * @param firstDecision Number of the slice's first decision in the run.
+ * @param wanted The other tables have no columns: features of decisions take most of the time.
  */
-export function tablesOf(slice: LogSlice, texts: readonly string[], run: string, firstDecision: number): LogColumns {
+export function tablesOf(
+  slice: LogSlice,
+  texts: readonly string[],
+  run: string,
+  firstDecision: number,
+  wanted: readonly LogTable[] = logTables,
+): LogColumns {
   const text = (number: number | undefined): string => texts[number ?? 0] ?? '';
+  const ofDecisions = wanted.some((table) => table !== 'outcomes');
   return {
-    ...decisionTables(slice, text, run, firstDecision),
-    outcomes: outcomeTable(slice, text, run),
+    ...(ofDecisions ? decisionTables(slice, text, run, firstDecision) : { decisions: [], candidates: [] }),
+    outcomes: wanted.includes('outcomes') ? outcomeTable(slice, text, run) : [],
   };
 }
 
