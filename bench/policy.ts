@@ -1,13 +1,27 @@
-/** Learned scheduling: how long a decision takes, and how good the decisions are. */
+/** Learned scheduling: how long a decision takes, what logging them costs, and how good they are. */
 import { evaluationGrid } from './policy-grid.js';
 import { decisionLatency } from './policy-latency.js';
-import { benchReport, type Bench } from './report.js';
+import { decisionLogCost } from './policy-log-cost.js';
+import { benchReport, chosenParts, type Bench, type BenchOptions, type BenchRow } from './report.js';
+
+interface Part {
+  readonly name: string;
+  readonly run: (options: BenchOptions) => readonly BenchRow[] | Promise<readonly BenchRow[]>;
+}
+
+const parts: readonly Part[] = [
+  { name: 'latency', run: decisionLatency },
+  { name: 'log', run: decisionLogCost },
+  { name: 'grid', run: evaluationGrid },
+];
 
 export const run: Bench = async (options) => {
-  const rows = [...decisionLatency(options), ...(await evaluationGrid(options))];
+  const rows: BenchRow[] = [];
+  for (const part of chosenParts(parts, options)) rows.push(...(await part.run(options)));
   return benchReport('policy', options, rows, [
     'A decision is from the entry of the picker to its return: rows of 32 features, scoring by a 32-32-32-3 network, shield.',
     'Between decisions the thread parses 6 kB of JSON and keeps the ledger, so that caches and garbage are those of a busy host.',
+    'The log is measured by two hosts that differ in it alone, driven in turns; every request has a deadline, and is logged.',
     'The grid is simulated: objective against the best rule of each cell in hindsight, negative is better; --full for 20 seeds, more arrivals and stress.',
   ]);
 };
