@@ -7,28 +7,33 @@ import { readFile } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
 import type { DeviceDescriptor } from '#core/device.js';
 import { messageOf } from '#core/errors.js';
+import type { PeerStatus } from '#core/grid/host-load.js';
 import type { View } from '#core/grid/records.js';
 import type { HostId } from '#core/ids.js';
 import type { AttemptObserver, Picker } from '#core/picker.js';
+import { ServiceTable } from '#core/profile/service-table.js';
 import type { Replica } from '#core/replica.js';
 import { deviceKey, type RoutingTable } from '#core/routing-table.js';
+import { deviceState } from '#core/scheduling/device-news.js';
 import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { unknownDevice, unknownReplica, type DeviceFacts, type FleetBook } from '#core/scheduling/fleet-book.js';
 import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
+import { DeviceLoads, type LoadedDevice } from '#server/device-loads.js';
 import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import { dispatchPicker, type DispatchPicker } from '#policies/placement/dispatch-picker.js';
 import { PromotedDispatch } from '#policies/placement/dispatch-promoted.js';
-import type { Clock } from '#ports/clock.js';
+import type { Clock, Timer } from '#ports/clock.js';
 import type { DecisionLog } from '#ports/decision-log.js';
 import type { Log } from '#ports/log.js';
 import type { Metrics } from '#ports/metrics.js';
+import type { ProfileStore } from '#ports/profile-store.js';
 import type { Random } from '#ports/random.js';
 import type { Finished } from '#server/gateway.js';
 import type { PublishedRouter } from '#server/router.js';
 import type { HostConfig } from '#config.js';
+import { LiveBook } from './live-book.js';
 import { promotionOf, type Promotion } from './promotion.js';
 
 export interface HostDispatch {
@@ -40,12 +45,20 @@ export interface HostDispatch {
   finished(finished: Finished): void;
   /** Takes over what other hosts say of their devices. */
   learnView(view: View): void;
+  /** And how these are now. */
+  learnPeers(peers: ReadonlyMap<HostId, PeerStatus>): void;
+  /** Looks at this host's devices now and then, until it is told to end. */
+  watch(devices: readonly LoadedDevice[]): { stop(): void };
+  /** Takes in what was measured of the models that are served. A failure is logged: answers teach, too. */
+  learnProfiles(profiles: ProfileStore): Promise<void>;
 }
 
 export interface HostDispatchOptions {
   readonly config: HostConfig;
   readonly host: HostId;
   readonly descriptors: readonly DeviceDescriptor[];
+  /** Where this host is, if it may be taken away at any time. */
+  readonly spotZone?: string | undefined;
   readonly router: PublishedRouter;
   readonly clock: Clock;
   readonly random: Random;
@@ -57,6 +70,8 @@ export interface HostDispatchOptions {
 
 /** The rule that serves when a learned policy's file is refused. */
 const defaultRule = 'cheapest-feasible';
+/** Milliseconds between two looks at the own devices. */
+const lookMs = 2_000;
 
 /** @throws CONFIG_INVALID for a rule that there is none of. */
 export async function hostDispatch(options: HostDispatchOptions): Promise<HostDispatch> {
@@ -71,6 +86,7 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
   let picker: DispatchPicker | undefined;
   const pickers: DispatchPicker[] = [];
   exportDispatchMetrics(options.metrics, pickers, policy);
+  const takeIn = (): void => ledger.keepOnly(replicasOf(router.current));
   router.onPublished((table) => {
     book.learnTable(table);
     ledger.keepOnly(replicasOf(table));
@@ -96,7 +112,42 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
       decisionLog?.finished(finished);
     },
     learnView: (view) => {
-      book.learnView(view);
+      book.learnView(view, clock.nowMs());
+      takeIn();
+    },
+    learnPeers: (peers) => {
+      const nowMs = clock.nowMs();
+      for (const [other, { load, learnedMs }] of peers) {
+        for (const device of load?.devices ?? []) {
+          ledger.learn(deviceKey(other, device.device), deviceState(device, learnedMs), nowMs);
+        }
+      }
+    },
+    watch: (devices) => {
+      const loads = new DeviceLoads(clock, devices);
+      let timer: Timer;
+      const look = (): void => {
+        const nowMs = clock.nowMs();
+        for (const load of loads.read()) {
+          ledger.learn(deviceKey(options.host, load.device), deviceState(load, nowMs), nowMs);
+        }
+        timer = clock.schedule(lookMs, look);
+      };
+      look();
+      return { stop: () => timer.cancel() };
+    },
+    learnProfiles: async (profiles) => {
+      try {
+        const tables = new Map<string, ServiceTable>();
+        for (const model of digestsOf(router.current)) {
+          const { records } = await profiles.read({ model });
+          tables.set(model, new ServiceTable(records, { model, prefer: 'served' }));
+        }
+        book.learnProfiles(tables);
+        takeIn();
+      } catch (error) {
+        log.warn('dispatch goes by answers alone: the profiles cannot be read', { reason: messageOf(error) });
+      }
     },
   };
 }
@@ -119,55 +170,19 @@ async function policyOf(name: string, log: Log): Promise<DispatchPolicy | undefi
   }
 }
 
-/** What this host knows: its own devices by their descriptors, others' by their records, batch sizes by the catalogue. */
-class LiveBook implements FleetBook {
-  revision = 0;
-  readonly #own: ReadonlyMap<string, DeviceFacts>;
-  readonly #host: HostId;
-  #others: ReadonlyMap<string, DeviceFacts> = new Map();
-  #table: RoutingTable | undefined;
-
-  constructor({ host, descriptors }: HostDispatchOptions) {
-    this.#host = host;
-    this.#own = new Map(
-      descriptors.map(({ id, price, busyWatts, memoryBytes }) => [
-        deviceKey(host, id),
-        { ...unknownDevice, usdPerHour: price?.usdPerHour ?? 0, watts: busyWatts?.watts ?? 0, memoryBytes },
-      ]),
-    );
-  }
-
-  learnTable(table: RoutingTable): void {
-    if (this.#table?.catalog !== table.catalog) this.revision += 1;
-    this.#table = table;
-  }
-
-  learnView(view: View): void {
-    const others = new Map<string, DeviceFacts>();
-    for (const { record } of view.hosts.values()) {
-      if (record.host === this.#host) continue;
-      for (const { id, pricePerHour, memoryBytes } of record.devices) {
-        others.set(deviceKey(record.host, id), { ...unknownDevice, usdPerHour: pricePerHour, memoryBytes });
-      }
-    }
-    this.#others = others;
-    this.revision += 1;
-  }
-
-  device(key: string): DeviceFacts {
-    return this.#own.get(key) ?? this.#others.get(key) ?? unknownDevice;
-  }
-
-  replica({ model, version }: Replica): ReturnType<FleetBook['replica']> {
-    const config = this.#table?.catalog.models.get(model)?.served.get(version)?.config;
-    return { ...unknownReplica, itemsMax: Math.max(1, config?.maxBatchSize ?? 1) };
-  }
-}
-
 function* replicasOf({ candidates, reserve }: RoutingTable): Generator<Replica> {
   for (const table of [candidates, reserve]) {
     for (const versions of table?.values() ?? []) {
       for (const all of versions.values()) for (const { replica } of all) yield replica;
     }
   }
+}
+
+function digestsOf(table: RoutingTable): ReadonlySet<string> {
+  const digests = new Set<string>();
+  for (const { stages } of replicasOf(table)) {
+    const [first] = stages;
+    if (first !== undefined && stages.length === 1) digests.add(first.digest);
+  }
+  return digests;
 }

@@ -196,6 +196,7 @@ export async function startHost(
       config,
       host,
       descriptors,
+      spotZone: config.grid?.spot === true ? config.grid.zone : undefined,
       router,
       clock,
       random: random.stream('dispatch'),
@@ -291,11 +292,14 @@ export async function startHost(
 
     const recorder = await startServedRecorder(config, {
       ...{ host, devices: started, catalog: () => ownCatalog, clock, log },
+      onRecorded: (profiles) => dispatch.learnProfiles(profiles),
       ...(ports === undefined
         ? {}
         : { exchange: { store: ports.store, keys: ports.keys }, peers: () => ports.links.peers() }),
     });
     undo.push(() => recorder.stop());
+    const deviceWatch = dispatch.watch(started);
+    undo.push(() => deviceWatch.stop());
 
     let phase: 'starting' | 'serving' | 'stopping' = 'starting';
     const gateway = createGateway({
@@ -385,6 +389,7 @@ export async function startHost(
     });
     if (!scanned.ok) throw scanned.error;
     await grid?.untilRouted();
+    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles);
     phase = 'serving';
     const clientPorts = takesClients ? { grpc: grpc.port, http: http.port } : {};
     log.info('serving', { ...clientPorts, metrics: scrape.port });
@@ -408,6 +413,7 @@ export async function startHost(
       await Promise.all([grpc.stop(graceMs), http.stop(graceMs)]);
       gateway.stopAccepting();
       if (!hasDeparted) await attempt('leaving the grid', () => grid?.leave());
+      deviceWatch.stop();
       await attempt('recording what was served', () => recorder.stop());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });

@@ -47,7 +47,7 @@ export class DeviceLoads {
 }
 
 function loadOf(
-  { device, health, reason, queues, permitsFree, temperatureCelsius }: DeviceStatus,
+  { device, health, reason, queues, permitsFree, temperatureCelsius, memoryUsedBytes }: DeviceStatus,
   nowMs: number,
 ): DeviceLoad {
   let queued = 0;
@@ -63,6 +63,7 @@ function loadOf(
     // In a queue that keeps its length, what comes now waits as long as the oldest has waited.
     backlogMs: nowMs - oldestMs,
     temperatureC: temperatureCelsius ?? 0,
+    freeMemoryBytes: Math.max(0, device.memoryBytes - memoryUsedBytes),
     degraded: health === 'ready' || health === 'starting' ? '' : reason === '' ? health : reason,
   };
 }

@@ -34,7 +34,8 @@ function pretended(id: string): PretendedDevice {
 const queue = (queuedRequests: number, oldestArrivedMs: number): object => ({ queuedRequests, oldestArrivedMs });
 function status(id: string, change: object = {}): DeviceStatus {
   return {
-    device: { id: deviceId(id), permits: 2 },
+    device: { id: deviceId(id), permits: 2, memoryBytes: 1000 },
+    memoryUsedBytes: 300,
     health: 'ready',
     reason: '',
     queues: [],
@@ -53,7 +54,10 @@ describe('what devices are doing', () => {
     device.answer(status('cpu:0', { queues: [queue(3, 400), queue(1, 900)], permitsFree: 1, temperatureCelsius: 71 }));
     await clock.settleUntil();
     expect(loads.read()).toEqual([
-      { device: 'cpu:0', queued: 4, inFlight: 1, backlogMs: 600, temperatureC: 71, degraded: '' },
+      {
+        ...{ device: 'cpu:0', queued: 4, inFlight: 1, backlogMs: 600, temperatureC: 71 },
+        ...{ freeMemoryBytes: 700, degraded: '' },
+      },
     ]);
   });
 

@@ -41,6 +41,8 @@ export interface ServedRecorderOptions {
   readonly profiles: ProfileStore;
   readonly clock: Clock;
   readonly log: Log;
+  /** Called with the database after each recording. */
+  readonly onRecorded?: (profiles: ProfileStore) => Promise<void>;
   /** Absent for a host that serves alone. */
   readonly exchange?: Pick<ProfileExchangeOptions, 'store' | 'keys'>;
   /** What the links to other hosts measure all the time. */
@@ -66,7 +68,9 @@ export class ServedRecorder {
   start(): void {
     if (this.#isStopped) return;
     this.#timer = this.#options.clock.schedule(servedIntervalMs, () => {
-      this.#turn = this.record().then(() => this.start());
+      this.#turn = this.record()
+        .then(() => this.#options.onRecorded?.(this.#options.profiles))
+        .then(() => this.start());
     });
   }
 
@@ -142,7 +146,7 @@ export class ServedRecorder {
 export async function startServedRecorder(
   config: HostConfig,
   options: Omit<ServedRecorderOptions, 'profiles' | 'devices'> & { readonly devices: readonly StartedDevice[] },
-): Promise<{ stop(): Promise<void> }> {
+): Promise<{ readonly profiles?: ProfileStore; stop(): Promise<void> }> {
   const dataPath = config.grid?.dataPath ?? '';
   const path = config.profileStorePath || (dataPath === '' ? '' : join(dataPath, 'profiles'));
   if (path === '' || options.devices.length === 0) return { stop: () => Promise.resolve() };
@@ -157,5 +161,5 @@ export async function startServedRecorder(
   }));
   const recorder = new ServedRecorder({ ...options, devices, profiles });
   recorder.start();
-  return recorder;
+  return { profiles, stop: () => recorder.stop() };
 }

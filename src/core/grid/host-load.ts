@@ -13,6 +13,8 @@ export interface DeviceLoad {
   readonly backlogMs: number;
   /** Degrees Celsius; 0 when unknown. */
   readonly temperatureC: number;
+  /** Bytes that models may still take there; absent from hosts of earlier versions. */
+  readonly freeMemoryBytes?: number;
   /** Why it should get no work: slow, hot, a failing canary. Empty when it is well. */
   readonly degraded: string;
 }

@@ -10,6 +10,7 @@
 import type { Replica } from '../replica.js';
 import { deviceKey } from '../routing-table.js';
 import { ArrivalMeter } from './arrival-meter.js';
+import type { DeviceState } from './device-news.js';
 import type { DispatchCandidate, FleetView } from './dispatch-view.js';
 import { newFleetView } from './dispatch-view.js';
 import { emptyFleetBook, type DeviceFacts, type FleetBook, type ReplicaFacts } from './fleet-book.js';
@@ -63,14 +64,9 @@ export interface LedgerAnswer {
 }
 
 /** What others say of a device. */
-export interface DeviceNews {
+export interface DeviceNews extends DeviceState {
   /** Predicted time until all that is there is done, ms. */
   readonly backlogMs: number;
-  /** When that was so, on this host's monotonic clock, ms. */
-  readonly atMs: number;
-  /** 1 cool, 0 at its limit; absent when unknown. */
-  readonly thermalHeadroom?: number;
-  readonly freeMemoryBytes?: number;
 }
 
 export interface DispatchLedgerOptions {
@@ -184,9 +180,19 @@ export class DispatchLedger {
     if (news.atMs <= device.othersAtMs) return;
     device.othersMs = Math.max(0, news.backlogMs - this.#runningMs(device, news.atMs, 1) - device.waitingMs);
     device.othersAtMs = news.atMs;
-    device.heardMs = Math.max(device.heardMs, Math.min(nowMs, news.atMs));
-    device.headroom = news.thermalHeadroom ?? device.headroom;
-    device.freeBytes = news.freeMemoryBytes ?? device.freeBytes;
+    this.#learnState(device, news, nowMs);
+  }
+
+  /** Takes in how a device is, whatever work it has; one that nothing was ever sent to is passed over. For the slow side. */
+  learn(key: string, state: DeviceState, nowMs: number): void {
+    const device = this.#devices.get(key);
+    if (device !== undefined) this.#learnState(device, state, nowMs);
+  }
+
+  #learnState(device: Device, { atMs, thermalHeadroom, freeMemoryBytes }: DeviceState, nowMs: number): void {
+    device.heardMs = Math.max(device.heardMs, Math.min(nowMs, atMs));
+    device.headroom = thermalHeadroom ?? device.headroom;
+    device.freeBytes = freeMemoryBytes ?? device.freeBytes;
   }
 
   /** A request arrived that the fleet can serve at so many items a millisecond. */
