@@ -234,6 +234,7 @@ export class GridHost {
       for (const gone of this.#linkPeers) if (!present.has(gone)) ports.links.removePeer(gone);
       this.#linkPeers = present;
     }
+    this.#options.dispatch.learnPeers(news.peers);
     this.desk.tell(news);
     return 'accepted';
   }
