@@ -212,9 +212,10 @@ class Routing implements Actor<RoutingInbox> {
         known.set(key, fingerprint);
         if (this.#facts.size > factsMax) this.#sweepFacts();
       } else {
-        const { model, version } = readCurrentVersion(value);
+        const { model, version, strategy } = readCurrentVersion(value);
         known.set(key, model);
         this.#table.setDefault(model, version);
+        this.#table.setStrategy(model, strategy);
       }
     } catch (error) {
       // A newer version's record, or an operator's slip: the others count.
@@ -232,6 +233,7 @@ class Routing implements Actor<RoutingInbox> {
       this.#forgetUnrecorded();
     } else if (folder === 'rollouts') {
       this.#table.setDefault(about as ModelName, undefined);
+      this.#table.setStrategy(about as ModelName, undefined);
     }
   }
 

@@ -12,11 +12,21 @@ import type { Output } from './terminal.js';
 
 /** At least one. @throws CONFIG_INVALID with the file's name and the path in it. */
 export async function readDeployments(file: string, program: Program): Promise<readonly WantedDeployment[]> {
-  const content = await program.readYamlFile(file);
+  const content = deploymentOfPlan(await program.readYamlFile(file), file);
   const data = Array.isArray(content) ? { deployments: content as unknown } : content;
   const wanted = deploymentsOfFile(await withPlans(data, file, program), file);
   if (wanted.length === 0) throw intarsiaError('CONFIG_INVALID', `${file} holds no deployment`, {});
   return wanted;
+}
+
+/** The deployment that a report of `intarsia plan` says, or the content as it is. @throws CONFIG_INVALID (it has no plan). */
+function deploymentOfPlan(content: unknown, file: string): unknown {
+  if (typeof content !== 'object' || content === null || !('frontier' in content) || !('verdict' in content))
+    return content;
+  const { deployment, reason } = content as { readonly deployment?: unknown; readonly reason?: unknown };
+  if (deployment !== undefined) return deployment;
+  const why = typeof reason === 'string' && reason !== '' ? `: ${reason}` : '';
+  throw intarsiaError('CONFIG_INVALID', `${file} is a plan that found nothing to deploy${why}`, { file });
 }
 
 export interface DeployedOne extends DeployResult {

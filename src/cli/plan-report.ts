@@ -1,7 +1,9 @@
 /** What `intarsia plan` asks and is told: plain data between the command line and the program. */
+import type { PlacementConstraints } from '#core/grid/constraints.js';
 import type { PlanGoal } from '#core/split/plan-problem.js';
 import type { PlanStrategy } from '#core/split/plan-choice.js';
 import type { SplitSpec } from '#core/split/split-spec.js';
+import type { ClientOptions } from '#client/index.js';
 
 export interface PlanRequest {
   /** Path of the ONNX file. */
@@ -28,6 +30,12 @@ export interface PlanRequest {
   readonly vectors: string;
   /** YAML file with more hardware profiles; empty for none. */
   readonly profilesPath: string;
+  /** The grid whose devices the plan is for; absent: this machine. */
+  readonly grid?: ClientOptions;
+  /** Of a grid: tiers, zones and hosts that may be used; empty or absent: all. */
+  readonly tiers?: readonly string[];
+  readonly zones?: readonly string[];
+  readonly hosts?: readonly string[];
   /** Whether a picture of the choice is wanted. */
   readonly picture: boolean;
 }
@@ -86,6 +94,27 @@ export interface PlanDeviceRow {
   readonly measurements: number;
   /** Why the whole model does not run there, with the bytes missing; empty when it does. */
   readonly refusal: string;
+  /** Of a grid. */
+  readonly host?: string;
+  readonly tier?: string;
+  readonly zone?: string;
+}
+
+/** As deployment files have it. */
+export interface PlanDeployment {
+  readonly name: string;
+  readonly model: string;
+  readonly version: string;
+  readonly replicas: number;
+  readonly strategy: 'data' | 'pipeline';
+  readonly constraints?: PlacementConstraints;
+  readonly memoryBytes?: number;
+  readonly split?: {
+    readonly cuts: readonly number[];
+    readonly digest: string;
+    readonly compression: SplitSpec['compression'];
+    readonly stages: SplitSpec['shards'];
+  };
 }
 
 export interface PlanReport {
@@ -114,8 +143,10 @@ export interface PlanReport {
   /** How much better than the best plan found any plan could still be, by the best plan; 0 when it is exact. */
   readonly gap: number;
   readonly isExact: boolean;
-  /** What `intarsia deploy` takes; absent when the model is not split. */
+  /** The cut in the form of deployments; absent when the model is not split. */
   readonly split?: SplitSpec;
+  /** The choice as a deployment: a file with this report is one that `intarsia deploy -f` takes. Absent without a choice. */
+  readonly deployment?: PlanDeployment;
   readonly explanation: readonly string[];
   readonly notes: readonly string[];
   readonly measuredSeconds: number;

@@ -17,6 +17,8 @@ import {
   type PreparedSplit,
   PrepareSplitProgress,
   PrepareSplitRequest,
+  ProfilesRequest,
+  ProfilesResponse,
   StatusRequest,
   StatusResponse,
   UndeployRequest,
@@ -119,6 +121,12 @@ export class GridCalls {
       withinMs: options.withinMs ?? 0,
     });
     return OrderResponse.fromBinary(await this.#call('Order', request, true, options));
+  }
+
+  /** What hosts measured of the model of this file and of links between them, and what the grid calls it. */
+  async profiles(digest: string, options: CallOptions = {}): Promise<ProfilesResponse> {
+    const request = ProfilesRequest.toBinary({ digest });
+    return ProfilesResponse.fromBinary(await this.#call('Profiles', request, true, options));
   }
 
   /** Which policy dispatches requests, versions of policies, and what gateways saw of the one on trial. */

@@ -99,6 +99,7 @@ export class GridHost {
       }),
       describe: (model, version) => ports.artifacts.describe(model, version),
       served: () => servedReplicas(router.current),
+      configOf: (model, version) => router.current.catalog.models.get(model)?.served.get(version)?.config,
       policyTools,
     });
   }
@@ -288,6 +289,8 @@ function gridDevice(descriptor: DeviceDescriptor, profiles: ProfileBook): GridDe
     memoryBytes,
     speed: speed > 0 ? speed : 1,
     pricePerHour: price?.usdPerHour ?? 0,
+    name: descriptor.name,
+    threads,
   };
 }
 

@@ -60,21 +60,28 @@ export function createProgram(): Program {
         import('#core/device-discovery.js'),
       ]);
       const { report, profiles } = await discoverHere(request.profilesPath);
-      return planModel(request, {
-        startExecutor: ({ provider, descriptor }) =>
-          startProcessExecutor({
-            ...{ provider, lanes: 1 },
-            ...(descriptor === undefined ? {} : { env: deviceEnvironment(descriptor) }),
-          }),
-        ...{ discovery: report, profiles, clock: new NodeClock(), progress },
-        records: await (await import('./profile/profile-here.js')).storedRecords(),
-      });
+      const { withStore } = await import('./profile/profile-here.js');
+      return await withStore(async (store) =>
+        planModel(request, {
+          startExecutor: ({ provider, descriptor }) =>
+            startProcessExecutor({
+              ...{ provider, lanes: 1 },
+              ...(descriptor === undefined ? {} : { env: deviceEnvironment(descriptor) }),
+            }),
+          ...{ discovery: report, profiles, clock: new NodeClock(), progress },
+          records: (await store.read()).records,
+          keep: (records) => store.append(records),
+          askGrid: async (options, digest) => (await import('./split/plan-grid.js')).askGrid(options, digest),
+        }),
+      );
     },
     profileModel: async (request, progress) =>
       (await import('./profile/profile-here.js')).profileHere(request, progress),
     simulateFleet: async (request, progress) =>
       (await import('./simulate-fleet.js')).simulateFleet(request, progress, new NodeClock()),
     simulateGrids: async (request, onReport) => (await import('./simulate-grids.js')).simulateGrids(request, onReport),
+    trainFromLog: async (request, onEpoch) =>
+      (await import('./learning/train-from-log.js')).trainFromLog(request, onEpoch),
     train: async (request, watch) =>
       (await import('./learning/train-fleets.js')).trainFleets(request, watch, new NodeClock()),
     evaluate: async (request, watch) =>

@@ -5,6 +5,7 @@
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from './ids.js';
 import type { ModelConfig } from './model-config.js';
 import type { SplitRoute } from './split/stage-route.js';
+import type { SpreadStrategy } from './split/spread-rule.js';
 import type { TensorSpec } from './tensor.js';
 
 /** Triton's words for the repository index. */
@@ -29,6 +30,8 @@ export interface ServedModel {
   readonly elsewhere?: readonly string[];
   /** Of a model that is served in pieces: how requests are run. `devices` and `elsewhere` are then of its first stage. */
   readonly split?: SplitRoute;
+  /** What a deployment says of large requests; absent: what the configuration says. */
+  readonly strategy?: SpreadStrategy;
   /** Of a piece of a model, which clients never see: what it is a piece of. */
   readonly part?: ModelPart;
 }
@@ -37,7 +40,7 @@ export interface ServedModel {
 export interface ModelPart {
   readonly shard: number;
   readonly route: SplitRoute;
-  readonly whole: Omit<ServedModel, 'devices' | 'elsewhere' | 'split' | 'part'>;
+  readonly whole: Omit<ServedModel, 'devices' | 'elsewhere' | 'split' | 'strategy' | 'part'>;
 }
 
 export interface VersionStatus {

@@ -238,6 +238,16 @@ export interface DeviceStatus {
      * @generated from protobuf field: string degraded = 10
      */
     degraded: string;
+    /**
+     * What it is called, and threads of one run; empty and 0 where the host does not say.
+     *
+     * @generated from protobuf field: string name = 11
+     */
+    name: string;
+    /**
+     * @generated from protobuf field: uint32 threads = 12
+     */
+    threads: number;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.ReplicaStatus
@@ -573,6 +583,47 @@ export interface OrderResponse {
      * @generated from protobuf field: bool draining = 2
      */
     draining: boolean;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.ProfilesRequest
+ */
+export interface ProfilesRequest {
+    /**
+     * SHA-256 of the model's file.
+     *
+     * @generated from protobuf field: string digest = 1
+     */
+    digest: string;
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.ProfilesResponse
+ */
+export interface ProfilesResponse {
+    /**
+     * Records of the profile database as JSON, one list for each host that published some.
+     *
+     * @generated from protobuf field: repeated string records_json = 1
+     */
+    recordsJson: string[];
+    /**
+     * Versions that were made of that file.
+     *
+     * @generated from protobuf field: repeated intarsia.grid.v1.ModelOfFile models = 2
+     */
+    models: ModelOfFile[];
+}
+/**
+ * @generated from protobuf message intarsia.grid.v1.ModelOfFile
+ */
+export interface ModelOfFile {
+    /**
+     * @generated from protobuf field: string model = 1
+     */
+    model: string;
+    /**
+     * @generated from protobuf field: string version = 2
+     */
+    version: string;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.PoliciesRequest
@@ -1013,7 +1064,9 @@ class DeviceStatus$Type extends MessageType<DeviceStatus> {
             { no: 7, name: "price_per_hour", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ },
             { no: 8, name: "queued", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 9, name: "in_flight", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
-            { no: 10, name: "degraded", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+            { no: 10, name: "degraded", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 11, name: "name", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 12, name: "threads", kind: "scalar", T: 13 /*ScalarType.UINT32*/ }
         ]);
     }
 }
@@ -1217,6 +1270,44 @@ class OrderResponse$Type extends MessageType<OrderResponse> {
  */
 export const OrderResponse = new OrderResponse$Type();
 // @generated message type with reflection information, may provide speed optimized methods
+class ProfilesRequest$Type extends MessageType<ProfilesRequest> {
+    constructor() {
+        super("intarsia.grid.v1.ProfilesRequest", [
+            { no: 1, name: "digest", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.ProfilesRequest
+ */
+export const ProfilesRequest = new ProfilesRequest$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class ProfilesResponse$Type extends MessageType<ProfilesResponse> {
+    constructor() {
+        super("intarsia.grid.v1.ProfilesResponse", [
+            { no: 1, name: "records_json", kind: "scalar", repeat: 2 /*RepeatType.UNPACKED*/, T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "models", kind: "message", repeat: 2 /*RepeatType.UNPACKED*/, T: () => ModelOfFile }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.ProfilesResponse
+ */
+export const ProfilesResponse = new ProfilesResponse$Type();
+// @generated message type with reflection information, may provide speed optimized methods
+class ModelOfFile$Type extends MessageType<ModelOfFile> {
+    constructor() {
+        super("intarsia.grid.v1.ModelOfFile", [
+            { no: 1, name: "model", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 2, name: "version", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+        ]);
+    }
+}
+/**
+ * @generated MessageType for protobuf message intarsia.grid.v1.ModelOfFile
+ */
+export const ModelOfFile = new ModelOfFile$Type();
+// @generated message type with reflection information, may provide speed optimized methods
 class PoliciesRequest$Type extends MessageType<PoliciesRequest> {
     constructor() {
         super("intarsia.grid.v1.PoliciesRequest", []);
@@ -1386,6 +1477,7 @@ export const Grid = new ServiceType("intarsia.grid.v1.Grid", [
     { name: "PrepareSplit", serverStreaming: true, options: {}, I: PrepareSplitRequest, O: PrepareSplitProgress },
     { name: "Undeploy", options: {}, I: UndeployRequest, O: UndeployResponse },
     { name: "Order", options: {}, I: OrderRequest, O: OrderResponse },
+    { name: "Profiles", options: {}, I: ProfilesRequest, O: ProfilesResponse },
     { name: "Policies", options: {}, I: PoliciesRequest, O: PolicyBook },
     { name: "OrderPolicy", options: {}, I: OrderPolicyRequest, O: OrderPolicyResponse }
 ]);

@@ -37,6 +37,9 @@ export interface GridDeviceStatus {
   readonly queued: number;
   readonly inFlight: number;
   readonly degraded: string;
+  /** Empty and 0 where the host does not say. */
+  readonly name: string;
+  readonly threads: number;
 }
 
 export interface GridHostStatus extends GridGateway {
@@ -124,6 +127,14 @@ export interface PreparedSplit {
   readonly verificationJson: string;
 }
 
+/** What plans ask of a grid beside its hosts. */
+export interface GridProfiles {
+  /** Lists of profile records as JSON, one a host, as they were published: whoever reads them checks them. */
+  readonly recordsJson: readonly string[];
+  /** Versions whose file has the digest. */
+  readonly models: readonly { readonly model: string; readonly version: string }[];
+}
+
 /** Who asks, and until when (monotonic ms; Infinity without a deadline). */
 export interface GridCall {
   readonly caller: Caller;
@@ -154,6 +165,7 @@ export interface GridAdmin extends PolicyAdmin {
     call: GridCall,
     onProgress: (share: number, words: string) => void,
   ): Promise<PreparedSplit>;
+  profiles(request: { readonly digest: string }, call: GridCall): Promise<GridProfiles>;
   undeploy(request: { readonly name: string }, call: GridCall): Promise<{ readonly replicas: number }>;
   order(
     request: {

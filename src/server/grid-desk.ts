@@ -17,6 +17,8 @@ import type { AssignedReplica, Deployment, GridEvent, HostOrder, ModelManifest, 
 import { editionText, pieceText, wantedEdition } from '#core/grid/rollout.js';
 import { verificationText } from '#core/grid/verification.js';
 import { hostId, type HostId, type ModelName, type ModelVersion } from '#core/ids.js';
+import type { ModelConfig } from '#core/model-config.js';
+import { whyNotSpread } from '#core/split/spread-rule.js';
 import type { Clock } from '#ports/clock.js';
 import type {
   DeployOutcome,
@@ -27,6 +29,7 @@ import type {
   GridEventListener,
   GridHosts,
   GridHostStatus,
+  GridProfiles,
   GridReplicaStatus,
   GridStatus,
   PreparedSplit,
@@ -36,6 +39,7 @@ import type { SplitGate } from '#ports/split-gate.js';
 import type { Store, StoreSnapshot } from '#ports/store.js';
 import type { ViewNews } from '#actors/membership/protocol.js';
 import { PolicyDesk, type PolicyTools } from './policy-desk.js';
+import { publishedProfiles } from './published-profiles.js';
 import { SplitDesk } from './split-desk.js';
 import type { ServingStage } from '#core/split/replan.js';
 
@@ -53,6 +57,8 @@ export interface GridDeskOptions {
   readonly describe?: (model: ModelName, version: ModelVersion) => Promise<ModelManifest | undefined>;
   /** What policies are checked with; absent: none is promoted through this host. */
   readonly policyTools?: PolicyTools;
+  /** The configuration of a version that this gateway knows as served; undefined when it knows none. */
+  readonly configOf?: (model: ModelName, version: ModelVersion) => ModelConfig | undefined;
   /** What is served as far as this gateway knows, for as long as the store does not say. Default: nothing is known. */
   readonly served?: () => readonly GridReplicaStatus[];
 }
@@ -190,6 +196,7 @@ export class GridDesk implements GridAdmin {
     }
     const { store, keys } = this.#options;
     const key = keys.deployment(deployment.name);
+    this.#checkStrategy(deployment);
     await this.#offerFiles(deployment, call);
     for (let attempt = 1; attempt <= writeAttemptsMax; attempt += 1) {
       const state = await this.#desired(call);
@@ -269,6 +276,11 @@ export class GridDesk implements GridAdmin {
     });
   }
 
+  async profiles({ digest }: { readonly digest: string }, call: GridCall): Promise<GridProfiles> {
+    const { store, keys } = this.#options;
+    return await publishedProfiles(digest, { store, keys, ...this.#until(call) });
+  }
+
   async undeploy({ name }: { readonly name: string }, call: GridCall): Promise<{ readonly replicas: number }> {
     const { store, keys } = this.#options;
     const state = await this.#desired(call);
@@ -337,6 +349,18 @@ export class GridDesk implements GridAdmin {
     throw busy(`the orders of host ${host}`);
   }
 
+  /** @throws INVALID_ARGUMENT for a strategy that the model's configuration makes impossible, as far as it is known here. */
+  #checkStrategy({ name, model, version, strategy }: Deployment): void {
+    const config = strategy === 'data' ? this.#options.configOf?.(model, version) : undefined;
+    const why = config === undefined ? '' : whyNotSpread(config);
+    if (why === '') return;
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `deployment ${name}: strategy: 'data' is not possible for ${model}/${version}, because ${why}; it may be 'pipeline' or 'auto'`,
+      { model, version },
+    );
+  }
+
   /** Hosts publish what they serve. What this one only has on disk is published once a deployment asks for it. */
   async #offerFiles({ model, version }: Deployment, call: GridCall): Promise<void> {
     const { store, keys, describe } = this.#options;
@@ -392,6 +416,8 @@ export class GridDesk implements GridAdmin {
               queued: load?.queued ?? 0,
               inFlight: load?.inFlight ?? 0,
               degraded: load?.degraded ?? '',
+              name: device.name ?? '',
+              threads: device.threads ?? 0,
             };
           }),
         };

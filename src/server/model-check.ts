@@ -38,7 +38,7 @@ export class ModelCheck {
     const { sloMs, sloClass } = sloOf(model);
     this.sloMs = sloMs;
     this.sloClass = sloClass;
-    this.spread = spreadRuleOf(model.config);
+    this.spread = spreadRuleOf(model.config, model.strategy);
     this.#name = model.name;
     this.#batchMax = model.config.maxBatchSize;
     this.#itemsMax = this.spread?.itemsMax ?? this.#batchMax;

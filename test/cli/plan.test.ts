@@ -165,6 +165,26 @@ describe('intarsia plan', () => {
     }
   });
 
+  it('plans for a grid with its connection and limits, and writes the plan as a file', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'intarsia-plan-cli-'));
+    try {
+      const path = join(folder, 'plan.json');
+      const { asked, program } = answering(report);
+      const flags = `--grid --endpoint h:1 --tiers core,edge --zones a --hosts host-1 --out ${path}`;
+      const { code, out } = await run(['plan', 'model.onnx', ...flags.split(' ')], program);
+      expect(code).toBe(0);
+      expect(asked[0]).toMatchObject({ grid: { endpoints: ['h:1'] }, tiers: ['core', 'edge'], zones: ['a'] });
+      expect(asked[0]?.hosts).toEqual(['host-1']);
+      const { picture: _, ...rest } = report;
+      expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual(rest);
+      expect(out).toContain(`intarsia deploy -f ${path} makes it so`);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+    const alone = await run(['plan', 'model.onnx', '--tiers', 'core']);
+    expect(alone.err).toContain('--tiers core means hosts of a grid: it goes with --grid');
+  });
+
   it('ends with 2 and the reason when there is no plan', async () => {
     const { choice, ...rest } = report;
     expect(choice).toBeDefined();
@@ -188,6 +208,7 @@ describe('intarsia plan', () => {
       ['--batch', '0', 'It must be 1 to 4096.'],
       ['--memory', 'cpu:0', "'cpu:0' is not like cpu:0=64MiB."],
       ['--providers', 'abacus', "'abacus' is not one of cpu"],
+      ['--tiers', 'moon', "'moon' is not one of edge, regional, core"],
       ['--strategy', 'luck', 'Allowed choices are auto, pipeline, data'],
     ] as const) {
       const { code, err } = await run(['plan', 'model.onnx', flag, value]);

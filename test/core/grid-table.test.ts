@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { ModelCheck } from '#server/model-check.js';
 import { findServedModel } from '#server/find-model.js';
 import type { Catalog, ServedModel } from '#core/catalog.js';
 import { GridTable } from '#core/grid/grid-table.js';
@@ -183,6 +184,22 @@ describe('the table of a grid', () => {
     expect(standard()).toBe('1');
     table.setActual(hostId('a'), actual('a', [replica('m', '2', 'cpu:0')]));
     expect(standard()).toBe('2');
+  });
+
+  it('tells gateways what a deployment says of large requests, in place of what the configuration says', () => {
+    const known = facts('m', '1');
+    const table = tableWith(known);
+    table.setView(view(1, member('b')));
+    table.setActual(hostId('b'), actual('b', [replica('m', '1', 'cpu:0')]));
+    const check = (): ModelCheck =>
+      new ModelCheck(table.table().catalog.models.get(known.name)?.served.get(known.version) as ServedModel);
+    expect(check().spread).toBeUndefined();
+    table.setStrategy(known.name, 'data');
+    expect(check().spread).toMatchObject({ strategy: 'data', itemsMin: 8 });
+    table.setStrategy(known.name, 'auto');
+    expect(check().spread?.strategy).toBe('auto');
+    table.setStrategy(known.name, undefined);
+    expect(check().spread).toBeUndefined();
   });
 
   it('knows a model that a deployment wants also while nobody serves it: asking again may help', () => {

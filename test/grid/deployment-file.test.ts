@@ -37,6 +37,17 @@ describe('a deployment file', () => {
     expect(deploymentFromText(deploymentToText(deployment!), 'key')).toEqual(deployment);
   });
 
+  it('says what becomes of large requests, or names the field, what is possible and what was found', () => {
+    for (const strategy of ['data', 'pipeline', 'auto']) {
+      const [deployment] = deploymentsOfFile({ ...whole, strategy }, 'f');
+      expect(deployment?.strategy).toBe(strategy);
+      expect(deploymentFromText(deploymentToText(deployment!), 'key')).toEqual(deployment);
+    }
+    expect(() => deploymentsOfFile({ ...whole, strategy: 'luck' }, 'f')).toThrow(
+      'f: strategy: expected one of pipeline, data, auto; found "luck"',
+    );
+  });
+
   it('reads what it wants of a split, and what the store has of one', () => {
     const file = { name: 'd', model: 'm', version: 1, replicas: 1 };
     const wish = { cuts: [3, 8], compression: 'int8', tolerance: 0.1, standby: 1 };

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { GridEventLine } from '#ports/grid-admin.js';
+import { linksModel } from '#core/profile/profile-record.js';
+import { timesOfMean } from '#core/profile/time-stats.js';
 import type { Store } from '#ports/store.js';
 import { keys, PretendGrid } from './pretend-grid.js';
 
@@ -83,6 +85,27 @@ describe('deploying', () => {
       code: 'UNAVAILABLE',
       message: expect.stringContaining('deployment d is being changed by somebody else') as unknown,
     });
+  });
+});
+
+describe('what a plan asks', () => {
+  it('is what hosts published of the model and of their links, and its names, without what is no profile', async () => {
+    const grid = new PretendGrid();
+    await grid.publish('m');
+    const [{ digest }] = [(await grid.read(keys.model('m', '1'))) as { readonly digest: string }];
+    const times = timesOfMean(2, 1);
+    const ends = { from: { host: 'b', device: '' }, to: { host: 'a', device: '' } };
+    const link = { type: 'link', schema: 1, ...ends, bytes: 64, times, atMs: 0 };
+    const b = 'b' as Parameters<typeof keys.profile>[1];
+    await grid.put(
+      keys.profile(linksModel, b),
+      JSON.stringify({ host: 'b', model: linksModel, atMs: 0, records: [link] }),
+    );
+    await grid.put(keys.profile(digest, b), 'no snapshot');
+    const { recordsJson, models } = await grid.desk.profiles({ digest }, call);
+    expect(recordsJson.map((text) => JSON.parse(text) as unknown)).toEqual([[link]]);
+    expect(models).toEqual([{ model: 'm', version: '1' }]);
+    await expect(grid.desk.profiles({ digest: 'm' }, call)).rejects.toThrow('digest must be 64 hexadecimal digits');
   });
 });
 

@@ -14,9 +14,9 @@ import { deviceId } from '#core/ids.js';
 import { int } from '#core/onnx/attribute.js';
 import { GraphBuilder } from '#core/onnx/builder.js';
 import { encodeModelBytes } from '#core/onnx/writer.js';
-import { RandomStream } from '#core/random.js';
 import { splitIdOf } from '#core/split/split-spec.js';
 import { MiB } from '#core/units.js';
+import { perceptron } from './perceptron.js';
 
 let folder: string;
 let model: string;
@@ -26,20 +26,6 @@ beforeAll(async () => {
   await writeFile(model, perceptron(6, 128));
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
-
-/** Each layer holds width² floats. */
-function perceptron(layers: number, width: number): Uint8Array {
-  const random = new RandomStream('weights');
-  const builder = new GraphBuilder('perceptron');
-  let value = builder.input('x', 'FP32', ['batch', width]);
-  for (let layer = 0; layer < layers; layer += 1) {
-    const weights = Float32Array.from({ length: width * width }, () => random.next() - 0.5);
-    value = builder.node('MatMul', [value, builder.constant(`w${layer}`, [width, width], weights)]);
-    value = builder.node('Tanh', [value]);
-  }
-  builder.output(value, 'FP32', ['batch', width], 'y');
-  return encodeModelBytes(builder.model({ opset: 17 }));
-}
 
 function descriptor(id: string, provider: 'cpu' | 'wasm'): DeviceDescriptor {
   return {

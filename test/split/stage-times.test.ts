@@ -67,6 +67,15 @@ describe('times of stages', () => {
     expect(times.ms(5, 15)).toBeCloseTo(55 + 105 - 20, 6);
   });
 
+  it('are spread over the nodes of a piece as times of nodes have them, and such times alone are better than a roofline', () => {
+    const nodeMs = Array.from({ length: nodes }, (_, node) => (node === 3 ? 81 : 1));
+    const whole = new StageTimes(work, silicon, 1, [measured(0, nodes, 200)], { nodeMs });
+    expect(whole.known(0, 4)).toMatchObject({ ms: 168, source: 'pieces' });
+    expect(whole.ms(4, 20)).toBeCloseTo(32, 9);
+    const alone = new StageTimes(work, silicon, 1, [], { nodeMs });
+    expect(alone.known(0, 4)).toEqual({ ms: 84, source: 'pieces', deviation: 0.1 });
+  });
+
   it('of other batch sizes stretch the pieces as the whole model grows', () => {
     const shards = [measured(0, 10, 100), measured(10, 20, 200), measured(0, 20, 300), measured(0, 20, 900, 4)];
     expect(new StageTimes(work, silicon, 4, shards).ms(0, 10)).toBeCloseTo(300, 6);

@@ -43,6 +43,9 @@ export const gridUnaryMethods: readonly GridUnaryMethod[] = [
     }
     return admin.order({ ...request, order }, call);
   }),
+  method('Profiles', 'grid', gen.ProfilesRequest, gen.ProfilesResponse, (admin, request, call) =>
+    admin.profiles(request, call),
+  ),
   method('Policies', 'grid', gen.PoliciesRequest, gen.PolicyBook, async (admin, _request, call) =>
     policyBook(await admin.policies(call)),
   ),

@@ -5,14 +5,20 @@ import { intarsiaError, messageOf } from '#core/errors.js';
 import { executionProviders } from '#core/provider.js';
 import { planGoals, type PlanGoal } from '#core/split/plan-problem.js';
 import { formatBytes, formatMs, GiB, KiB, MiB } from '#core/units.js';
-import { wholeNumber } from '../connection-flags.js';
+import { tierNames } from '#core/grid/file-place.js';
+import { addConnectionFlags, clientOptionsOf, wholeNumber, type ConnectionFlags } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import type { PlanNumber, PlanReport, PlanRequest, PlanRow, PlanStage } from '../plan-report.js';
 import { startProgress } from '../progress.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
 
-interface PlanFlags {
+interface PlanFlags extends ConnectionFlags {
+  readonly grid?: boolean;
+  readonly tiers: readonly string[];
+  readonly zones: readonly string[];
+  readonly hosts: readonly string[];
+  readonly out?: string;
   readonly devices: readonly string[];
   readonly goal: PlanGoal;
   readonly sloMs?: number;
@@ -34,8 +40,7 @@ interface PlanFlags {
 const noPlan = 2;
 
 export function addPlanCommand(parent: Command, context: CommandContext): void {
-  const command = parent
-    .command('plan')
+  const command = addConnectionFlags(parent.command('plan'))
     .description(
       'where to cut a model and what runs where: latency, throughput, memory, cost and energy of each choice',
     )
@@ -46,6 +51,10 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
       list,
       [],
     )
+    .option('--grid', 'plan for the devices of the grid at --endpoint: of all its hosts that are up')
+    .option('--tiers <list>', `with --grid: only hosts of these tiers (${tierNames.join(', ')})`, tierList, [])
+    .option('--zones <list>', 'with --grid: only hosts of these zones', list, [])
+    .option('--hosts <list>', 'with --grid: only these hosts', list, [])
     .addOption(new Option('--goal <goal>', 'what the choice is best for').choices(planGoals).default('throughput'))
     .option('--slo-ms <ms>', 'longest latency of a request', positive)
     .option('--max-stages <count>', 'stages at most, 1 to 64', countUpTo(64))
@@ -63,6 +72,7 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
     .option('--vectors <dir>', "folder with test_data_set_N; without it the model's folder, or made-up inputs")
     .option('--profiles <file>', 'YAML file with more hardware profiles')
     .option('--svg <file>', 'write a picture of the choice')
+    .option('--out <file>', 'write the plan as JSON: a file that `intarsia deploy -f` takes')
     .option('--explain', 'say in sentences what bounds the choice')
     .addHelpText(
       'after',
@@ -70,6 +80,7 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
         'intarsia plan model.onnx --devices cpu,wasm,emulated:nvidia-l4 --explain',
         'intarsia plan model.onnx --devices cpu,wasm --goal latency --svg plan.svg',
         'intarsia plan model.onnx --memory cpu:0=64MiB,wasm:0=64MiB --json > plan.json',
+        'intarsia plan model.onnx --grid --tiers core --slo-ms 50 --out plan.json && intarsia deploy -f plan.json',
       ),
     )
     .addHelpText('after', 'Exit codes: 0 there is a plan, 1 it failed, 2 nothing fits or nothing is fast enough.');
@@ -86,7 +97,10 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
       }
       const { picture, ...rest } = report;
       output.result(rest);
-      if (picture !== undefined && flags.svg !== undefined) writePicture(flags.svg, picture);
+      if (picture !== undefined && flags.svg !== undefined) write('--svg', flags.svg, picture);
+      if (flags.out !== undefined && report.verdict === 'plan') {
+        write('--out', flags.out, `${JSON.stringify(rest, undefined, 2)}\n`);
+      }
       print(report, output, flags);
       return report.verdict === 'plan' ? exitCodes.ok : noPlan;
     }),
@@ -94,8 +108,18 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
 }
 
 function requestOf(model: string, flags: PlanFlags): PlanRequest {
-  const { sloMs, maxStages } = flags;
+  const { sloMs, maxStages, tiers, zones, hosts, grid = false } = flags;
+  if (!grid) {
+    for (const [flag, given] of Object.entries({ tiers, zones, hosts })) {
+      if (given.length === 0) continue;
+      throw intarsiaError(
+        'INVALID_ARGUMENT',
+        `--${flag} ${given.join(',')} means hosts of a grid: it goes with --grid`,
+      );
+    }
+  }
   return {
+    ...(grid ? { grid: clientOptionsOf(flags), tiers, zones, hosts } : {}),
     model,
     devices: flags.devices,
     goal: flags.goal,
@@ -113,12 +137,14 @@ function requestOf(model: string, flags: PlanFlags): PlanRequest {
   };
 }
 
-function print(report: PlanReport, output: Output, { svg, explain = false }: PlanFlags): void {
+function print(report: PlanReport, output: Output, { svg, out, explain = false }: PlanFlags): void {
   const { choice, frontier, wholes, devices, goal } = report;
+  const isGrid = devices.some(({ host }) => host !== undefined);
   output.table(
-    ['device', 'what', 'memory', '$/h', 'W', 'measured'],
+    ['device', ...(isGrid ? ['tier', 'zone'] : []), 'what', 'memory', '$/h', 'W', 'measured'],
     devices.map((device) => [
       device.emulated ? `${device.id} (emulated)` : device.id,
+      ...(isGrid ? [device.tier ?? '', device.zone ?? ''] : []),
       device.threads > 0
         ? `${device.name}, ${device.threads} ${device.threads === 1 ? 'thread' : 'threads'}`
         : device.name,
@@ -142,6 +168,8 @@ function print(report: PlanReport, output: Output, { svg, explain = false }: Pla
   if (choice === undefined) output.line(output.style('yellow', `no plan: ${report.reason}`));
   else output.line(output.style('green', `choice: ${describe(choice)}`));
   if (svg !== undefined && choice !== undefined) output.line(`picture written to ${svg}`);
+  if (out !== undefined && choice !== undefined)
+    output.line(`written to ${out}; intarsia deploy -f ${out} makes it so`);
 }
 
 const columns = ['', 'plan', 'batch', 'latency', 'requests/s', 'memory', '$/1,000', 'J/request'];
@@ -204,11 +232,11 @@ function short(value: number): string {
   return value >= 1000 ? Math.round(value).toLocaleString('en-US') : String(Number(value.toPrecision(3)));
 }
 
-function writePicture(path: string, picture: string): void {
+function write(flag: string, path: string, text: string): void {
   try {
-    writeFileSync(path, picture);
+    writeFileSync(path, text);
   } catch (error) {
-    throw intarsiaError('INVALID_ARGUMENT', `--svg ${path} cannot be written: ${messageOf(error)}`, { path }, error);
+    throw intarsiaError('INVALID_ARGUMENT', `${flag} ${path} cannot be written: ${messageOf(error)}`, { path }, error);
   }
 }
 
@@ -217,6 +245,13 @@ function list(text: string): readonly string[] {
     .split(',')
     .map((part) => part.trim())
     .filter((part) => part !== '');
+}
+
+function tierList(text: string): readonly string[] {
+  const names = list(text);
+  const unknown = names.find((name) => !tierNames.some((tier) => tier === name));
+  if (unknown !== undefined) throw new InvalidArgumentError(`'${unknown}' is not one of ${tierNames.join(', ')}.`);
+  return names;
 }
 
 function providerList(text: string): readonly string[] {

@@ -5,7 +5,7 @@
 import type { GridKeys } from '#core/grid/keys.js';
 import type { HostId } from '#core/ids.js';
 import { readProfileSnapshot } from '#core/profile/profile-check.js';
-import type { ProfileRecord } from '#core/profile/profile-record.js';
+import { linksModel, type ProfileRecord } from '#core/profile/profile-record.js';
 import type { Clock } from '#ports/clock.js';
 import type { ProfileSnapshot, ProfileStore } from '#ports/profile-store.js';
 import type { Store } from '#ports/store.js';
@@ -45,7 +45,11 @@ export class ProfileExchange {
     const { records } = await profiles.read({ host });
     const links = records.filter(({ type }) => type === 'link');
     const problems: string[] = [];
-    for (const model of [...new Set(models)].slice(0, modelsMax)) {
+    await this.#publish(linksModel, links);
+    problems.push(...(await this.#take(linksModel)));
+    // What was profiled here counts for plans before anybody serves it.
+    const measured = records.flatMap((record) => (record.type === 'link' ? [] : [record.model]));
+    for (const model of [...new Set([...models, ...measured])].slice(0, modelsMax)) {
       const own = records.filter((record) => record.type !== 'link' && record.model === model);
       await this.#publish(model, [...own, ...links]);
       problems.push(...(await this.#take(model)));

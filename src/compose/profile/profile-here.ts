@@ -8,9 +8,9 @@ import type { ProfileReport, ProfileRequest } from '#cli/profile-report.js';
 import { deviceEnvironment } from '#core/device-discovery.js';
 import { invariant } from '#core/errors.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
-import type { ProfileRecord } from '#core/profile/profile-record.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
+import type { ProfileStore } from '#ports/profile-store.js';
 import { discoverHere } from '../discover-here.js';
 import { emulationOf } from '../executors.js';
 import type { PlanDevice } from '../split/plan-devices.js';
@@ -35,11 +35,14 @@ export async function profileHere(
   }
 }
 
-/** What this user's database holds. @throws UNAVAILABLE when its folder cannot be made or read. */
-export async function storedRecords(path = defaultProfileFolder()): Promise<readonly ProfileRecord[]> {
+/** This user's database, for as long as the work takes. @throws UNAVAILABLE when its folder cannot be made or read. */
+export async function withStore<Result>(
+  work: (store: ProfileStore) => Promise<Result>,
+  path = defaultProfileFolder(),
+): Promise<Result> {
   const store = await ProfileFolder.open({ path, clock: new NodeClock() });
   try {
-    return (await store.read()).records;
+    return await work(store);
   } finally {
     await store.close();
   }

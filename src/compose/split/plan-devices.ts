@@ -2,6 +2,7 @@
 import type { DiscoveryReport } from '#core/device-discovery.js';
 import { profilePrice } from '#core/device-discovery.js';
 import { intarsiaError } from '#core/errors.js';
+import type { PlacementConstraints } from '#core/grid/constraints.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import type { ExecutionProvider } from '#core/provider.js';
 import type { PlannerDevice } from '#core/split/plan-problem.js';
@@ -12,12 +13,18 @@ import type { PlanRequest } from '#cli/plan-report.js';
 export interface PlanDevice extends PlannerDevice {
   readonly name: string;
   readonly provider: ExecutionProvider;
+  /** What was measured on one device counts for all of the same kind: silicon, engine and threads. */
+  readonly kind: string;
+  /** Whether this machine can measure it: has it, or its like. */
+  readonly isHere: boolean;
+  /** Its place, where the plan is for a grid. */
+  readonly place?: { readonly host: string; readonly device: string; readonly tier: string; readonly zone: string };
   readonly emulated: boolean;
   readonly threads: number;
   readonly busyWatts: number;
   readonly silicon: Silicon;
   /** What a deployment asks for to get it. */
-  readonly constraints: { readonly devices?: readonly string[]; readonly providers?: readonly string[] };
+  readonly constraints: PlacementConstraints;
   /** The same device when nothing else of the plan shares its silicon: for the whole model on it alone. */
   readonly alone?: PlanDevice;
   /** Environment that its executors need. */
@@ -53,6 +60,14 @@ export function planDevices(
       ? emulatedDevice(rest, count, profiles)
       : realDevice({ kind, rest, count }, report, { profiles, processors });
   });
+  return allowedDevices(devices, request);
+}
+
+/** With the limits of a request. @throws INVALID_ARGUMENT for a limit of no device, or when none is left. */
+export function allowedDevices(
+  devices: readonly PlanDevice[],
+  request: Pick<PlanRequest, 'providers' | 'memoryBytes'>,
+): readonly PlanDevice[] {
   const seen = new Set<string>();
   const limited = devices.map((device) => {
     if (seen.has(device.id)) throw intarsiaError('INVALID_ARGUMENT', `device ${device.id} is named twice`);
@@ -99,21 +114,29 @@ function namedDevice(text: string): readonly Named[] {
 }
 
 function emulatedDevice(key: string, count: number, profiles: ProfileBook): PlanDevice {
-  const profile = profiles.get(key);
-  if (profile === undefined) {
+  if (!profiles.has(key)) {
     throw intarsiaError('INVALID_ARGUMENT', `no hardware profile is called '${key}'; docs/hardware.md lists them`);
   }
-  const { bandwidthGBs, fp16Tflops, memoryGiB, tdpWatts } = profile.figures;
-  if (bandwidthGBs === undefined || fp16Tflops === undefined) {
+  const device = emulatedPlanDevice(key, `emulated:${key}${count === 0 ? '' : `:${count}`}`, profiles);
+  if (device === undefined) {
     throw intarsiaError(
       'INVALID_ARGUMENT',
       `hardware profile '${key}' has no memory bandwidth or no TFLOPS, so nothing can be estimated for it`,
     );
   }
-  const id = `emulated:${key}${count === 0 ? '' : `:${count}`}`;
+  return device;
+}
+
+/** Undefined where there is no such profile, or nothing can be estimated by it. */
+export function emulatedPlanDevice(key: string, id: string, profiles: ProfileBook): PlanDevice | undefined {
+  const profile = profiles.get(key);
+  if (profile === undefined) return undefined;
+  const { bandwidthGBs, fp16Tflops, memoryGiB, tdpWatts } = profile.figures;
+  if (bandwidthGBs === undefined || fp16Tflops === undefined) return undefined;
   return {
     id,
     type: `emulated:${key}`,
+    ...{ kind: `emulated:${key}`, isHere: false },
     name: `${profile.name} (emulated)`,
     provider: 'none',
     emulated: true,
@@ -121,14 +144,40 @@ function emulatedDevice(key: string, count: number, profiles: ProfileBook): Plan
     memoryBytes: (memoryGiB?.value ?? 16) * GiB,
     usdPerHour: profilePrice(profile)?.usdPerHour ?? 0,
     busyWatts: tdpWatts?.value ?? 0,
-    silicon: {
-      flopsPerSecond: fp16Tflops.value * 1e12,
-      bytesPerSecond: bandwidthGBs.value * 1e9,
-      operatorMs: 0.003,
-      deviation: profileDeviation,
-    },
+    silicon: profiledSilicon(bandwidthGBs.value, fp16Tflops.value),
     constraints: { devices: [id] },
     descriptor: undefined,
+  };
+}
+
+function profiledSilicon(bandwidthGBs: number, fp16Tflops: number): Silicon {
+  return {
+    flopsPerSecond: fp16Tflops * 1e12,
+    bytesPerSecond: bandwidthGBs * 1e9,
+    operatorMs: 0.003,
+    deviation: profileDeviation,
+  };
+}
+
+/** What is known of silicon before anything was measured: its profile, or a guess from its kind. */
+export function siliconOf(
+  {
+    provider,
+    threads,
+    profile,
+  }: { readonly provider: ExecutionProvider; readonly threads: number; readonly profile: string },
+  profiles: ProfileBook,
+): Silicon {
+  const { bandwidthGBs, fp16Tflops } = profiles.get(profile)?.figures ?? {};
+  const isProcessor = provider === 'cpu' || provider === 'wasm';
+  if (!isProcessor && bandwidthGBs !== undefined && fp16Tflops !== undefined) {
+    return profiledSilicon(bandwidthGBs.value, fp16Tflops.value);
+  }
+  return {
+    flopsPerSecond: (threadFlopsPerSecond[provider] ?? 60e9) * Math.max(1, threads),
+    bytesPerSecond: threadBytesPerSecond * Math.max(1, threads),
+    operatorMs: 0.002,
+    deviation: guessDeviation,
   };
 }
 
@@ -158,25 +207,11 @@ function realDevice(
   const price = found.price?.usdPerHour ?? 0;
   // Price and power of wasm are those of one core already.
   const part = kind === 'cpu' ? share : 1;
-  const profile = profiles.get(found.profile ?? '');
-  const { bandwidthGBs, fp16Tflops } = profile?.figures ?? {};
-  const silicon: Silicon =
-    !isProcessor && bandwidthGBs !== undefined && fp16Tflops !== undefined
-      ? {
-          flopsPerSecond: fp16Tflops.value * 1e12,
-          bytesPerSecond: bandwidthGBs.value * 1e9,
-          operatorMs: 0.003,
-          deviation: profileDeviation,
-        }
-      : {
-          flopsPerSecond: (threadFlopsPerSecond[provider] ?? 60e9) * Math.max(1, threads),
-          bytesPerSecond: threadBytesPerSecond * Math.max(1, threads),
-          operatorMs: 0.002,
-          deviation: guessDeviation,
-        };
+  const silicon = siliconOf({ provider, threads, profile: found.profile ?? '' }, profiles);
   const device: PlanDevice = {
     id,
     type: `${provider} ${threads}`,
+    ...{ kind: `${provider} ${threads}`, isHere: true },
     name: found.name,
     provider,
     emulated: false,
@@ -192,6 +227,7 @@ function realDevice(
   const alone: PlanDevice = {
     ...device,
     type: `${provider} ${found.threads}`,
+    kind: `${provider} ${found.threads}`,
     threads: found.threads,
     memoryBytes: found.memoryBytes,
     usdPerHour: price,

@@ -7,24 +7,29 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { PlanReport, PlanRequest } from '#cli/plan-report.js';
+import type { ClientOptions } from '#client/index.js';
 import type { DiscoveryReport } from '#core/device-discovery.js';
-import { intarsiaError } from '#core/errors.js';
+import { intarsiaError, messageOf } from '#core/errors.js';
 import { artifactDigest } from '#core/ids.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import { modelFacts } from '#core/onnx/model-facts.js';
+import { precisionOf } from '#core/profile/candidate-shards.js';
 import type { ProfileRecord } from '#core/profile/profile-record.js';
 import { ServiceTable } from '#core/profile/service-table.js';
 import { crossingBytes, type ValueTypes } from '#core/split/boundary-type.js';
 import { cutCandidates, preferredCuts } from '#core/split/cut-candidates.js';
 import { nodeWeights, nodeWork, type ValueShapes } from '#core/split/node-work.js';
 import { choosePlan, type BatchProblem, type ChoiceOptions, type PlanChoice } from '#core/split/plan-choice.js';
-import { PlanTables, type LinkTimes } from '#core/split/plan-tables.js';
+import { PlanTables } from '#core/split/plan-tables.js';
+import type { MeasuredShard } from '#core/split/stage-times.js';
 import type { Tensor } from '#core/tensor.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
 import { inputsOfBatch, ModelValues } from './model-values.js';
 import { planDevices, type PlanDevice } from './plan-devices.js';
-import { reportPlan } from './plan-rows.js';
+import { gridDevices, type GridFacts } from './plan-grid.js';
+import { PlanLinks } from './plan-links.js';
+import { reportPlan, type PlanFindings } from './plan-rows.js';
 import { engineTypes, runReference } from './reference.js';
 import { bringSideFiles } from './shard-files.js';
 import { ShardMeter } from './shard-meter.js';
@@ -38,6 +43,10 @@ export interface PlanParts {
   readonly progress: (share: number, words: string) => void;
   /** What is known of models on devices already. */
   readonly records: readonly ProfileRecord[];
+  /** Takes what is measured for the plan. Absent: it is forgotten. */
+  readonly keep?: (records: readonly ProfileRecord[]) => Promise<void>;
+  /** Of a grid that the request names. */
+  readonly askGrid?: (options: ClientOptions, digest: string) => Promise<GridFacts>;
 }
 
 /** Batch sizes looked at, where the model has a dimension for them. */
@@ -53,9 +62,6 @@ const closeGraceMs = 5_000;
 /** A split must be better than a plan with fewer devices by more than this. */
 const worthwhile = 0.02;
 
-/** Between processes of one machine, before anything was measured: a frame there and back, and copies. */
-const localLink: LinkTimes = { fixedMs: 0.15, msPerByte: 1e-6, source: 'estimated', deviation: Math.log(2) };
-
 /**
  * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (devices, options), DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole
  * model does not run on the CPU).
@@ -64,8 +70,14 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
   const { clock, progress } = parts;
   const path = resolve(request.model);
   const cutter = await readCutter(path);
-  const devices = planDevices(request, parts.discovery, parts.profiles);
   const { graph } = cutter;
+  const digest = createHash('sha256').update(graph.model.bytes).digest('hex');
+  const { grid, askGrid } = request.grid === undefined ? {} : { grid: request.grid, askGrid: parts.askGrid };
+  const facts = grid === undefined ? undefined : await askGrid?.(grid, digest);
+  const { devices, notes } =
+    facts === undefined
+      ? { devices: planDevices(request, parts.discovery, parts.profiles), notes: [] }
+      : gridDevices(request, facts, parts);
   const folder = await mkdtemp(join(tmpdir(), 'intarsia-plan-'));
   progress(0, 'starting cpu');
   const cpu = await parts.startExecutor({ provider: 'cpu', descriptor: undefined });
@@ -98,26 +110,42 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const cuts = evenly(legal, cutsMax);
     const startMs = clock.nowMs();
     const measureMs = request.measureSeconds * 1000;
-    const digest = createHash('sha256').update(graph.model.bytes).digest('hex');
-    const known = new ServiceTable(parts.records, { model: digest });
+    const { hostname: host } = parts.discovery.host;
+    const records = [...parts.records, ...(facts?.records ?? [])];
+    const known = new ServiceTable(records, { model: digest });
+    const links = new PlanLinks({ records, host, ...(facts === undefined ? {} : { roundTripMs: roundTrips(facts) }) });
+    const work = nodeWork(graph, types, shapes);
+    const unkept: string[] = [];
     const metered = new ShardMeter({
-      ...{ cutter, types, values, inputs, folder, clock },
+      ...{ cutter, types, values, inputs, folder, clock, host, model: digest, precision: precisionOf(graph) },
       startExecutor: parts.startExecutor,
       endMs: startMs + measureMs,
-      stored: ({ emulated, provider, threads, name, descriptor }) =>
-        emulated ? [] : known.measured({ silicon: descriptor?.profile ?? name, provider, threads }),
+      stored: (device) => storedShards(known, device),
+      knowsLink: (device) => links.knows(device),
+      peakBytes: (from, to) => work.slice(from, to).reduce((peak, { liveBytes }) => Math.max(peak, liveBytes), 0),
+      keep: async (measured) => {
+        links.add(measured);
+        try {
+          await parts.keep?.(measured);
+        } catch (error) {
+          // A plan without its record is still a plan.
+          if (unkept.length === 0) unkept.push(`what was measured is not kept: ${messageOf(error)}`);
+        }
+      },
     });
     meter = metered;
     const sizes = sizesOf(types, shapes);
+    const link: PlanFindings['link'] = (from, to) => links.between(from as PlanDevice, to as PlanDevice);
     const tables = new PlanTables({
       cuts: cuts.map(({ position }) => position),
       cutBytes: cuts.map(({ values: names }) => names.reduce((sum, name) => sum + sizes(name), 0)),
-      work: nodeWork(graph, types, shapes),
+      work,
       weights: nodeWeights(graph),
       devices,
       silicon: (device) => (device as PlanDevice).silicon,
       measured: (device) => metered.of(device),
-      link: () => metered.link() ?? localLink,
+      nodeMs: (device) => storedNodes(known, device as PlanDevice),
+      link,
     });
     const planner = new ModelPlanner(request, {
       ...{ devices, tables, meter, inputs, clock, progress, startMs, measureMs },
@@ -131,7 +159,9 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       tables,
       choice,
       meter,
-      link: metered.link() ?? localLink,
+      link,
+      notes: [...notes, ...unkept],
+      ...(facts === undefined ? {} : { models: facts.models }),
       impossible: candidates.filter(({ problem }) => problem !== ''),
       legalCuts: legal.length,
       batches: [...inputs.keys()],
@@ -144,6 +174,39 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     await cpu.close({ graceMs: closeGraceMs });
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** What was measured on the device itself, then on others of its kind. */
+function storedShards(known: ServiceTable, device: PlanDevice): readonly MeasuredShard[] {
+  const { emulated, place, provider, threads } = device;
+  if (emulated) return [];
+  const own = place === undefined ? [] : known.measured({ host: place.host, device: place.device, threads });
+  const silicon = siliconName(device);
+  const alike = silicon === '' ? [] : known.measured({ silicon, provider, threads });
+  const keyOf = ({ from, to, batch }: MeasuredShard): string => `${from} ${to} ${batch}`;
+  const seen = new Set(own.map(keyOf));
+  return [...own, ...alike.filter((shard) => !seen.has(keyOf(shard)))];
+}
+
+/** Times of nodes on its kind, of one item. */
+function storedNodes(known: ServiceTable, device: PlanDevice): readonly number[] {
+  const { emulated, place, provider, threads } = device;
+  if (emulated) return [];
+  const own = place === undefined ? undefined : known.nodeMs({ host: place.host, device: place.device }, 1);
+  const silicon = siliconName(device);
+  const record = own ?? (silicon === '' ? undefined : known.nodeMs({ silicon, provider, threads }, 1));
+  return record?.nodeMs ?? [];
+}
+
+/** As records name it. */
+function siliconName({ kind, place, descriptor, name }: PlanDevice): string {
+  if (place === undefined) return descriptor?.profile ?? name;
+  return kind.slice(0, kind.lastIndexOf(' ', kind.lastIndexOf(' ') - 1));
+}
+
+function roundTrips({ hosts }: GridFacts): (host: string) => number {
+  const known = new Map(hosts.map(({ host, roundTripMs }) => [host, roundTripMs]));
+  return (host) => known.get(host) ?? 0;
 }
 
 /** Batch sizes that the model takes and answers. */
@@ -279,10 +342,10 @@ class ModelPlanner {
   }
 }
 
-/** The first device of each kind that can be measured. */
+/** The first device of each kind that can be measured here. */
 function kinds(devices: readonly PlanDevice[]): readonly PlanDevice[] {
   const first = new Map<string, PlanDevice>();
-  for (const device of devices) if (!device.emulated && !first.has(device.type)) first.set(device.type, device);
+  for (const device of devices) if (device.isHere && !first.has(device.kind)) first.set(device.kind, device);
   return [...first.values()];
 }
 

@@ -1,12 +1,21 @@
 /** A plan's choice as the report that people and `intarsia deploy` read: figures with how far to trust each. */
-import type { PlanDeviceRow, PlanNumber, PlanReport, PlanRequest, PlanRow, PlanStage } from '#cli/plan-report.js';
+import { resolve, sep } from 'node:path';
+import type {
+  PlanDeployment,
+  PlanDeviceRow,
+  PlanNumber,
+  PlanReport,
+  PlanRequest,
+  PlanRow,
+  PlanStage,
+} from '#cli/plan-report.js';
 import type { ArtifactDigest } from '#core/ids.js';
 import type { CutCandidate } from '#core/split/cut-candidates.js';
 import type { Cutter } from '#core/split/cut.js';
 import { explainPlan } from '#core/split/plan-explain.js';
 import { drawPlan } from '#core/split/plan-picture.js';
 import { goalValue, type PlanCandidate, type PlanChoice } from '#core/split/plan-choice.js';
-import { sumDeviation, transferMs, type LinkTimes, type PlanTables } from '#core/split/plan-tables.js';
+import { sumDeviation, transferMs, type PlanTables, type TableSource } from '#core/split/plan-tables.js';
 import { splitIdOf, type SplitSpec } from '#core/split/split-spec.js';
 import type { KnownMs } from '#core/split/stage-times.js';
 import { formatBytes, formatMs } from '#core/units.js';
@@ -20,7 +29,11 @@ export interface PlanFindings {
   readonly tables: PlanTables;
   readonly choice: PlanChoice;
   readonly meter: ShardMeter;
-  readonly link: LinkTimes;
+  readonly link: TableSource['link'];
+  /** What was left out, and what else people should know. */
+  readonly notes: readonly string[];
+  /** What the grid calls the model. */
+  readonly models?: readonly { readonly model: string; readonly version: string }[];
   readonly impossible: readonly CutCandidate[];
   readonly legalCuts: number;
   readonly batches: readonly number[];
@@ -45,6 +58,9 @@ export function reportPlan(request: PlanRequest, findings: PlanFindings): PlanRe
       ...{ id, name, provider, emulated, memoryBytes, threads, usdPerHour, busyWatts },
       measurements: meter.of(device).filter(({ ms }) => Number.isFinite(ms)).length,
       refusal: refusalOf(device, tables, meter),
+      ...(device.place === undefined
+        ? {}
+        : { host: device.place.host, tier: device.place.tier, zone: device.place.zone }),
     };
   });
   const report: PlanReport = {
@@ -80,6 +96,7 @@ export function reportPlan(request: PlanRequest, findings: PlanFindings): PlanRe
     ...report,
     explanation: explainPlan(report, others),
     ...(split === undefined ? {} : { split }),
+    ...(chosen === undefined ? {} : { deployment: deploymentOf(request, findings, chosen, split) }),
     ...(row === undefined || !request.picture
       ? {}
       : { picture: drawPlan(report, row, cutter, (name) => findings.sizes(name) * row.batch) }),
@@ -97,8 +114,9 @@ function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): Plan
     parts.push(known);
     const isLast = strategy === 'data' || index === candidate.stages.length - 1;
     const sendsBytes = isLast ? 0 : (tables.source.cutBytes[to - 1] ?? 0) * batch;
-    const sendsMs = isLast ? 0 : transferMs(link, sendsBytes);
-    if (!isLast) hops.push({ ms: sendsMs, source: link.source, deviation: link.deviation });
+    const way = link(device, candidate.stages[index + 1]?.device ?? device);
+    const sendsMs = isLast ? 0 : transferMs(way, sendsBytes);
+    if (!isLast) hops.push({ ms: sendsMs, source: way.source, deviation: way.deviation });
     return {
       devices: devices.map(({ id }) => id),
       emulated: (device as PlanDevice).emulated,
@@ -108,7 +126,7 @@ function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): Plan
       ms: numberOf(known.ms, known),
       memoryBytes: Math.ceil(tables.shardBytes(from, to, batch)),
       sendsBytes,
-      sendsMs: { value: sendsMs, plusMinus: link.deviation, source: link.source },
+      sendsMs: { value: sendsMs, plusMinus: way.deviation, source: way.source },
       share: shares[index] ?? 1,
     };
   });
@@ -169,11 +187,44 @@ function splitOf({ digest }: PlanFindings, chosen: PlanCandidate, { cuts, stages
   };
 }
 
+/** What a deployment does for this choice; it goes through the gate like any other. */
+function deploymentOf(
+  { model: path }: PlanRequest,
+  { models = [] }: PlanFindings,
+  { strategy, stages }: PlanCandidate,
+  split: SplitSpec | undefined,
+): PlanDeployment {
+  const { model, version } = models[0] ?? modelOfPath(path);
+  const named = { name: model.replaceAll(/[^A-Za-z0-9_.-]/g, '-').slice(0, 63), model, version };
+  if (split !== undefined) {
+    const { cuts, digest, compression, shards } = split;
+    return { ...named, replicas: 1, strategy: 'pipeline', split: { cuts, digest, compression, stages: shards } };
+  }
+  const devices = stages.flatMap((stage) => stage.devices as readonly PlanDevice[]);
+  const replicas = devices.length;
+  return {
+    ...named,
+    replicas,
+    strategy: strategy === 'data' ? 'data' : 'pipeline',
+    constraints: constraintsOf(devices),
+  };
+}
+
+/** `<model>/<version>/model.onnx` as repositories have it, else the file's name. */
+function modelOfPath(path: string): { readonly model: string; readonly version: string } {
+  const parts = resolve(path).split(sep);
+  const [folder = '', version = ''] = parts.slice(-3, -1);
+  if (/^[1-9]\d*$/.test(version) && folder !== '') return { model: folder, version };
+  const file = parts.at(-1) ?? '';
+  return { model: file.replace(/\.onnx$/, ''), version: '1' };
+}
+
 /** By name where all devices of a stage have one, else by provider. */
 function constraintsOf(devices: readonly PlanDevice[]): PlanDevice['constraints'] {
-  const names = devices.flatMap(({ constraints }) => constraints.devices ?? []);
-  return names.length === devices.length
-    ? { devices: names }
+  const names = [...new Set(devices.flatMap(({ constraints }) => constraints.devices ?? []))];
+  const hosts = [...new Set(devices.flatMap(({ constraints }) => constraints.hosts ?? []))];
+  return devices.every(({ constraints }) => constraints.devices !== undefined)
+    ? { ...(hosts.length === 0 ? {} : { hosts }), devices: names }
     : { providers: [...new Set(devices.map(({ provider }) => provider))] };
 }
 
@@ -218,7 +269,7 @@ function whyNone(
 
 function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings): readonly string[] {
   const { devices, meter, batches, link } = findings;
-  const notes = [...meter.notes.slice(0, 20)];
+  const notes = [...findings.notes, ...meter.notes.slice(0, 20)];
   const emulated = devices.filter((device) => device.emulated).map(({ id }) => id);
   if (emulated.length > 0)
     notes.push(
@@ -228,8 +279,19 @@ function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings)
   else if (meter.isOver) notes.push(`the ${measureSeconds} s for measuring were not enough; see --measure-seconds`);
   if (batches.length === 1 && items > 1)
     notes.push('the model has no dimension for a batch: a request of several items is as many runs');
-  if (link.source === 'estimated' && measureSeconds > 0) notes.push('transfers between devices are estimated');
-  const processors = devices.filter(({ provider, emulated: is }) => !is && (provider === 'cpu' || provider === 'wasm'));
+  const guessed = devices.some((from) =>
+    devices.some((to) => !from.emulated && !to.emulated && from !== to && link(from, to).source === 'estimated'),
+  );
+  if (guessed && measureSeconds > 0) notes.push('some transfers between devices are estimated');
+  const away = devices.filter((device) => !device.isHere && !device.emulated).map(({ id }) => id);
+  if (away.length > 0 && measureSeconds > 0) {
+    notes.push(
+      `${away.join(', ')}: this machine has no such silicon, so nothing is measured of them beyond what the grid knows`,
+    );
+  }
+  const processors = devices.filter(
+    ({ provider, emulated: is, place }) => !is && place === undefined && (provider === 'cpu' || provider === 'wasm'),
+  );
   if (processors.length > 1) {
     notes.push(
       `${processors.map(({ id, threads }) => `${id} (${threads} ${threads === 1 ? 'thread' : 'threads'})`).join(', ')} share one processor: measured one after the other, and slower when they run together by what its memory cannot give to all`,

@@ -9,12 +9,14 @@ import { IntarsiaError, messageOf } from '#core/errors.js';
 import { sessionId } from '#core/ids.js';
 import type { ValueTypes } from '#core/split/boundary-type.js';
 import type { Cutter } from '#core/split/cut.js';
-import type { LinkTimes } from '#core/split/plan-tables.js';
 import { encodeShard } from '#core/split/shard-writer.js';
 import type { MeasuredShard } from '#core/split/stage-times.js';
 import type { Tensor } from '#core/tensor.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
+import { profileSchema, type ProfileRecord, type ShardRecord } from '#core/profile/profile-record.js';
+import { timeStats } from '#core/profile/time-stats.js';
+import { measureLink } from '../profile/link-meter.js';
 import { writeModelFile } from './shard-files.js';
 import { runInput } from './shard-runner.js';
 import type { ModelValues } from './model-values.js';
@@ -41,12 +43,20 @@ export interface MeterParts {
   readonly endMs: number;
   /** What was measured before, by devices. */
   readonly stored: (device: PlanDevice) => readonly MeasuredShard[];
+  /** Whether the way to the executor of a device is known already. */
+  readonly knowsLink: (device: PlanDevice) => boolean;
+  /** Takes what was measured, at once. */
+  readonly keep: (records: readonly ProfileRecord[]) => Promise<void>;
+  /** Of records: the model's digest and its weights' type, this machine, and what a shard holds. */
+  readonly model: string;
+  readonly precision: string;
+  readonly host: string;
+  readonly peakBytes: (from: number, to: number) => number;
 }
 
-interface Hop {
-  readonly bytes: number;
-  readonly ms: number;
-}
+/** Of the way to an executor, measured once. */
+const linkRunsMax = 20;
+const linkMs = 40;
 
 export class ShardMeter {
   /** What could not be measured and why, and what engines had to change. */
@@ -55,7 +65,7 @@ export class ShardMeter {
   readonly #executors = new Map<string, Executor>();
   readonly #measured = new Map<string, MeasuredShard[]>();
   readonly #failed = new Map<string, string>();
-  readonly #hops: Hop[] = [];
+  readonly #stored = new Map<string, readonly MeasuredShard[]>();
 
   constructor(parts: MeterParts) {
     this.#parts = parts;
@@ -63,43 +73,33 @@ export class ShardMeter {
 
   /** What was measured on a kind of device. */
   of(device: { readonly type: string }): readonly MeasuredShard[] {
-    return this.#known(device as PlanDevice);
+    const { kind, id } = device as PlanDevice;
+    let stored = this.#stored.get(`${id} ${kind}`);
+    if (stored === undefined) {
+      stored = this.#parts.stored(device as PlanDevice);
+      this.#stored.set(`${id} ${kind}`, stored);
+    }
+    return [...stored, ...(this.#measured.get(kind) ?? [])];
   }
 
   /** Why a kind of device ran a shard not at all; empty when it did or was not asked. */
-  failure({ type }: { readonly type: string }): string {
-    return this.#failed.get(kindOf(type)) ?? '';
+  failure(device: { readonly type: string }): string {
+    return this.#failed.get((device as PlanDevice).kind) ?? '';
   }
 
   get isOver(): boolean {
     return this.#parts.clock.nowMs() >= this.#parts.endMs;
   }
 
-  /** Between executors of this machine: a line through what runs took beside their computation. Undefined without runs. */
-  link(): LinkTimes | undefined {
-    if (this.#hops.length < 3) return undefined;
-    const bytes = mean(this.#hops.map((hop) => hop.bytes));
-    const ms = mean(this.#hops.map((hop) => hop.ms));
-    let over = 0;
-    let under = 0;
-    for (const hop of this.#hops) {
-      over += (hop.bytes - bytes) * (hop.ms - ms);
-      under += (hop.bytes - bytes) ** 2;
-    }
-    // Bytes are moved into an executor and out of one: twice for each that crosses.
-    const msPerByte = under === 0 ? 0 : Math.max(0, over / under);
-    const fixedMs = Math.max(0.01, ms - msPerByte * bytes);
-    return { fixedMs, msPerByte: 2 * msPerByte, source: 'measured', deviation: 0.3 };
-  }
-
   /**
    * One shard on a device, once. False when it was not measured: known already, no time left, or the device cannot run it.
    */
   async measure(device: PlanDevice, from: number, to: number, batch: number): Promise<boolean> {
-    const kind = kindOf(device.type);
-    const known = this.#known(device);
-    if (device.emulated || this.isOver || this.#failed.has(kind)) return false;
-    if (known.some((shard) => shard.from === from && shard.to === to && shard.batch === batch)) return false;
+    const { kind } = device;
+    if (!device.isHere || this.isOver || this.#failed.has(kind)) return false;
+    const known = this.#measured.get(kind) ?? [];
+    this.#measured.set(kind, known);
+    if (this.of(device).some((shard) => shard.from === from && shard.to === to && shard.batch === batch)) return false;
     try {
       const shard = await this.#run(device, from, to, batch);
       if (shard !== undefined) known.push(shard);
@@ -118,16 +118,6 @@ export class ShardMeter {
     for (const executor of this.#executors.values()) await executor.close({ graceMs: 5_000 });
   }
 
-  #known(device: PlanDevice): MeasuredShard[] {
-    const kind = kindOf(device.type);
-    let known = this.#measured.get(kind);
-    if (known === undefined) {
-      known = [...this.#parts.stored(device)];
-      this.#measured.set(kind, known);
-    }
-    return known;
-  }
-
   async #run(device: PlanDevice, from: number, to: number, batch: number): Promise<MeasuredShard | undefined> {
     const { cutter, types, values, inputs, folder, clock } = this.#parts;
     const given = inputs.get(batch);
@@ -136,19 +126,21 @@ export class ShardMeter {
     const plan = cutter.cut([from, to].filter((position) => position > 0 && position < nodes));
     const shard = plan.shards.find((draft) => draft.from === from && draft.to === to);
     if (shard === undefined) return undefined;
-    const tensors = await values.values(given, shard.inputs);
-    const kind = kindOf(device.type);
+    const tensors = await values.values(given, [...shard.inputs, ...shard.outputs]);
+    const { kind } = device;
     let executor = this.#executors.get(kind);
     if (executor === undefined) {
       executor = await this.#parts.startExecutor(device);
       this.#executors.set(kind, executor);
+      await this.#link(device, executor);
     }
     const name = randomUUID();
     const session = sessionId(name);
     const path = join(folder, `${name}.onnx`);
-    const { digest } = await writeModelFile(path, encodeShard(plan, shard, types));
+    const encoded = encodeShard(plan, shard, types);
+    const { digest } = await writeModelFile(path, encoded);
     try {
-      const { notes } = await executor.load({
+      const { notes, optimization, memoryBytes } = await executor.load({
         session,
         artifact: { digest, path },
         model: { name: 'shard', version: '1' },
@@ -160,7 +152,6 @@ export class ShardMeter {
         inputs: shard.inputs.map((input) => runInput(tensors.get(input), input)),
         outputs: [],
       };
-      const sentBytes = request.inputs.reduce((sum, { chunks }) => sum + (chunks[0]?.byteLength ?? 0), 0);
       const times: number[] = [];
       const startMs = clock.nowMs();
       let warmRuns = 2;
@@ -169,27 +160,62 @@ export class ShardMeter {
         const result = await executor.run(request);
         const wallMs = clock.nowMs() - beganMs;
         const ms = (result.computeInputUs + result.computeInferUs + result.computeOutputUs) / 1000;
-        const gotBytes = result.outputs.reduce((sum, { data }) => sum + data.byteLength, 0);
         result.release?.();
         const isLong = wallMs > longRunMs;
         if (isLong) warmRuns = 1;
         if (run < warmRuns) continue;
         times.push(ms);
-        this.#hops.push({ bytes: sentBytes + gotBytes, ms: Math.max(0, wallMs - ms) });
         const enough = times.length >= (isLong ? longRunsMin : runsMin);
         if (this.isOver || (enough && clock.nowMs() - startMs > shardMs)) break;
       }
+      const bytesOf = (names: readonly string[]): number =>
+        names.reduce((sum, input) => sum + (tensors.get(input)?.data.byteLength ?? 0), 0);
+      await this.#keep(device, executor, {
+        ...{ from, to, batch, optimization, times: timeStats(times), weightBytes: encoded.weightBytes },
+        ...{ loadedBytes: Math.round(memoryBytes), peakActivationBytes: this.#parts.peakBytes(from, to) * batch },
+        ...{ inputBytes: bytesOf(shard.inputs), outputBytes: bytesOf(shard.outputs) },
+      });
       return { from, to, batch, ...typical(times) };
     } finally {
       await executor.unload(session);
       await unlink(path).catch(() => undefined);
     }
   }
-}
 
-/** A memory limit makes another type for the planner, not another silicon. */
-function kindOf(type: string): string {
-  return type.split(' ').slice(0, 2).join(' ');
+  /** The way there and back, where nobody measured it before. */
+  async #link(device: PlanDevice, executor: Executor): Promise<void> {
+    const { clock, endMs, folder, host, keep, knowsLink } = this.#parts;
+    if (knowsLink(device)) return;
+    const bounds = { runsMax: linkRunsMax, shardMs: linkMs, clock, endMs };
+    const { threads, descriptor, id } = device;
+    const options = { host, device: descriptor?.id ?? id, threads, folder, bounds, wallMs: clock.wallMs() };
+    try {
+      await keep(await measureLink(executor, options));
+    } catch (error) {
+      this.notes.push(`the way to ${id} was not measured: ${messageOf(error)}`);
+    }
+  }
+
+  async #keep(
+    device: PlanDevice,
+    { description }: Executor,
+    run: Pick<ShardRecord, 'from' | 'to' | 'batch' | 'optimization' | 'times' | 'weightBytes' | 'loadedBytes'> &
+      Pick<ShardRecord, 'peakActivationBytes' | 'inputBytes' | 'outputBytes'>,
+  ): Promise<void> {
+    const { model, precision, host, cutter, clock, keep } = this.#parts;
+    const { id, name, provider, threads, descriptor } = device;
+    const driver = descriptor?.facts['driver'];
+    const { engine } = description;
+    await keep([
+      {
+        ...{ type: 'shard', schema: profileSchema, model, precision, nodes: cutter.graph.nodes.length },
+        ...{ host, device: descriptor?.id ?? id, silicon: descriptor?.profile ?? descriptor?.name ?? name },
+        ...{ provider, threads, emulated: false, source: 'profiled', atMs: clock.wallMs() },
+        engine: driver === undefined ? engine : `${engine}, driver ${String(driver)}`,
+        ...run,
+      },
+    ]);
+  }
 }
 
 /** The middle half's mean, and its standard error by it: a pause of the machine is no property of the model. */

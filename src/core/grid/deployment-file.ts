@@ -10,6 +10,7 @@
  *     memory: 1.5 GiB                 # or memoryBytes: 1610612736; default: the model's own estimate
  *     rollout: { surge: 1, progressSeconds: 300 }
  *     split: { stages: 3 }            # in pieces; split-file.ts
+ *     strategy: auto                  # or data, pipeline; default: what the model's configuration says
  *
  * Every mistake names its path in the file, what is allowed there and what was found. Unknown fields are mistakes.
  */
@@ -29,6 +30,7 @@ import {
   wholeOf,
 } from './file-place.js';
 import type { Deployment, Tier } from './records.js';
+import { spreadStrategies } from '../split/spread-rule.js';
 import { splitOfFile, splitWishData, type SplitWish } from './split-file.js';
 
 export const deploymentReplicasMax = 10_000;
@@ -99,11 +101,13 @@ const fields = [
   'memoryBytes',
   'rollout',
   'split',
+  'strategy',
 ] as const;
 
-function deploymentOf(data: unknown, at: Place): WantedDeployment {
-  if (!isRecord(data)) throw at.wrong('a map of fields', data);
-  onlyFields(data, fields, at);
+function deploymentOf(given: unknown, at: Place): WantedDeployment {
+  if (!isRecord(given)) throw at.wrong('a map of fields', given);
+  onlyFields(given, fields, at);
+  const data = asPlanned(given);
   if (data['format'] !== undefined && data['format'] !== 1) throw at.in('format').wrong('1', data['format']);
   const name = textOf(data['name'], at.in('name'));
   if (!deploymentNamePattern.test(name)) {
@@ -131,7 +135,22 @@ function deploymentOf(data: unknown, at: Place): WantedDeployment {
     memoryBytes: memoryOf(data, at),
     rollout: rolloutOf(data['rollout'], at.in('rollout')),
     ...(split === undefined ? {} : 'spec' in split ? { split: split.spec } : { splitWish: split.wish }),
+    ...(data['strategy'] === undefined
+      ? {}
+      : { strategy: oneOf(data['strategy'], spreadStrategies, at.in('strategy')) }),
   };
+}
+
+/** `auto` with a plan: what the plan found better, also when that is not to split. */
+function asPlanned(data: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  const { split, strategy, constraints } = data;
+  const plan = isRecord(split) ? split['plan'] : undefined;
+  if (strategy !== 'auto' || !isRecord(plan) || !isRecord(plan['deployment'])) return data;
+  const { deployment } = plan;
+  if (plan['split'] !== undefined) return { ...data, strategy: 'pipeline' };
+  const { split: _split, replicasPerTier: _perTier, ...rest } = data;
+  const { replicas, strategy: chosen, constraints: where } = deployment;
+  return { ...rest, replicas, strategy: chosen, constraints: constraints ?? where };
 }
 
 function perTierOf(value: unknown, at: Place): Readonly<Partial<Record<Tier, number>>> {

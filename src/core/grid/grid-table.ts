@@ -17,6 +17,7 @@ import { splitParts, withSplit, type BuiltModel } from './grid-splits.js';
 import { emptyView, type ActualReplica, type HostActual, type View, type ViewHost } from './records.js';
 import type { ServedFacts } from './served-facts.js';
 import { pieceModelName, readShardName } from '../split/split-spec.js';
+import type { SpreadStrategy } from '../split/spread-rule.js';
 
 export interface GridTableOptions {
   /** The gateway's own host. */
@@ -42,6 +43,7 @@ export class GridTable {
   readonly #facts = new Map<string, ServedFacts>();
   readonly #models = new Map<ModelName, ModelSlot>();
   readonly #defaults = new Map<ModelName, ModelVersion>();
+  readonly #strategies = new Map<ModelName, SpreadStrategy>();
   readonly #changed = new Set<ModelName>();
   /** By model: names of the shards that hosts have of it. */
   readonly #shards = new Map<ModelName, Set<ModelName>>();
@@ -153,6 +155,14 @@ export class GridTable {
     this.#changed.add(model);
   }
 
+  /** What a deployment says of large requests; undefined for what the model's configuration says. */
+  setStrategy(model: ModelName, strategy: SpreadStrategy | undefined): void {
+    if (this.#strategies.get(model) === strategy) return;
+    if (strategy === undefined) this.#strategies.delete(model);
+    else this.#strategies.set(model, strategy);
+    this.#changed.add(model);
+  }
+
   /** A device of the own host became able or unable to take requests: holds at once, without another table. */
   setReady(device: DeviceId, ready: boolean): void {
     this.#replicas.setReady(placeOf(this.#options.host, device), ready);
@@ -240,11 +250,18 @@ export class GridTable {
         candidate: (digest, host, device) =>
           this.#replicas.candidate({ model: name, version, digest, host, device, speed: this.#speed(host, device) }),
       });
-      parts.set(version, withSplit(made, split.get(version)));
+      parts.set(version, this.#withStrategy(name, withSplit(made, split.get(version))));
       for (const { replica } of [...made.candidates, ...made.reserve]) kept.add(replica.id);
     }
     this.#replicas.keepOnly(name, kept);
     return { entry: mergedEntry(name, own, parts, this.#defaults.get(name)), parts };
+  }
+
+  #withStrategy(name: ModelName, parts: VersionParts): VersionParts {
+    const strategy = this.#strategies.get(name);
+    return strategy === undefined || parts.served === undefined
+      ? parts
+      : { ...parts, served: { ...parts.served, strategy } };
   }
 
   #placed(name: ModelName, version: ModelVersion): PlacedReplica[] {

@@ -69,6 +69,8 @@ const deviceChecks: Readonly<Record<keyof Required<GridDevice>, Check>> = {
   memoryBytes: isNumber,
   speed: isNumber,
   pricePerHour: isNumber,
+  name: (value) => value === undefined || isText(value),
+  threads: (value) => value === undefined || isNumber(value),
 };
 
 const orderChecks: Readonly<Record<keyof Required<HostOrder>, Check>> = {

@@ -1,6 +1,7 @@
 /** Records of the store as gateways read them: JSON that somebody else wrote, checked for what routing relies on. */
 import { intarsiaError } from '../errors.js';
 import type { ModelName, ModelVersion } from '../ids.js';
+import { spreadStrategies, type SpreadStrategy } from '../split/spread-rule.js';
 import type { HostActual, RolloutRecord, ServedRecord } from './records.js';
 
 /** @throws INVALID_ARGUMENT for a text that is no such record, or one of a format that is not known here. */
@@ -31,13 +32,18 @@ export function readServed(text: string): ServedRecord {
 export function readCurrentVersion(text: string): {
   readonly model: ModelName;
   readonly version: ModelVersion | undefined;
+  readonly strategy: SpreadStrategy | undefined;
 } {
   const record = recordOf(text, 'a rollout') as Partial<RolloutRecord>;
-  const { target, stable, phase, removed } = record;
+  const { target, stable, phase, removed, strategy } = record;
   if (typeof target?.model !== 'string' || typeof target.version !== 'string') throw incomplete('a rollout');
   const standing = phase === 'complete' ? target : stable;
   const current = removed === true ? undefined : standing;
-  return { model: target.model, version: current?.model === target.model ? current.version : undefined };
+  return {
+    model: target.model,
+    version: current?.model === target.model ? current.version : undefined,
+    strategy: removed === true ? undefined : spreadStrategies.find((one) => one === strategy),
+  };
 }
 
 function isReplica(value: unknown): boolean {

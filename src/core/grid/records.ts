@@ -25,6 +25,7 @@
  */
 import type { ArtifactDigest, DeviceId, HostId, ModelName, ModelVersion } from '../ids.js';
 import type { SplitSpec } from '../split/split-spec.js';
+import type { SpreadStrategy } from '../split/spread-rule.js';
 import type { PlacementConstraints, Tier } from './constraints.js';
 
 export type { PlacementConstraints, Tier };
@@ -71,6 +72,9 @@ export interface GridDevice {
   readonly speed: number;
   /** US dollars per hour; 0 when unknown. */
   readonly pricePerHour: number;
+  /** What the silicon is called, and threads of one run: for plans. Absent from hosts of earlier versions. */
+  readonly name?: string;
+  readonly threads?: number;
 }
 
 /** A host in a view: its record and what the store says about it. */
@@ -155,6 +159,8 @@ export interface Deployment {
   };
   /** Served in pieces; absent: whole. */
   readonly split?: SplitSpec;
+  /** What becomes of large requests; absent: what the model's configuration says. */
+  readonly strategy?: SpreadStrategy;
 }
 
 /** One replica that the leader wants on a host. */
@@ -216,6 +222,8 @@ export interface RolloutRecord {
   readonly nextReplica: number;
   /** The deployment was taken back. Kept so that hosts that were away then give their copies up when they return. */
   readonly removed?: true;
+  /** As the deployment has it: for gateways. */
+  readonly strategy?: SpreadStrategy;
 }
 
 /** Something an operator may want to know, in a ring of `gridEventsMax` keys. */

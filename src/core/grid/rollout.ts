@@ -80,6 +80,12 @@ type Events = { level: 'info' | 'warn'; text: string }[];
 
 /** The record, begun anew where the operator wants something else than before. */
 function begin(input: RolloutInput, events: Events): RolloutRecord {
+  const { strategy: _, ...record } = begun(input, events);
+  const { strategy } = input.deployment;
+  return strategy === undefined ? record : { ...record, strategy };
+}
+
+function begun(input: RolloutInput, events: Events): RolloutRecord {
   const { deployment, deploymentRevision, record } = input;
   const target = wantedEdition(deployment);
   if (record !== undefined && isSameEdition(record.target, target)) {

@@ -89,6 +89,9 @@ export interface LinkRecord {
   readonly atMs: number;
 }
 
+/** In place of a model's digest: under which hosts publish links alone. */
+export const linksModel = '0'.repeat(64);
+
 export type ProfileRecord = ShardRecord | NodesRecord | LinkRecord;
 
 /** What of a record must be the same for two to be measurements of the same thing. */

@@ -27,6 +27,8 @@ export interface TableSource {
   readonly devices: readonly PlannerDevice[];
   readonly silicon: (device: PlannerDevice) => Silicon;
   readonly measured: (device: PlannerDevice) => readonly MeasuredShard[];
+  /** Milliseconds by node, where they were measured; absent: nowhere. */
+  readonly nodeMs?: (device: PlannerDevice) => readonly number[];
   readonly link: (from: PlannerDevice, to: PlannerDevice) => LinkTimes;
 }
 
@@ -105,7 +107,8 @@ export class PlanTables {
 
   /** Times of a kind of device, as far as they are known now. */
   times(device: PlannerDevice, batch: number): StageTimes {
-    return new StageTimes(this.chain, this.source.silicon(device), batch, this.source.measured(device));
+    const { silicon, measured, nodeMs } = this.source;
+    return new StageTimes(this.chain, silicon(device), batch, measured(device), { nodeMs: nodeMs?.(device) ?? [] });
   }
 
   /** The tables of runs of so many items, of what is known now. */

@@ -23,13 +23,21 @@ const itemsMinDefault = 8;
 const itemsMaxDefault = 1024;
 const itemsBound = 65_536;
 
+/** Why no request of a model can be spread; empty when they can. */
+export function whyNotSpread({ maxBatchSize, sequenceBatching }: ModelConfig): string {
+  if (sequenceBatching !== undefined) return 'requests of sequences stay on one device';
+  return maxBatchSize < 1 ? 'it has no max_batch_size above 0: items cannot be told apart' : '';
+}
+
 /**
- * Undefined: never.
+ * Undefined: never. @param deployed What a deployment says in place of the configuration.
  * @throws MODEL_INVALID for another word, a number out of range, a model without batches or one that keeps sequences.
  */
-export function spreadRuleOf(config: ModelConfig): SpreadRule | undefined {
+export function spreadRuleOf(config: ModelConfig, deployed?: SpreadStrategy): SpreadRule | undefined {
   const { parameters, maxBatchSize, sequenceBatching, name } = config;
-  const text = parameters.get(parameter.strategy) ?? 'pipeline';
+  // A model that a deployment cannot have spread is served all the same.
+  if (deployed !== undefined && whyNotSpread(config) !== '') return undefined;
+  const text = deployed ?? parameters.get(parameter.strategy) ?? 'pipeline';
   const strategy = spreadStrategies.find((one) => one === text);
   if (strategy === undefined) {
     throw invalid(name, `parameter ${parameter.strategy} is '${text}'; it may be ${spreadStrategies.join(', ')}`);

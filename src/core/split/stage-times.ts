@@ -3,8 +3,9 @@
  *
  * Three sources, best first:
  * 1. The shard itself was measured: that time. ± is the standard error of its runs, at least 2 %.
- * 2. Measured pieces tile the chain: their times, spread over their nodes as the roofline has them, less what a run costs
- *    for each piece boundary inside the shard (the pieces are together slower than the whole by that much). ± 10 %.
+ * 2. Measured pieces tile the chain: their times, spread over their nodes as times of nodes have them where those were
+ *    measured, else as the roofline does, less what a run costs for each piece boundary inside the shard (the pieces are
+ *    together slower than the whole by that much). ± 10 %. Times of nodes alone are one such piece.
  * 3. The roofline of the silicon, times the correction that its measurements so far suggest.
  *
  * All deviations are of logarithms (0.1: about 10 %). Of n measured shards with log ratios r to the roofline the correction
@@ -78,7 +79,15 @@ export class StageTimes {
    * Measurements at other batch sizes count too: those of the whole model say how times grow, and pieces are stretched by
    * that.
    */
-  constructor(work: ChainWork, silicon: Silicon, batch: number, shards: readonly MeasuredShard[]) {
+  constructor(
+    work: ChainWork,
+    silicon: Silicon,
+    batch: number,
+    shards: readonly MeasuredShard[],
+    {
+      nodeMs = [],
+    }: { /** By node, of one run of one item; empty where not measured. */ readonly nodeMs?: readonly number[] } = {},
+  ) {
     this.#work = work;
     this.#silicon = silicon;
     this.#batch = batch;
@@ -90,18 +99,26 @@ export class StageTimes {
     this.#correction = Math.exp(sum / (measured.length + weight / silicon.deviation ** 2));
     this.#deviation = Math.sqrt(1 / (1 / silicon.deviation ** 2 + measured.length / weight) + weight);
     this.#boundaries = new Float64Array(work.nodes + 1);
-    const tiles = this.#tiles(measured);
+    const alone = (at: number): number => this.#roofline(at, at + 1, 1);
+    const nodesMs = nodeMs.length === work.nodes ? nodeMs.reduce((total, ms) => total + ms, 0) : 0;
+    const ofNodes: MeasuredShard = { from: 0, to: work.nodes, batch: 1, ms: nodesMs, relativeError: 0 };
+    const tiles = this.#tiles(measured) ?? (nodesMs > 0 ? this.#tiles([ofNodes]) : undefined);
     if (tiles === undefined) return;
     const { pieces, wholeMs } = tiles;
     this.#tiled = new Float64Array(work.nodes + 1);
     let total = 0;
     for (const { from, to, ms } of pieces) {
-      const piece = this.#roofline(from, to, 1);
-      // Shares by the roofline of each node alone, so that they add up.
-      let alone = 0;
-      for (let at = from; at < to; at += 1) alone += this.#roofline(at, at + 1, 1);
+      // Shares of each node alone, so that they add up.
+      const sumOf = (weight: (at: number) => number): number => {
+        let all = 0;
+        for (let at = from; at < to; at += 1) all += weight(at);
+        return all;
+      };
+      const timed = nodesMs > 0 ? sumOf((at) => nodeMs[at] ?? 0) : 0;
+      const weight = timed > 0 ? (at: number): number => nodeMs[at] ?? 0 : alone;
+      const all = timed > 0 ? timed : sumOf(alone);
       for (let at = from; at < to; at += 1) {
-        const share = alone > 0 && piece > 0 ? this.#roofline(at, at + 1, 1) / alone : 1 / (to - from);
+        const share = all > 0 ? weight(at) / all : 1 / (to - from);
         total += ms * share;
         this.#tiled[at + 1] = total;
         this.#boundaries[at + 1] = this.#boundaries[at] as number;
