@@ -16,7 +16,7 @@ const lookMs = 200;
 export function build({ quiet = false } = {}) {
   let compiler;
   try {
-    compiler = createRequire(import.meta.url).resolve('typescript/bin/tsc');
+    compiler = createRequire(import.meta.url).resolve('typescript-7/bin/tsc');
   } catch {
     throw new Error('the TypeScript compiler is not installed. Run: npm ci');
   }

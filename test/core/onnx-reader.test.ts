@@ -283,7 +283,7 @@ describe('reading garbage', () => {
   it('answers random bytes with MODEL_INVALID and nothing else', () => {
     fc.assert(fc.property(fc.uint8Array({ maxLength: 400 }), outcome), {
       numRuns: 3000,
-      interruptAfterTimeLimit: 5000,
+      plugins: [fc.interruptAfterTimeLimit(5000)],
     });
   });
 
@@ -321,7 +321,7 @@ describe('reading garbage', () => {
         }
         outcome(Uint8Array.from(bytes));
       }),
-      { numRuns: 5000, interruptAfterTimeLimit: 8000 },
+      { numRuns: 5000, plugins: [fc.interruptAfterTimeLimit(8000)] },
     );
   });
 
@@ -338,7 +338,7 @@ describe('reading garbage', () => {
             outcome(bytes);
           },
         ),
-        { numRuns: 100, interruptAfterTimeLimit: 4000 },
+        { numRuns: 100, plugins: [fc.interruptAfterTimeLimit(4000)] },
       );
     }
   });

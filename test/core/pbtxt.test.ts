@@ -133,7 +133,7 @@ describe('reading the protobuf text format', () => {
           if (!(thrown instanceof IntarsiaError) || !/^f:\d+:\d+: /.test(thrown.message)) throw thrown;
         }
       }),
-      { numRuns: 5000, interruptAfterTimeLimit: 5000 },
+      { numRuns: 5000, plugins: [fc.interruptAfterTimeLimit(5000)] },
     );
   });
 

@@ -285,7 +285,7 @@ describe('clients that behave badly', () => {
           await closed(socket);
         },
       ),
-      { numRuns: 150, interruptAfterTimeLimit: 8_000, markInterruptAsFailure: false },
+      { numRuns: 150, plugins: [fc.interruptAfterTimeLimit(8_000)] },
     );
   });
 
@@ -335,7 +335,7 @@ describe('clients that behave badly', () => {
           await over;
         },
       ),
-      { numRuns: 400, interruptAfterTimeLimit: 8_000, markInterruptAsFailure: false },
+      { numRuns: 400, plugins: [fc.interruptAfterTimeLimit(8_000)] },
     );
   });
 
@@ -356,7 +356,7 @@ describe('clients that behave badly', () => {
         );
         expect([0, 3, 5, 9, 14], `${method}: ${outcome}`).toContain(outcome);
       }),
-      { numRuns: 300, interruptAfterTimeLimit: 8_000, markInterruptAsFailure: false },
+      { numRuns: 300, plugins: [fc.interruptAfterTimeLimit(8_000)] },
     );
   });
 });

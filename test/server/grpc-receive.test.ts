@@ -191,7 +191,7 @@ describe('requests that arrive badly', () => {
         expect(stream.rstCode).toBe(constants.NGHTTP2_NO_ERROR);
         expect(answerBytes).toBeGreaterThan(100);
       }),
-      { numRuns: 20, interruptAfterTimeLimit: 5_000 },
+      { numRuns: 20, plugins: [fc.interruptAfterTimeLimit(5_000)] },
     );
   });
 });

@@ -150,6 +150,10 @@ async function writeSnapshot(path: string, records: Iterable<StoreRecord>): Prom
   await handle.close();
   await rename(next, path);
   const folder = await open(dirname(path), 'r');
-  await folder.sync().finally(() => folder.close());
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
   return written;
 }
