@@ -69,7 +69,11 @@ export function episodesOfLog(data: LogData): readonly LoggedEpisode[] {
 
 /** All decisions of a log with their returns. @throws what `episodesOfLog` throws. */
 export function returnsOfLog(data: LogData, options: RewardOptions): LoggedReturns {
-  const episodes = episodesOfLog(data);
+  return returnsOfEpisodes(episodesOfLog(data), options);
+}
+
+/** All decisions of the episodes with their returns. */
+export function returnsOfEpisodes(episodes: readonly LoggedEpisode[], options: RewardOptions): LoggedReturns {
   const starts: number[] = [0];
   for (const { decisions } of episodes) {
     const before = starts.at(-1) ?? 0;
@@ -91,6 +95,41 @@ export function returnsOfLog(data: LogData, options: RewardOptions): LoggedRetur
       episodes.flatMap(({ decisions, outcomes }) => [...new RewardLine(outcomes, options).returnsAt(decisions.atMs)]),
     ),
     propensities: Float64Array.from(episodes.flatMap(({ propensities }) => [...propensities])),
+  };
+}
+
+/**
+ * The decisions of each episode before and after a share of them, by time: what is learned from, and what judges it. Outcomes
+ * belong to both, because what came of a decision may end later.
+ */
+export function splitEpisodes(
+  episodes: readonly LoggedEpisode[],
+  share: number,
+): { readonly earlier: readonly LoggedEpisode[]; readonly later: readonly LoggedEpisode[] } {
+  const at = ({ decisions }: LoggedEpisode): number => Math.floor(share * decisions.choices.length);
+  return {
+    earlier: episodes.map((episode) => partOf(episode, 0, at(episode))),
+    later: episodes.map((episode) => partOf(episode, at(episode), episode.decisions.choices.length)),
+  };
+}
+
+function partOf(episode: LoggedEpisode, from: number, to: number): LoggedEpisode {
+  const { decisions, propensities, policies, outcomeOf } = episode;
+  const { rows, rowStarts, choices, atMs, logProbs, teacherChoices } = decisions;
+  const first = rowStarts[from] ?? 0;
+  return {
+    ...episode,
+    decisions: {
+      rows: rows.subarray(first * featureCount, (rowStarts[to] ?? 0) * featureCount),
+      rowStarts: rowStarts.slice(from, to + 1).map((start) => start - first),
+      choices: choices.subarray(from, to),
+      atMs: atMs.subarray(from, to),
+      logProbs: logProbs.subarray(from, to),
+      teacherChoices: teacherChoices.subarray(from, to),
+    },
+    propensities: propensities.subarray(from, to),
+    policies: policies.slice(from, to),
+    outcomeOf: outcomeOf.subarray(from, to),
   };
 }
 

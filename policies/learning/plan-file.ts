@@ -12,8 +12,13 @@ type Tree = { readonly [key: string]: unknown };
  * @throws CONFIG_INVALID naming the file and the field.
  */
 export function readPlan(base: TrainingPlan, data: unknown, fileName: string): TrainingPlan {
+  return readNumbers(base, data, fileName);
+}
+
+/** The same for any object of numbers. @throws CONFIG_INVALID naming the file and the field. */
+export function readNumbers<Plan extends object>(base: Plan, data: unknown, fileName: string): Plan {
   if (data === null || data === undefined) return base;
-  return merge(base as unknown as Tree, data, fileName, '') as unknown as TrainingPlan;
+  return merge(base as unknown as Tree, data, fileName, '') as unknown as Plan;
 }
 
 function merge(base: Tree, data: unknown, fileName: string, path: string): Tree {

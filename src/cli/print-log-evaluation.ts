@@ -2,6 +2,7 @@
 import type { DamagedLogFile } from './decision-log-report.js';
 import type { CalibrationReport, LogEstimateReport, RewardEstimate } from './log-evaluation-report.js';
 import type { Output } from './terminal.js';
+import type { HeldOutReport, LogTrainReport } from './train-report.js';
 
 export function printEstimates(report: LogEstimateReport, output: Output): void {
   output.result(report);
@@ -47,6 +48,27 @@ export function printCalibration(report: CalibrationReport, output: Output): voi
     `limits: KS distance below ${limits.ksDistance}, p50 within ${percent(limits.p50Error)}, p99 within ${percent(limits.p99Error)}`,
   );
   noteDamage(report.damaged, output);
+}
+
+/** What `intarsia train --from-log` made. */
+export function printTuned(report: LogTrainReport, output: Output): void {
+  const { policyPath, policySha256, backend, decisions, effectiveDecisions, explained, explored } = report;
+  output.result(report);
+  output.line(`${policyPath}: tuned on ${decisions} decisions; it rests on ${Math.round(effectiveDecisions)} of them`);
+  output.line(`${percent(explored)} of them were drawn; ${percent(explained)} of what came was foretold`);
+  output.line(`before: ${heldOut(report.before)}`);
+  output.line(`after:  ${heldOut(report.after)}`);
+  output.line(`backend ${backend}; SHA-256 ${policySha256}`);
+  output.line(
+    'One step each, on decisions that nothing was learned from. Simulate before it decides: intarsia evaluate.',
+  );
+  noteDamage(report.damaged, output);
+}
+
+function heldOut(report: HeldOutReport): string {
+  if ('reason' in report) return `no estimate: ${report.reason}`;
+  const { snips, doublyRobust, effectiveDecisions } = report;
+  return `SNIPS ${words(snips)}, doubly robust ${words(doublyRobust)}, by ${Math.round(effectiveDecisions)} decisions`;
 }
 
 function words({ value, low, high }: RewardEstimate): string {

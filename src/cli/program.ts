@@ -22,7 +22,7 @@ import type { PlanReport, PlanRequest } from './plan-report.js';
 import type { ProfileReport, ProfileRequest } from './profile-report.js';
 import type { SplitReport, SplitRequest } from './split-report.js';
 import type { OptimizeReport, OptimizeRequest } from './variant-report.js';
-import type { TrainReport, TrainRequest, TrainWatch } from './train-report.js';
+import type { LogTrainReport, LogTrainRequest, TrainReport, TrainRequest, TrainWatch } from './train-report.js';
 
 export interface Program {
   /** Version of the product, such as `0.1.0`, and of what it stands on, by name. */
@@ -80,6 +80,10 @@ export interface Program {
    * (run to continue), FAILED_PRECONDITION (its data changed).
    */
   train(request: TrainRequest, watch: TrainWatch): Promise<TrainReport>;
+  trainFromLog(
+    request: LogTrainRequest,
+    onEpoch: (epoch: number, epochs: number, loss: number) => void,
+  ): Promise<LogTrainReport>;
   /**
    * Plays policies and rules on the same requests and compares them. @throws CONFIG_INVALID (fleet, rule), INVALID_ARGUMENT
    * (trace, stream, batching, module), NOT_FOUND (file), MODEL_INVALID (policy file), FAILED_PRECONDITION (a fleet that cannot

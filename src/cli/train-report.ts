@@ -1,4 +1,6 @@
 /** What `intarsia train` asks for and is told. */
+import type { DamagedLogFile } from './decision-log-report.js';
+import type { PolicyEstimate } from './log-evaluation-report.js';
 
 export interface TrainRequest {
   /** YAML file with parts of the plan; empty for none. */
@@ -53,4 +55,37 @@ export interface TrainWatch {
   readonly onStep: (progress: TrainProgress) => void;
   /** Asked after each step: whether to save and end. */
   readonly isStopWanted: () => boolean;
+}
+
+/** What `intarsia train --from-log` asks for. */
+export interface LogTrainRequest {
+  /** Folder of the decision log. */
+  readonly folder: string;
+  /** The learned policy that is tuned: a file, or the name of one that comes with the product. */
+  readonly policy: string;
+  /** YAML file with parts of the plan; empty for none. */
+  readonly configPath: string;
+  readonly seed: number | undefined;
+  readonly out: string;
+  readonly backend: TrainRequest['backend'];
+}
+
+/** An estimate on decisions that nothing was learned from, or why there is none. */
+export type HeldOutReport = Omit<PolicyEstimate, 'policy'> | { readonly reason: string };
+
+export interface LogTrainReport {
+  readonly folder: string;
+  readonly policyPath: string;
+  readonly policySha256: string;
+  readonly backend: string;
+  /** Decisions that were learned from, and how many of them the result really rests on. */
+  readonly decisions: number;
+  readonly effectiveDecisions: number;
+  /** Share of the returns' variance that could be foretold. */
+  readonly explained: number;
+  /** Share of decisions that were drawn, not certain. */
+  readonly explored: number;
+  readonly before: HeldOutReport;
+  readonly after: HeldOutReport;
+  readonly damaged: readonly DamagedLogFile[];
 }

@@ -104,6 +104,7 @@ export function pretendProgram(change: Partial<Program> & { readonly check?: Sel
     profileModel: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no executors here')),
     simulateFleet: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     simulateGrids: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
+    trainFromLog: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no training here')),
     train: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no training here')),
     evaluate: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no simulation here')),
     estimatePolicies: () => Promise.reject(intarsiaError('UNIMPLEMENTED', 'no log here')),

@@ -1,10 +1,12 @@
 /** `intarsia train`: a dispatch policy from fleets and traces, in a folder from which it can be continued. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { intarsiaError } from '#core/errors.js';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import { startProgress } from '../progress.js';
 import type { Output } from '../terminal.js';
-import type { TrainProgress, TrainReport } from '../train-report.js';
+import { printTuned } from '../print-log-evaluation.js';
+import type { LogTrainReport, TrainProgress, TrainReport } from '../train-report.js';
 import { act, examples, type CommandContext } from './command-context.js';
 
 interface TrainFlags {
@@ -18,6 +20,8 @@ interface TrainFlags {
   readonly quick?: boolean;
   readonly out: string;
   readonly backend?: 'tensorflow' | 'wasm' | 'cpu';
+  readonly fromLog?: string;
+  readonly policy?: string;
 }
 
 const workersMax = 64;
@@ -37,6 +41,11 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
     .option('--resume <dir>', 'continue a run that was stopped or killed')
     .option('--quick', 'one to three minutes: to see that it works, not to be good')
     .option('--out <dir>', 'folder of the run; must be empty', 'training-run')
+    .option('--from-log <dir>', 'tune a learned policy on the decisions of a log instead; needs --policy')
+    .option(
+      '--policy <file>',
+      'with --from-log: the policy to tune, a file or the name of one that comes with the product',
+    )
     .addOption(new Option('--backend <name>', 'backend of TensorFlow.js').choices(['tensorflow', 'wasm', 'cpu']))
     .addHelpText(
       'after',
@@ -44,6 +53,7 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
         'intarsia train --quick --out run',
         'intarsia train --fleets policies/fleets/*.yaml --traces trace.csv --seed 7 --out run',
         'intarsia train --resume run',
+        'intarsia train --from-log log --policy dispatch-1 --out tuned',
       ),
     )
     .addHelpText(
@@ -53,6 +63,10 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
   command.action((flags: TrainFlags) =>
     act(context, command, async (output) => {
       const { program } = context;
+      if (flags.fromLog !== undefined || flags.policy !== undefined) {
+        printTuned(await tune(command, flags, context, output), output);
+        return exitCodes.ok;
+      }
       const progress = startProgress(output, 'train');
       let interrupted: string | undefined;
       void program.untilInterrupted().then((signal) => {
@@ -77,6 +91,33 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
       return exitCodes.ok;
     }),
   );
+}
+
+/** Options that mean nothing to a log. */
+const simulationOptions = ['fleets', 'traces', 'workers', 'minutes', 'resume', 'quick'] as const;
+
+async function tune(
+  command: Command,
+  { fromLog = '', policy = '', config = '', seed, out, backend }: TrainFlags,
+  { program }: CommandContext,
+  output: Output,
+): Promise<LogTrainReport> {
+  if (fromLog === '' || policy === '') throw wrongFlags('--from-log and --policy go together: a log tunes a policy');
+  const other = simulationOptions.find((name) => command.getOptionValueSource(name) === 'cli');
+  if (other !== undefined) throw wrongFlags(`--${other} means nothing with --from-log: nothing is simulated`);
+  const progress = startProgress(output, 'train');
+  try {
+    const request = { folder: fromLog, policy, configPath: config, seed, out, backend };
+    return await program.trainFromLog(request, (epoch, epochs, loss) => {
+      progress.update((epoch + 1) / epochs, `epoch ${epoch + 1}/${epochs}, loss ${loss.toFixed(4)}`);
+    });
+  } finally {
+    progress.stop();
+  }
+}
+
+function wrongFlags(message: string): Error {
+  return intarsiaError('CONFIG_INVALID', message);
 }
 
 function wordsOf({ stage, step, steps, leftMs, gain }: TrainProgress): string {
