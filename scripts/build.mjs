@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { isBuildFresh, root, sourceFingerprint, stampPath } from './fingerprint.mjs';
 
 const lockPath = join(root, 'dist', '.building');
@@ -16,7 +16,8 @@ const lookMs = 200;
 export function build({ quiet = false } = {}) {
   let compiler;
   try {
-    compiler = createRequire(import.meta.url).resolve('typescript-7/bin/tsc');
+    // The package exports its program interface only, so its program is found beside its description.
+    compiler = join(dirname(createRequire(import.meta.url).resolve('typescript-7/package.json')), 'bin/tsc');
   } catch {
     throw new Error('the TypeScript compiler is not installed. Run: npm ci');
   }
