@@ -25,6 +25,7 @@ export class FailoverGrid {
   readonly client: InferenceClient;
   readonly endpoints: readonly string[];
   readonly storeKind: 'etcd' | 'embedded';
+  readonly #copies: number;
   readonly #folder: string;
   readonly #hosts: ReadonlyMap<string, SupervisedProcess>;
   readonly #store: Store;
@@ -34,7 +35,9 @@ export class FailoverGrid {
     store: Store,
     hosts: ReadonlyMap<string, SupervisedProcess>,
     endpoints: readonly string[],
+    copies: number,
   ) {
+    this.#copies = copies;
     this.#folder = folder;
     this.#store = store;
     this.#hosts = hosts;
@@ -43,8 +46,8 @@ export class FailoverGrid {
     this.client = connect({ endpoints });
   }
 
-  /** Three hosts that serve two versions of the digit model, of which one is deployed on two of them. */
-  static async start(): Promise<FailoverGrid> {
+  /** Three hosts that serve two versions of the digit model, of which one is deployed on so many of them. */
+  static async start(copies = 2): Promise<FailoverGrid> {
     const folder = await mkdtemp(join(tmpdir(), 'intarsia-failover-'));
     const repository = join(folder, 'models');
     const digits = join(packageRoot, 'examples/models/digits');
@@ -77,10 +80,15 @@ export class FailoverGrid {
       hosts.set(name, host);
       await host.start();
     }
-    const grid = new FailoverGrid(folder, store, hosts, endpoints);
+    const grid = new FailoverGrid(folder, store, hosts, endpoints, copies);
     await grid.untilUp();
     await grid.deploy('1');
     return grid;
+  }
+
+  /** `host:port` of a host's gRPC port. */
+  endpointOf(name: string): string {
+    return this.endpoints[this.names.indexOf(name)] ?? '';
   }
 
   get names(): readonly string[] {
@@ -106,19 +114,19 @@ export class FailoverGrid {
     await this.untilDeployed(version);
   }
 
-  /** Asks for two copies of a version, and does not wait for them. */
+  /** Asks for copies of a version, and does not wait for them. */
   async order(version: string): Promise<void> {
-    const deployment = { name: 'digits', model: 'digits', version, replicas: 2 };
+    const deployment = { name: 'digits', model: 'digits', version, replicas: this.#copies };
     const { applied, refusals } = await this.client.grid.deploy(JSON.stringify(deployment));
     if (!applied) throw new Error(`the deployment was refused: ${refusals.join('; ')}`);
   }
 
   async untilDeployed(version: string): Promise<void> {
-    await this.until(`two copies of version ${version}`, ({ deployments, replicas }) => {
+    await this.until(`${this.#copies} copies of version ${version}`, ({ deployments, replicas }) => {
       const placed = replicas.filter((copy) => copy.deployment !== '' && copy.state === 'ready');
       return (
-        deployments.some((one) => one.version === version && one.ready === 2 && one.state === 'complete') &&
-        placed.length === 2 &&
+        deployments.some((one) => one.version === version && one.ready === this.#copies && one.state === 'complete') &&
+        placed.length === this.#copies &&
         placed.every((copy) => copy.version === version)
       );
     });

@@ -4,7 +4,7 @@
  * until latency is normal again, and afterwards, and how long that took.
  *
  * Normal is what p99 was in the worst second before the fault, and half as much again. Latency is back to normal at the
- * beginning of the first two seconds in which no sliding second is above that.
+ * beginning of the first two seconds in which no sliding second is above that. `--only` takes keys of `faults`.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { NodeClock } from '#adapters/node/clock.js';
@@ -14,6 +14,7 @@ import type { LoadReport } from '#cli/load/load-report.js';
 import { runLoad, type EndedRequest } from '#cli/load/load-runner.js';
 import { requestBody } from '#cli/load/request-bodies.js';
 import { connect } from '#client/index.js';
+import { intarsiaError } from '#core/errors.js';
 import { FailoverGrid } from './failover-grid.js';
 import { benchReport, benchRow, type BenchOptions, type BenchReport, type BenchRow } from './report.js';
 
@@ -91,7 +92,9 @@ const faults: readonly Fault[] = [
   },
 ];
 
+/** @throws INVALID_ARGUMENT when a part is named that there is not. */
 export async function run(options: BenchOptions): Promise<BenchReport> {
+  const chosen = chosenFaults(options.only);
   const sizes: Sizes = options.quick
     ? { capacityMs: 3_000, warmUpMs: 1_000, beforeMs: 4_000, afterMs: 6_000, standStillMs: 4_000, storeAwayMs: 30_000 }
     : {
@@ -119,7 +122,7 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
       `store: ${grid.storeKind}; three hosts, store and load share this machine's processors; deadline ${deadlineMs} ms`,
       `stood still for ${sizes.standStillMs / 1000} s; store away for ${sizes.storeAwayMs / 1000} s`,
     ];
-    for (const fault of faults) {
+    for (const fault of chosen) {
       const { failed, ...found } = await strike(grid, fault, perSecond, sizes);
       rows.push(...rowsOf(fault, found, failed));
       if (failed.length > 0) notes.push(`${fault.label}: ${summaryOf(failed)}`);
@@ -129,6 +132,16 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
   } finally {
     await grid.end();
   }
+}
+
+function chosenFaults(only: readonly string[] | undefined): readonly Fault[] {
+  if (only === undefined) return faults;
+  const keys = faults.map(({ key }) => key);
+  const unknown = only.find((name) => !keys.includes(name));
+  if (unknown !== undefined) {
+    throw intarsiaError('INVALID_ARGUMENT', `failover has no part ${unknown}; it has ${keys.join(', ')}`);
+  }
+  return faults.filter(({ key }) => only.includes(key));
 }
 
 /** A host with a copy; not the leader where there is a choice, which is a fault of its own. */

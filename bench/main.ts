@@ -42,6 +42,10 @@ const benches: Readonly<Record<string, BenchEntry>> = {
     about: 'how long a dispatch decision takes among 16, 32 and 128 candidates, and how good decisions are',
     load: () => import('./policy.js'),
   },
+  remote: {
+    about: 'a request to a copy on another host against one on the host that is asked',
+    load: () => import('./remote.js'),
+  },
   split: {
     about: 'a model in pieces and a batch over several devices, against the whole and bare ONNX Runtime loops',
     load: () => import('./split.js'),

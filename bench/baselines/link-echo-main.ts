@@ -1,5 +1,5 @@
 /**
- * The other end of the links benchmark, in a process of its own: a host with an actor that echoes and one that counts, a bare
+ * The other end of the links benchmark, in a process of its own: a host with an actor that echoes and one that swallows, a bare
  * gRPC stream that echoes, or a bare TCP connection that echoes or swallows. Prints its port as JSON.
  */
 import { randomUUID } from 'node:crypto';
@@ -20,10 +20,10 @@ export interface EchoMessage {
   readonly data: Uint8Array;
   readonly replyTo: ReplyTo<Uint8Array>;
 }
-/** Counted, not answered; the last one is told to whoever asks. */
+/** Swallowed, and answered with how many bytes it had. */
 export interface SinkMessage {
   readonly data: Uint8Array;
-  readonly last?: ReplyTo<number>;
+  readonly replyTo: ReplyTo<number>;
 }
 
 export const echoPath = '/bench.Echo/Exchange';
@@ -67,15 +67,7 @@ export function benchHost(name: string, number: number) {
 async function serveLinks(): Promise<number> {
   const { links, system } = benchHost('far', 2);
   system.spawn<EchoMessage>('echo', () => ({ receive: ({ data, replyTo }) => void replyTo.tell(data) }));
-  let count = 0;
-  system.spawn<SinkMessage>('sink', () => ({
-    receive: ({ last }) => {
-      count += 1;
-      if (last === undefined) return;
-      last.tell(count);
-      count = 0;
-    },
-  }));
+  system.spawn<SinkMessage>('sink', () => ({ receive: ({ data, replyTo }) => void replyTo.tell(data.byteLength) }));
   return (await startLinkServer({ links, bindAddress: '127.0.0.1', port: 0 })).port;
 }
 
