@@ -114,6 +114,8 @@ describe.skipIf(!isFull).each(stores)(`orders to a grid of three on the store %s
       await cluster.until('nothing placed', (status) => placedOn(status).length === 0);
       await cluster.deploy({ replicas: 1, constraints: { hosts: ['host-3'] } });
       expect(await cluster.placed()).toEqual(['host-3']);
+      // The others served their own repository meanwhile, all versions of it, and give it up once there is a copy.
+      await cluster.until('the copy alone', ({ replicas }) => replicas.every(({ deployment }) => deployment !== ''));
       const answer = await cluster.client.infer('affine', { x: [[1, 0, 0, 0]] });
       expect(answer.output().toArray()).toEqual([3, 1, 1, 1]);
     },

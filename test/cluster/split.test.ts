@@ -90,6 +90,9 @@ describe.skipIf(!isFull)(`a model in three stages on three processes${fullOnly}`
       expect([victim === '', standby === '', victim === standby]).toEqual([false, false, false]);
       const endpoints = cluster.hosts.filter(({ name }) => name !== victim).map(({ grpc }) => grpc);
       const load = await LiveLoad.start({ kind: 'client', endpoints, perSecond: 60, deadlineMs: 5_000 });
+      // It stands still for a moment, so that it has requests when it dies and not only by chance.
+      cluster.host(victim).signal('SIGSTOP');
+      await load.more(20);
       await cluster.host(victim).end('SIGKILL');
       await load.more(300);
       const answer = await cluster.client.infer('affine', { x: [[1, 2, 3, 4]] });
