@@ -9,6 +9,9 @@ export default defineConfig({
     // Worker threads and executor processes run built output: scripts/test.mjs builds first.
     globalSetup: ['test/setup/built-output.ts'],
     pool: 'forks',
+    // One worker for each core. The default leaves one core out, which on two cores means one file after the other, and many
+    // tests only wait for processes that they started.
+    maxWorkers: '100%',
     // Generous: on two busy cores a seeded simulation or a start of the program may take its time. Nothing asserts speed.
     testTimeout: 120_000,
     hookTimeout: 120_000,
