@@ -98,9 +98,7 @@ class Controller implements Actor<ControllerInbox> {
         this.#onLeadership(message.leadership);
         return;
       case 'view-news':
-        this.#news = message.news;
-        this.#followTold();
-        this.#lookSoon();
+        this.#onNews(message.news);
         return;
       case 'follower':
         this.#onFollower(message);
@@ -136,6 +134,15 @@ class Controller implements Actor<ControllerInbox> {
     this.#options.membership.tell({ type: 'unsubscribe', subscriber: this.#viewSubscriber });
     this.#options.election.tell({ type: 'unsubscribe', subscriber: this.#leadSubscriber });
     for (const follower of Object.values(this.#followers)) follower.stop();
+  }
+
+  /** Of peers, it hears several times a second; what it decides by is the view. */
+  #onNews(news: ViewNews): void {
+    const before = this.#news;
+    this.#news = news;
+    if (before?.view === news.view && before.stale === news.stale) return;
+    this.#followTold();
+    this.#lookSoon();
   }
 
   #newState(): DesiredState {

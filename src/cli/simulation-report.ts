@@ -6,6 +6,8 @@ export interface GridSimulationRequest {
   /** First seed, and how many follow. */
   readonly seed: number;
   readonly seeds: number;
+  /** Of these, seeds that need not run. */
+  readonly done: ReadonlySet<number>;
   /** Kinds of faults; undefined: all of them. */
   readonly faults: readonly string[] | undefined;
   /** Requests of clients while faults strike. */

@@ -1,16 +1,11 @@
-/** Entry of a process that simulates grids for `simulate-grids.ts`: one order in, a report for each seed out. */
+/** Entry of a process that simulates grids for `simulate-grids.ts`: a seed in, its report out, until it is let go. */
 import { messageOf } from '#core/errors.js';
-import { runSeeds } from '#sim/grid/run-seeds.js';
+import { runSeed } from '#sim/grid/run-seeds.js';
 import type { WorkerNews, WorkerOrder } from './simulate-grids.js';
 
-process.once('message', (order: WorkerOrder) => {
-  const { request, number } = order;
+process.on('message', ({ request, seed }: WorkerOrder) => {
   const tell = (news: WorkerNews): void => void process.send?.(news);
-  runSeeds(
-    request,
-    (report) => tell({ type: 'report', report }),
-    (seed) => (seed - request.seed) % request.jobs === number,
-  )
-    .catch((error: unknown) => tell({ type: 'failed', reason: messageOf(error) }))
-    .finally(() => process.disconnect());
+  runSeed(request, seed)
+    .then((report) => tell({ type: 'report', report }))
+    .catch((error: unknown) => tell({ type: 'failed', reason: `seed ${seed}: ${messageOf(error)}` }));
 });

@@ -68,8 +68,9 @@ export class PretendNetwork {
   readonly times: LinkTimes;
   readonly #random: Random;
   #calm: PairFaults;
-  readonly #pairs = new Map<string, PairFaults>();
-  readonly #draws = new Map<string, Random>();
+  /** By sender and receiver. */
+  readonly #pairs = new Map<string, Map<string, PairFaults>>();
+  readonly #draws = new Map<string, Map<string, Random>>();
   readonly #hosts = new Map<string, PretendHost>();
   /** Every name there ever was: what is sent there is accepted, whether or not somebody takes it. */
   readonly #conditions = new Map<string, HostCondition>();
@@ -98,7 +99,8 @@ export class PretendNetwork {
 
   /** Changes what happens to packets from one host to another; the rest stays as it is. */
   faults(from: string, to: string, faults: Partial<PairFaults>): void {
-    this.#pairs.set(pairKey(from, to), { ...this.#pair(from, to), ...faults });
+    const known = this.#pairs.get(from) ?? new Map<string, PairFaults>();
+    this.#pairs.set(from, known.set(to, { ...this.#pair(from, to), ...faults }));
   }
 
   /** The same for every pair of hosts, present and to come; forgets what was said of single pairs. */
@@ -223,16 +225,14 @@ export class PretendNetwork {
   }
 
   #pair(from: string, to: string): PairFaults {
-    return this.#pairs.get(pairKey(from, to)) ?? this.#calm;
+    return this.#pairs.get(from)?.get(to) ?? this.#calm;
   }
 
   #draw(from: string, to: string): Random {
-    const key = pairKey(from, to);
-    let draw = this.#draws.get(key);
-    if (draw === undefined) {
-      draw = this.#random.stream(`packets ${key}`);
-      this.#draws.set(key, draw);
-    }
+    let draws = this.#draws.get(from);
+    if (draws === undefined) this.#draws.set(from, (draws = new Map<string, Random>()));
+    let draw = draws.get(to);
+    if (draw === undefined) draws.set(to, (draw = this.#random.stream(`packets ${from} > ${to}`)));
     return draw;
   }
 
@@ -243,10 +243,6 @@ export class PretendNetwork {
     }
     return condition;
   }
-}
-
-function pairKey(from: string, to: string): string {
-  return `${from} > ${to}`;
 }
 
 /** The links of one process of a host. */

@@ -154,7 +154,7 @@ export class PretendStoreClient implements Store, PretendStoreParty {
 
   /** Sends every watch what it has not seen. */
   pump(): void {
-    for (const watch of this.watches) watch.pump();
+    for (const watch of this.watches) watch.follow();
   }
 
   disconnect(): void {

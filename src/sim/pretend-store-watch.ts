@@ -22,6 +22,8 @@ export class PretendWatch implements StoreWatch {
   private nextRevision: number;
   private connected = true;
   private begun = false;
+  /** Of the store that it was last told by. */
+  private seenCluster: string | undefined;
   private over = false;
   private pumping: Timer | undefined;
   private progress: Timer | undefined;
@@ -38,6 +40,13 @@ export class PretendWatch implements StoreWatch {
     this.pumping?.cancel();
     this.progress?.cancel();
     this.client.forget(this);
+  }
+
+  /** After a change of the store: where there is nothing new for it, nothing is sent. */
+  follow(): void {
+    const { machine } = this.client.world;
+    const isBehind = this.nextRevision <= machine.revision || machine.cluster !== this.seenCluster;
+    if (isBehind || !this.begun || !this.connected) this.pump();
   }
 
   pump(delayMs = this.client.world.latencyMs()): void {
@@ -73,6 +82,7 @@ export class PretendWatch implements StoreWatch {
     const { machine } = world;
     this.client.meet(machine);
     if (this.over) return;
+    this.seenCluster = machine.cluster;
     if (!this.begun && this.nextRevision > machine.revision + 1) {
       this.lose(`the store is at revision ${machine.revision}, before ${this.nextRevision}`);
       return;

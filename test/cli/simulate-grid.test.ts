@@ -1,6 +1,8 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import type { GridSimulationReport, GridSimulationRequest } from '#cli/simulation-report.js';
 import { simulateGrids } from '#compose/simulate-grids.js';
@@ -33,7 +35,8 @@ function answering(report: GridSimulationReport) {
   const { program } = pretendProgram({
     simulateGrids: (request, onReport) => {
       asked.push(request);
-      for (let index = 0; index < request.seeds; index += 1) onReport({ ...report, seed: request.seed + index });
+      for (let seed = request.seed; seed < request.seed + request.seeds; seed += 1)
+        if (!request.done.has(seed)) onReport({ ...report, seed });
       return Promise.resolve();
     },
   });
@@ -94,9 +97,60 @@ describe('intarsia simulate-grid', () => {
     });
   });
 
+  it('takes a run up again where it was stopped: what the file has is not run, what failed or was cut off is', async () => {
+    await inFolder(async (folder) => {
+      const done = join(folder, 'seeds.jsonl');
+      const flags = ['simulate-grid', '--seeds', '5..7', '--done', done];
+      const failing = answering(wrong);
+      expect((await run([...flags.slice(0, 2), '5..5', '--done', done], failing.program)).code).toBe(1);
+      await run([...flags.slice(0, 2), '6..6', '--done', done], answering(calm).program);
+      await appendFile(done, '{"seed":7,"viol');
+      const { asked, program } = answering(calm);
+      const { code, out, err } = await run(flags, program);
+      expect(asked).toMatchObject([{ seed: 5, seeds: 3, done: new Set([6]) }]);
+      expect(err).toContain(`1 of 3 seeds are done already, by ${done}`);
+      expect(code).toBe(0);
+      expect(out).toMatch(/crash +3 +3 +3/);
+      expect(out).toContain('3 grids, 360 virtual s; 2 ran now');
+      expect(out).toContain('300 requests, 6 failed with a known code; 3 faults, 0 of them met nobody');
+      await run(flags, program);
+      expect(asked[1]?.done).toEqual(new Set([5, 6, 7]));
+    });
+  });
+
+  it('refuses a file of other simulations', async () => {
+    await inFolder(async (folder) => {
+      const done = join(folder, 'seeds.jsonl');
+      await run(['simulate-grid', '--done', done], answering(calm).program);
+      const { code, err } = await run(['simulate-grid', '--hosts', '9', '--done', done], answering(calm).program);
+      expect(code).not.toBe(0);
+      expect(err).toContain('is of other simulations: {"format":1,"hosts":20');
+    });
+  });
+
+  it('deals seeds out to processes, each once', async () => {
+    await inFolder(async (folder) => {
+      const done = join(folder, 'seeds.jsonl');
+      await run(
+        ['simulate-grid', '--hosts', '2', '--seed', '4', '--requests', '5', '--done', done],
+        answering(calm).program,
+      );
+      // Processes run built output.
+      const launcher = join(import.meta.dirname, '../../bin/intarsia.mjs');
+      const flags = ['--hosts', '2', '--seeds', '3..7', '--requests', '5', '--jobs', '2', '--done', done, '--json'];
+      const { stdout } = await promisify(execFile)(process.execPath, [launcher, 'simulate-grid', ...flags]);
+      const seeds = stdout
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as GridSimulationReport).seed);
+      expect(seeds.sort()).toEqual([3, 5, 6, 7]);
+    });
+  });
+
   it.each([
     ['--hosts', '1'],
     ['--seeds', '0'],
+    ['--seeds', '9..5'],
     ['--jobs', '65'],
     ['--requests', 'many'],
   ])('refuses %s %s', async (flag, value) => {
@@ -116,7 +170,10 @@ describe('intarsia simulate-grid', () => {
   });
 
   it('runs real simulations: the same seed and its scenario give the same trace', async () => {
-    const request = { hosts: 2, seed: 1, seeds: 1, faults: [], requests: 20, jobs: 1, scenario: undefined };
+    const request = {
+      ...{ hosts: 2, seed: 1, seeds: 1, done: new Set<number>(), faults: [], requests: 20, jobs: 1 },
+      scenario: undefined,
+    };
     const reports: GridSimulationReport[] = [];
     await simulateGrids(request, (report) => reports.push(report));
     await simulateGrids(request, (report) => reports.push(report));

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { PlantedBug } from '#sim/grid/planted-bugs.js';
 import { plantedBugs } from '#sim/grid/planted-bugs.js';
-import { faultKindsOf, runSeeds, runTwice, type SeedReport } from '#sim/grid/run-seeds.js';
+import { faultKindsOf, runSeed, runTwice, type SeedReport } from '#sim/grid/run-seeds.js';
 import { drawScenario, faultKinds, readScenario, type FaultEvent, type GridScenario } from '#sim/grid/scenario.js';
 import { runScenario } from '#sim/grid/simulated-grid.js';
 import { checkers, type Checker } from '#sim/grid/violations.js';
@@ -40,10 +40,9 @@ const small: GridScenario = {
 
 describe('a simulated grid', () => {
   it('violates nothing in two seeds of 120 virtual seconds, 1,000 requests and five faults that fired', async () => {
+    const request = { hosts: 4, seed: 100, faults: undefined, requests: 1_000 };
     const reports: SeedReport[] = [];
-    await runSeeds({ hosts: 4, seed: 100, seeds: 2, faults: undefined, requests: 1_000 }, (report) =>
-      reports.push(report),
-    );
+    for (const seed of [100, 101]) reports.push(await runSeed(request, seed));
     for (const report of reports) {
       expect(report.violations).toEqual([]);
       expect(report.virtualMs).toBeGreaterThanOrEqual(120_000);

@@ -6,6 +6,7 @@ import { intarsiaError, messageOf } from '#core/errors.js';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import { startProgress } from '../progress.js';
+import { SeedsFile, seedLine, type SeedLine } from '../seeds-file.js';
 import type { GridSimulationReport } from '../simulation-report.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
@@ -13,12 +14,19 @@ import { act, examples, type CommandContext } from './command-context.js';
 interface SimulateFlags {
   readonly hosts: number;
   readonly seed: number;
-  readonly seeds: number;
+  readonly seeds?: SeedRange;
   readonly faults: readonly string[] | 'all';
   readonly requests: number;
   readonly jobs: number;
   readonly scenario?: string;
   readonly save?: string;
+  readonly done?: string;
+}
+
+/** So many seeds; from the first on, where it says one. */
+interface SeedRange {
+  readonly first?: number;
+  readonly count: number;
 }
 
 interface Summary {
@@ -26,13 +34,13 @@ interface Summary {
   readonly failedSeeds: number[];
   requests: number;
   failedRequests: number;
-  faults: number;
-  unfired: number;
   virtualMs: number;
-  wallMs: number;
+  /** By kind: struck, met somebody, bit so often. */
+  readonly faults: Map<string, [number, number, number]>;
 }
 
 const shownMax = 5;
+const seedsMax = 1_000_000;
 
 export function addSimulateGridCommand(parent: Command, context: CommandContext): void {
   const command = parent
@@ -40,17 +48,18 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
     .description('run whole grids of the production code on virtual time, with faults drawn from a seed')
     .option('--hosts <count>', 'hosts of each grid, 2 to 1000', countBetween(2, 1_000), 20)
     .option('--seed <number>', 'first seed', wholeNumber, 1)
-    .option('--seeds <count>', 'how many seeds, one after the other', countBetween(1, 1_000_000), 1)
+    .option('--seeds <count|A..B>', 'how many seeds (default: 1), or the first and the last', seedRange)
     .option('--faults <kinds>', 'all, none, or a list such as loss,crash', faultList, 'all' as const)
     .option('--requests <count>', 'requests that clients send while faults strike', countBetween(0, 1_000_000), 1_000)
     .option('--jobs <count>', 'processes that run seeds side by side', countBetween(1, 64), 1)
     .option('--scenario <file>', 'run a scenario that was saved, instead of drawing one')
     .option('--save <dir>', 'folder to write the scenarios of seeds that failed to')
+    .option('--done <file>', 'file of what is done: seeds in it without a violation do not run again')
     .addHelpText(
       'after',
       examples(
         'intarsia simulate-grid --hosts 50 --seed 7 --faults all',
-        'intarsia simulate-grid --hosts 20 --seeds 10000 --jobs 2 --save failed',
+        'intarsia simulate-grid --seeds 1..10000 --jobs 2 --save failed --done seeds.jsonl',
         'intarsia simulate-grid --scenario failed/seed-132.json',
       ),
     )
@@ -60,23 +69,35 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
       const { clock } = context.program;
       const startMs = clock.nowMs();
       const progress = startProgress(output, 'simulate');
-      const seeds = flags.scenario === undefined ? flags.seeds : 1;
+      const seeds = flags.scenario === undefined ? (flags.seeds?.count ?? 1) : 1;
       const summary: Summary = {
-        ...{ seeds, failedSeeds: [], requests: 0, failedRequests: 0, faults: 0, unfired: 0, virtualMs: 0, wallMs: 0 },
+        ...{ seeds, failedSeeds: [], requests: 0, failedRequests: 0, virtualMs: 0, faults: new Map() },
       };
-      let done = 0;
+      let known: readonly SeedLine[] = [];
+      let ran = 0;
       try {
-        const { scenario, save, ...rest } = flags;
+        const { scenario, save, hosts, requests, jobs } = flags;
+        const seed = flags.seeds?.first ?? flags.seed;
+        const faults = flags.faults === 'all' ? undefined : flags.faults;
+        const file =
+          flags.done === undefined || scenario !== undefined
+            ? undefined
+            : new SeedsFile(flags.done, { hosts, requests, faults });
+        known = [...(file?.lines.values() ?? [])].filter(
+          (line) => line.violations === 0 && line.seed >= seed && line.seed < seed + seeds,
+        );
+        for (const line of known) add(summary, line);
+        if (known.length > 0) output.note(`${known.length} of ${seeds} seeds are done already, by ${flags.done}`);
         const request = {
-          ...rest,
-          seeds,
-          faults: flags.faults === 'all' ? undefined : flags.faults,
+          ...{ hosts, seed, seeds, faults, requests, jobs, done: new Set(known.map((line) => line.seed)) },
           scenario: scenario === undefined ? undefined : readJson(scenario),
         };
         await context.program.simulateGrids(request, (report) => {
-          done += 1;
-          add(summary, report);
-          progress.update(done / seeds, `seed ${report.seed}`);
+          ran += 1;
+          const line = seedLine(report);
+          file?.add(line);
+          add(summary, line);
+          progress.update((known.length + ran) / seeds, wordsOf(summary, report.seed));
           output.resultLine(report);
           if (report.violationCount > 0) show(report, output, save);
           else if (seeds === 1) describe(report, output);
@@ -84,20 +105,25 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
       } finally {
         progress.stop();
       }
-      summary.wallMs = clock.nowMs() - startMs;
-      print(summary, output);
+      print(summary, ran, clock.nowMs() - startMs, output);
       return summary.failedSeeds.length === 0 ? exitCodes.ok : exitCodes.failed;
     }),
   );
 }
 
-function add(summary: Summary, { seed, violationCount, requests, faults, virtualMs }: GridSimulationReport): void {
-  if (violationCount > 0) summary.failedSeeds.push(seed);
-  summary.requests += requests.sent;
-  summary.failedRequests += requests.sent - requests.answered;
-  summary.faults += faults.length;
-  summary.unfired += faults.filter(({ fired }) => fired === 0).length;
+function add(summary: Summary, { seed, violations, sent, failed, faults, virtualMs }: SeedLine): void {
+  if (violations > 0) summary.failedSeeds.push(seed);
+  summary.requests += sent;
+  summary.failedRequests += failed;
   summary.virtualMs += virtualMs;
+  for (const [kind, [struck, fired, bites]] of Object.entries(faults)) {
+    const [struckBefore, firedBefore, bitesBefore] = summary.faults.get(kind) ?? [0, 0, 0];
+    summary.faults.set(kind, [struckBefore + struck, firedBefore + fired, bitesBefore + bites]);
+  }
+}
+
+function wordsOf({ failedSeeds }: Summary, seed: number): string {
+  return `seed ${seed}, ${failedSeeds.length === 0 ? 'nothing' : `${failedSeeds.length} seeds`} violated`;
 }
 
 function show(report: GridSimulationReport, output: Output, save: string | undefined): void {
@@ -126,12 +152,23 @@ function describe({ faults, requests, traceHash, leaders, steps }: GridSimulatio
   output.line(`${steps} steps, trace ${traceHash}`);
 }
 
-function print(summary: Summary, output: Output): void {
-  const { seeds, failedSeeds, requests, failedRequests, faults, unfired, virtualMs, wallMs } = summary;
+/** @param ran Seeds that ran now, and took so long; the others were done before. */
+function print(summary: Summary, ran: number, wallMs: number, output: Output): void {
+  const { seeds, failedSeeds, requests, failedRequests, faults, virtualMs } = summary;
   const seconds = wallMs / 1000;
+  if (seeds > 1) {
+    output.table(
+      ['fault', 'struck', 'fired', 'bit'],
+      [...faults].sort(([left], [right]) => (left < right ? -1 : 1)).map(([kind, counts]) => [kind, ...counts]),
+      1,
+    );
+  }
+  const struck = [...faults.values()].reduce((sum, [count]) => sum + count, 0);
+  const fired = [...faults.values()].reduce((sum, [, count]) => sum + count, 0);
   output.line(
-    `${seeds} ${seeds === 1 ? 'grid' : 'grids'}, ${(virtualMs / 1000).toFixed(0)} virtual s in ${seconds.toFixed(1)} s, ${(seeds / seconds).toFixed(2)} a second; ` +
-      `${requests} requests, ${failedRequests} failed with a known code; ${faults} faults, ${unfired} of them met nobody`,
+    `${seeds} ${seeds === 1 ? 'grid' : 'grids'}, ${(virtualMs / 1000).toFixed(0)} virtual s` +
+      `${ran === seeds ? '' : `; ${ran} ran now`} in ${seconds.toFixed(1)} s, ${(ran / seconds).toFixed(2)} a second; ` +
+      `${requests} requests, ${failedRequests} failed with a known code; ${struck} faults, ${struck - fired} of them met nobody`,
   );
   output.line(
     failedSeeds.length === 0
@@ -151,6 +188,15 @@ function readJson(path: string): unknown {
 function faultList(text: string): readonly string[] | 'all' {
   if (text === 'all') return text;
   return text === 'none' ? [] : text.split(',').map((kind) => kind.trim());
+}
+
+function seedRange(text: string): SeedRange {
+  const [, from, to] = /^(\d+)\.\.(\d+)$/.exec(text) ?? [];
+  if (from === undefined || to === undefined) return { count: countBetween(1, seedsMax)(text) };
+  const first = wholeNumber(from);
+  const count = wholeNumber(to) - first + 1;
+  if (count < 1 || count > seedsMax) throw new InvalidArgumentError(`It must hold 1 to ${seedsMax} seeds.`);
+  return { first, count };
 }
 
 function countBetween(min: number, max: number): (text: string) => number {

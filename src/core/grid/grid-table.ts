@@ -92,7 +92,7 @@ export class GridTable {
       if (before === now || host === this.#options.host) continue;
       this.#peers.set(host, now);
       this.#replicas.learnPeer(host, now);
-      if (healthText(before) !== healthText(now)) this.#hostChanged(host);
+      if (before === undefined || !isSameHealth(before, now)) this.#hostChanged(host);
     }
     for (const host of this.#peers.keys()) {
       if (peers.has(host)) continue;
@@ -316,14 +316,16 @@ function isDegraded({ load }: PeerStatus, device: DeviceId): boolean {
   return load?.devices.some((each) => each.device === device && each.degraded !== '') === true;
 }
 
-/** What of a peer's status changes where requests go; its load is read at each pick. */
-function healthText(peer: PeerStatus | undefined): string {
-  if (peer === undefined) return '';
-  const { reachable, degraded, load } = peer;
-  const devices = load?.devices.flatMap((each) => (each.degraded === '' ? [] : [each.device])) ?? [];
-  return reachable && degraded === '' && devices.length === 0
-    ? ''
-    : `${reachable} ${degraded !== ''} ${devices.join()}`;
+/** Whether requests go where they went; load is read at each pick. */
+function isSameHealth(before: PeerStatus, now: PeerStatus): boolean {
+  if (before.reachable !== now.reachable || (before.degraded === '') !== (now.degraded === '')) return false;
+  const [then, devices] = [before.load?.devices ?? [], now.load?.devices ?? []];
+  if (then.length !== devices.length) return false;
+  for (const [index, { device, degraded }] of devices.entries()) {
+    const other = then[index];
+    if (other?.device !== device || (other.degraded === '') !== (degraded === '')) return false;
+  }
+  return true;
 }
 
 function differs(before: ViewHost | undefined, now: ViewHost): boolean {

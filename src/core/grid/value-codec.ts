@@ -13,6 +13,7 @@ import type { ActorAddress } from '../actor-address.js';
 import { fromErrorData, IntarsiaError, intarsiaError, toErrorData, type ErrorData } from '../errors.js';
 import { writeAscii } from '../ascii.js';
 import { alignedBytes, framePadding } from '../frame.js';
+import { cachedTextBytesMax, readShortAscii } from '../text-cache.js';
 
 /** Shorter ranges are copied into the encoded value: a range of its own costs more than that. */
 export const outOfBandBytesMin = 1024;
@@ -86,6 +87,10 @@ export function decodeValue(
   return value;
 }
 
+/** For the eight bytes of a double, which may lie anywhere. */
+const doubleBytes = new Uint8Array(8);
+const doubleView = new DataView(doubleBytes.buffer);
+
 /** Encoded values lie one behind the other in shared memory: memory of its own costs a small one more than its encoding. */
 const slabBytes = 16_384;
 /** With less left a slab is used no more. */
@@ -149,7 +154,7 @@ class ValueWriter {
     if (depth >= depthMax) throw refused(`a value nested deeper than ${depthMax} levels`);
     if (Array.isArray(value)) {
       this.#head(tag.array, value.length);
-      for (let index = 0; index < value.length; index += 1) this.#inside(value[index], depth, index);
+      this.#items(value, depth);
       return;
     }
     const prototype: unknown = Object.getPrototypeOf(value);
@@ -170,6 +175,15 @@ class ValueWriter {
     } else this.#instance(value, depth);
   }
 
+  #items(items: readonly unknown[], depth: number): void {
+    let index = 0;
+    try {
+      for (; index < items.length; index += 1) this.value(items[index], depth + 1);
+    } catch (error) {
+      throw passing(error, index);
+    }
+  }
+
   #instance(value: object, depth: number): void {
     const address = addressOf(value);
     if (address !== undefined) this.#address(address);
@@ -184,13 +198,28 @@ class ValueWriter {
 
   #record(value: Readonly<Record<string, unknown>>, depth: number): void {
     const keys = Object.keys(value);
-    const known = this.#shapes.findIndex((shape) => isSameList(shape, keys));
+    const known = this.#shapeOf(keys);
     if (known < 0) {
       if (this.#shapes.length < shapesMax) this.#shapes.push(keys);
       this.#head(tag.object, keys.length);
       for (const key of keys) this.#text(key);
     } else this.#head(tag.shaped, known);
-    for (const key of keys) this.#inside(value[key], depth, key);
+    let at = '';
+    try {
+      for (const key of keys) {
+        at = key;
+        this.value(value[key], depth + 1);
+      }
+    } catch (error) {
+      throw passing(error, at);
+    }
+  }
+
+  #shapeOf(keys: readonly string[]): number {
+    for (let index = 0; index < this.#shapes.length; index += 1) {
+      if (isSameList(this.#shapes[index] as readonly string[], keys)) return index;
+    }
+    return -1;
   }
 
   /** A refusal gathers the way to it on its way out, so that the others pay nothing for it. */
@@ -198,8 +227,7 @@ class ValueWriter {
     try {
       this.value(value, depth + 1);
     } catch (error) {
-      if (error instanceof Refusal) error.way.push(String(step));
-      throw error;
+      throw passing(error, step);
     }
   }
 
@@ -233,7 +261,8 @@ class ValueWriter {
     }
     this.#byte(tag.double);
     this.#reserve(8);
-    new DataView(this.#buffer.buffer).setFloat64(this.#position, value, true);
+    doubleView.setFloat64(0, value, true);
+    for (let index = 0; index < 8; index += 1) this.#buffer[this.#position + index] = doubleBytes[index] as number;
     this.#position += 8;
   }
 
@@ -293,6 +322,11 @@ class ValueWriter {
 
   #varint(value: number): void {
     this.#reserve(8);
+    if (value < 0x80) {
+      this.#buffer[this.#position] = value;
+      this.#position += 1;
+      return;
+    }
     let rest = value;
     while (rest >= 0x80) {
       this.#buffer[this.#position] = (rest % 128) | 0x80;
@@ -441,10 +475,16 @@ class ValueReader {
   }
 
   #bytes(bytes: number): Uint8Array {
+    const start = this.#advance(bytes);
+    return this.#source.subarray(start, start + bytes);
+  }
+
+  /** Passes over so many bytes; where they begin. */
+  #advance(bytes: number): number {
     const start = this.#position;
     if (bytes > this.#source.byteLength - start) throw malformed(`${bytes} bytes run past the end`, start);
     this.#position = start + bytes;
-    return this.#source.subarray(start, start + bytes);
+    return start;
   }
 
   #taggedText(): string {
@@ -461,20 +501,12 @@ class ValueReader {
       return text;
     }
     if (kind !== tag.text) throw malformed('a text is expected', this.#position - 1);
-    const start = this.#position + 1;
-    const bytes = this.#bytes(this.#varint());
-    if (bytes.byteLength < 32) {
-      let text = '';
-      let index = 0;
-      for (; index < bytes.byteLength; index += 1) {
-        const unit = bytes[index] as number;
-        if (unit >= 0x80) break;
-        text += String.fromCharCode(unit);
-      }
-      if (index === bytes.byteLength) return text;
-    }
+    const length = this.#varint();
+    const start = this.#advance(length);
+    const known = length <= cachedTextBytesMax ? readShortAscii(this.#source, start, length) : undefined;
+    if (known !== undefined) return known;
     try {
-      return decoder.decode(bytes);
+      return decoder.decode(this.#source.subarray(start, start + length));
     } catch {
       throw malformed('a text is not UTF-8', start);
     }
@@ -489,8 +521,9 @@ class ValueReader {
   }
 
   #double(): number {
-    const bytes = this.#bytes(8);
-    return new DataView(bytes.buffer, bytes.byteOffset, 8).getFloat64(0, true);
+    const start = this.#advance(8);
+    for (let index = 0; index < 8; index += 1) doubleBytes[index] = this.#source[start + index] as number;
+    return doubleView.getFloat64(0, true);
   }
 
   /** A number of elements, each of which takes at least that many bytes. */
@@ -562,6 +595,12 @@ class Refusal extends IntarsiaError {
 
 function refused(what: string): Refusal {
   return new Refusal(what);
+}
+
+/** What was thrown, having learnt of one more step on its way out. */
+function passing(error: unknown, step: string | number): unknown {
+  if (error instanceof Refusal) error.way.push(String(step));
+  return error;
 }
 
 function malformed(what: string, offset: number): IntarsiaError {

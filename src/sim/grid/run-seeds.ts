@@ -1,6 +1,6 @@
 /**
- * Seeds one after the other, each a scenario; some of them twice, since the same seed must give the same trace. What is
- * reported is plain data, so that it can cross processes.
+ * Seeds, each a scenario; some of them run twice, since the same seed must give the same trace. What is reported is plain
+ * data, so that it can cross processes.
  */
 import { intarsiaError } from '#core/errors.js';
 import type { RunOptions, ScenarioReport } from './simulated-grid.js';
@@ -9,8 +9,8 @@ import { drawScenario, faultKinds, type FaultKind, type GridScenario } from './s
 
 export interface SeedsRequest {
   readonly hosts: number;
+  /** The first one. */
   readonly seed: number;
-  readonly seeds: number;
   /** Undefined: all. */
   readonly faults: readonly string[] | undefined;
   readonly requests: number;
@@ -37,18 +37,11 @@ export function faultKindsOf(names: readonly string[] | undefined): readonly Fau
   });
 }
 
-export async function runSeeds(
-  request: SeedsRequest,
-  onReport: (report: SeedReport) => void,
-  take: (seed: number) => boolean = () => true,
-): Promise<void> {
-  const kinds = faultKindsOf(request.faults);
-  for (let index = 0; index < request.seeds; index += 1) {
-    const seed = request.seed + index;
-    if (!take(seed)) continue;
-    const scenario = drawScenario({ seed, hosts: request.hosts, kinds, requests: request.requests });
-    onReport(await (index % twiceEvery === 0 ? runTwice(scenario) : runOnce(scenario)));
-  }
+/** One of the request's seeds. */
+export function runSeed(request: SeedsRequest, seed: number): Promise<SeedReport> {
+  const { hosts, requests, faults } = request;
+  const scenario = drawScenario({ seed, hosts, kinds: faultKindsOf(faults), requests });
+  return (seed - request.seed) % twiceEvery === 0 ? runTwice(scenario) : runOnce(scenario);
 }
 
 async function runOnce(scenario: GridScenario, options?: RunOptions): Promise<SeedReport> {
