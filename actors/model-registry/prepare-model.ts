@@ -200,7 +200,7 @@ async function prepareShard({
 }): Promise<PreparedVersion> {
   const { facts, digest, path } = artifact;
   const { model, shard, split } = part;
-  const wholeConfig = completeModelConfig(draft, part.facts, model);
+  const wholeConfig = await withInitialStates(completeModelConfig(draft, part.facts, model), folder);
   const config = shardConfig(wholeConfig, facts, { name, batches: split.splitBatches === true });
   const whole = {
     name: model,
@@ -212,7 +212,7 @@ async function prepareShard({
     digest: part.digest,
     labels: await readLabels(wholeConfig, folder),
   };
-  const route = splitRoute(model, split, part.stages);
+  const route = splitRoute({ ...wholeConfig, name: model }, split, part.stages);
   const served: ServedModel = {
     name,
     version,

@@ -18,7 +18,10 @@ import {
   type InferenceOutcome,
   type InferenceRequest,
   type InferenceSuccess,
+  type SequenceStep,
 } from '#core/inference.js';
+import { readShardName } from '#core/split/split-spec.js';
+import { candidatesOf, reserveOf } from '#core/routing-table.js';
 import { stageReceipt } from '#core/receipt.js';
 import type { PackedTensor } from '#core/split/activation-codec.js';
 import { lastOutputs, nextStage, stageInputs } from '#core/split/stage-chain.js';
@@ -50,6 +53,8 @@ export interface StageDeskOptions {
   readonly attempts?: AttemptOptions;
 }
 
+/** Sequences of which is known who keeps their states at the next stage, and which have failed on their way. */
+const sequencesMax = 10_000;
 /** What was asked by somebody who is gone waits so long for somebody else to ask for it, ms. */
 const orphanMsMax = 5_000;
 /** Numbers of requests that this desk sends on begin here: those of gateways and of the ingress never get so far. */
@@ -58,7 +63,7 @@ const requestIdMin = 2 ** 52;
 export class StageDesk implements CallHost {
   readonly router: Router;
   readonly clock: Clock;
-  readonly sequences = new SequenceRoutes(1);
+  readonly sequences = new SequenceRoutes(sequencesMax);
   readonly receipts = false;
   readonly attemptsMax: number;
   readonly desk: AttemptDesk;
@@ -71,6 +76,8 @@ export class StageDesk implements CallHost {
   readonly #calls = new Map<RequestId, StageCall>();
   /** By what tells requests apart on all hosts. */
   readonly #byKey = new Map<string, StageCall>();
+  /** Sequences whose stages no longer have states of the same request, the oldest first. */
+  readonly #parted = new Set<string>();
   #requests = 0;
   #bytes = 0;
   #nextId = requestIdMin;
@@ -140,6 +147,28 @@ export class StageDesk implements CallHost {
     return key ?? `${this.host} ${this.#options.process} ${id}`;
   }
 
+  /** One stage of the sequence has gone on and another has not: nothing can be added to it any more. */
+  part(request: InferenceRequest): void {
+    const { sequence } = request;
+    if (sequence === undefined || sequence.end) return;
+    const key = sequenceKey(request, sequence);
+    this.#parted.delete(key);
+    this.#parted.add(key);
+    const [oldest] = this.#parted;
+    if (this.#parted.size > sequencesMax && oldest !== undefined) this.#parted.delete(oldest);
+  }
+
+  /** Why a request of a sequence cannot be run; undefined when it can. */
+  #whyParted(request: InferenceRequest): IntarsiaError | undefined {
+    const { sequence } = request;
+    if (sequence === undefined) return undefined;
+    const key = sequenceKey(request, sequence);
+    if (sequence.start) this.#parted.delete(key);
+    if (!this.#parted.has(key)) return undefined;
+    if (sequence.end) this.#parted.delete(key);
+    return lostSequence(request, sequence, 'an earlier request of it failed between two stages');
+  }
+
   close(call: StageCall): void {
     if (this.#byKey.get(call.key) === call) this.#byKey.delete(call.key);
   }
@@ -162,6 +191,11 @@ export class StageDesk implements CallHost {
       known.join(request.id, replyTo);
       return 'accepted';
     }
+    const parted = this.#whyParted(request);
+    if (parted !== undefined) {
+      replyTo.tell({ ok: false, error: parted });
+      return 'accepted';
+    }
     let inputs: InferenceRequest['inputs'];
     try {
       inputs = stageInputs(request.inputs);
@@ -176,6 +210,19 @@ export class StageDesk implements CallHost {
     if (delivery !== 'accepted') call.dropped();
     return delivery;
   }
+}
+
+function sequenceKey({ model, version }: InferenceRequest, { id }: SequenceStep): string {
+  return `${model}/${version}/${typeof id === 'string' ? '"' : '#'}${id}`;
+}
+
+function lostSequence({ model, version }: InferenceRequest, { id }: SequenceStep, why: string): IntarsiaError {
+  const whole = readShardName(model)?.model ?? model;
+  return intarsiaError(
+    'UNAVAILABLE',
+    `sequence ${id} of model '${whole}' version ${version} has lost a state: ${why}; begin it again (sequence_start)`,
+    { model: whole, sequence: String(id) },
+  );
 }
 
 interface StageCallParts {
@@ -229,6 +276,7 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
       if (chain.stages.length === 0) this.#end(this.#finished(outcome));
       else this.#sendOn(outcome);
     } catch (error) {
+      desk.part(this.#parts.request);
       this.#end({ ok: false, error: asIntarsiaError(error), downstream: true });
     }
     return 'accepted';
@@ -244,6 +292,9 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
   }
 
   fail(error: IntarsiaError): void {
+    const { desk, request } = this.#parts;
+    // What ran here has kept its new state.
+    desk.part(request);
     this.#end({ ok: false, error, downstream: true });
   }
 
@@ -316,13 +367,25 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
     const next = nextStage(keyed, outcome.outputs, (packed: PackedTensor) => counts.packed(packed));
     const refusal = desk.refusal(next.bytes);
     if (refusal !== undefined) throw refusal;
-    const { queueTimeoutUs: _, ...rest } = request;
+    const { queueTimeoutUs: _, sequence: _sequence, ...rest } = request;
     const arrivedMs = desk.clock.nowMs();
     const sent: InferenceRequest = { ...rest, ...next, queueTimeoutUs: 0, id: desk.nextId(), arrivedMs };
     const model = { name: next.model, version: request.version, devices: [] };
     const { bytes } = next;
+    this.#mustBeKnown(sent);
     this.#next = new InferenceCall({ gateway: desk, model, request: sent, device: '', bytes, span: noSpan, hop: this });
     this.#next.start();
+  }
+
+  /** @throws UNAVAILABLE for a sequence under way of which nobody is there who had it before. */
+  #mustBeKnown(sent: InferenceRequest): void {
+    const { sequence, model, version } = sent;
+    if (sequence === undefined || sequence.start) return;
+    const { desk } = this.#parts;
+    const table = desk.router.current;
+    const [candidates, reserve] = [candidatesOf(table, model, version), reserveOf(table, model, version)];
+    if (desk.sequences.find(sent, sequence, candidates, reserve) !== undefined) return;
+    throw lostSequence(sent, sequence, `whoever kept it at stage ${this.#parts.chain.stage + 2} is gone`);
   }
 
   #end(outcome: InferenceOutcome): void {

@@ -11,9 +11,19 @@ import type { HostActual, ViewHost } from '#core/grid/records.js';
 import { publishedFacts, type ServedFacts } from '#core/grid/served-facts.js';
 import { anonymousTenant, deviceId, hostId, modelName, modelVersion, type HostId } from '#core/ids.js';
 import type { IntarsiaError } from '#core/errors.js';
-import { noParameters, type InferRequestMessage, type InferResponseMessage } from '#core/inference-message.js';
+import {
+  noParameters,
+  type InferParameter,
+  type InferParameters,
+  type InferRequestMessage,
+  type InferResponseMessage,
+} from '#core/inference-message.js';
+import { clientInputs, clientOutputs } from '#core/model-config-specs.js';
+import type { ModelConfig } from '#core/model-config.js';
+import type { ModelFacts } from '#core/onnx/model-facts.js';
+import { shardConfig, splitRoute } from '#core/split/shard-config.js';
 import type { SplitRoute } from '#core/split/stage-route.js';
-import { shardModelName } from '#core/split/split-spec.js';
+import { shardModelName, type SplitSpec } from '#core/split/split-spec.js';
 import type { Tensor } from '#core/tensor.js';
 import { gridPicker } from '#policies/placement/placement-grid.js';
 import type { InferTicket } from '#ports/inference-gateway.js';
@@ -33,35 +43,76 @@ const device = deviceId('cpu:0');
 /** Milliseconds of one run of each stage. */
 export const stageMs = 10;
 
-/** a = x + 1 (also an output); b = a × 2; y = b + x, with x carried past the middle. */
-const stages: readonly {
+interface PretendStage {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly run: (values: ReadonlyMap<string, number>) => Record<string, number>;
-}[] = [
+}
+
+/** a = x + 1 (also an output); b = a × 2; y = b + x, with x carried past the middle. */
+const plain: readonly PretendStage[] = [
   { inputs: ['x'], outputs: ['a'], run: (of) => ({ a: (of.get('x') ?? NaN) + 1 }) },
   { inputs: ['a'], outputs: ['b'], run: (of) => ({ b: (of.get('a') ?? NaN) * 2 }) },
   { inputs: ['b', 'x'], outputs: ['y'], run: (of) => ({ y: (of.get('b') ?? NaN) + (of.get('x') ?? NaN) }) },
 ];
 export const expectedY = (x: number): number => (x + 1) * 2 + x;
 
-const route: SplitRoute = {
-  id: splitId,
-  stages: stages.map(({ inputs, outputs }, index) => ({
-    model: shardModelName(whole, splitId, index),
-    inputs,
-    outputs,
-  })),
-  compression: 'none',
-  batches: false,
+/** The same, but the middle adds up: b = a × 2 + what it gave before in the sequence. */
+const keeping: readonly PretendStage[] = [
+  ...plain.slice(0, 1),
+  {
+    inputs: ['a', 'sum'],
+    outputs: ['b', 'next_sum'],
+    run: (of) => {
+      const b = (of.get('a') ?? NaN) * 2 + (of.get('sum') ?? NaN);
+      return { b, next_sum: b };
+    },
+  },
+  ...plain.slice(2),
+];
+
+const sequenceBatching: NonNullable<ModelConfig['sequenceBatching']> = {
+  idleUsMax: 60_000_000,
+  controls: [],
+  states: [{ inputName: 'sum', outputName: 'next_sum', datatype: 'INT32', dims: [1] }],
+  strategy: {
+    ...{ kind: 'oldest', candidateSequencesMax: 16, preferredBatchSizes: [], queueDelayUsMax: 0 },
+    preserveOrdering: false,
+  },
 };
+
+/** A model in three pieces as hosts know it, with a state in the middle or without. */
+class Pieces {
+  readonly stages: readonly PretendStage[];
+  readonly config: ModelConfig;
+  readonly route: SplitRoute;
+
+  constructor(isStateful: boolean) {
+    this.stages = isStateful ? keeping : plain;
+    this.config = isStateful ? { ...wholeConfig, sequenceBatching } : wholeConfig;
+    const split = { id: splitId, compression: 'none' } as SplitSpec;
+    this.route = splitRoute({ ...this.config, name: whole }, split, this.stages);
+  }
+
+  facts(shard: number): ServedFacts {
+    const { inputs, outputs } = this.stages[shard]!;
+    const name = shardModelName(whole, splitId, shard);
+    const value = (each: string) => ({ name: each, datatype: 'INT32' as const, shape: [{ size: 1, symbol: '' }] });
+    const file = { inputs: inputs.map(value), outputs: outputs.map(value) } as unknown as ModelFacts;
+    const config = shardConfig(this.config, file, { name, batches: false });
+    return {
+      ...{ name, version, config, inputs: clientInputs(config), outputs: clientOutputs(config) },
+      ...{ optionalInputs: new Set(), digest: digestOf(`shard ${shard}`), labels: new Map() },
+      part: { shard, route: this.route, whole: { ...wholeFacts, config: this.config } },
+    };
+  }
+}
 
 function tensorOf(name: string, value: number): Tensor {
   return { name, datatype: 'INT32', shape: [1], data: int32(value) };
 }
 
-function pretend(shard: number): PretendModel {
-  const { inputs, outputs, run } = stages[shard]!;
+function pretend({ inputs, outputs, run }: PretendStage): PretendModel {
   const spec = (name: string) => ({ name, datatype: 'INT32', shape: [1] }) as const;
   return {
     inputs: inputs.map(spec),
@@ -90,23 +141,6 @@ const wholeFacts = {
   labels: new Map(),
 } as const;
 
-function shardFacts(shard: number): ServedFacts {
-  const { inputs, outputs } = stages[shard]!;
-  const name = shardModelName(whole, splitId, shard);
-  const spec = (each: string) => ({ name: each, datatype: 'INT32' as const, shape: [1] });
-  return {
-    name,
-    version,
-    config: modelConfig(name, { maxBatchSize: 0, inputs: inputs.map(input), outputs: outputs.map(output) }),
-    inputs: inputs.map(spec),
-    outputs: outputs.map(spec),
-    optionalInputs: new Set(),
-    digest: digestOf(`shard ${shard}`),
-    labels: new Map(),
-    part: { shard, route, whole: wholeFacts },
-  };
-}
-
 export interface PipelineHost {
   readonly name: HostId;
   readonly shards: readonly number[];
@@ -133,21 +167,27 @@ export class PipelineWorld {
   readonly hosts = new Map<string, PipelineHost>();
   readonly #placed: Readonly<Record<string, readonly number[]>>;
   readonly #options: Partial<StageDeskOptions>;
+  readonly #pieces: Pieces;
   #readyMs = 0;
 
   /** @param placed Shards by host. */
   static async start(
     placed: Readonly<Record<string, readonly number[]>>,
-    options: Partial<StageDeskOptions> = {},
+    { isStateful = false, ...options }: Partial<StageDeskOptions> & { readonly isStateful?: boolean } = {},
   ): Promise<PipelineWorld> {
-    const world = new PipelineWorld(placed, options);
+    const world = new PipelineWorld(placed, options, new Pieces(isStateful));
     for (const name of Object.keys(placed)) await world.#join(name);
     await world.pass(100);
     world.#readyMs = world.nowMs;
     return world;
   }
 
-  private constructor(placed: Readonly<Record<string, readonly number[]>>, options: Partial<StageDeskOptions>) {
+  private constructor(
+    placed: Readonly<Record<string, readonly number[]>>,
+    options: Partial<StageDeskOptions>,
+    pieces: Pieces,
+  ) {
+    this.#pieces = pieces;
     this.#placed = placed;
     this.#options = options;
     const { clock, random, log } = this.simulation;
@@ -176,14 +216,18 @@ export class PipelineWorld {
   infer(
     host: string,
     x: number,
-    options: { readonly deadlineMs?: number; readonly outputs?: readonly string[] } = {},
+    options: {
+      readonly deadlineMs?: number;
+      readonly outputs?: readonly string[];
+      readonly sequence?: { readonly id: number; readonly start?: boolean; readonly end?: boolean };
+    } = {},
   ): Answered {
     const answered: Answered = { x, ticket: undefined };
     const message: InferRequestMessage = {
       modelName: whole,
       modelVersion: '',
       id: '',
-      parameters: noParameters,
+      parameters: options.sequence === undefined ? noParameters : sequenceParameters(options.sequence),
       inputs: [{ name: 'x', datatype: 'INT32', shape: [1], parameters: noParameters, data: int32(x) }],
       outputs: (options.outputs ?? []).map((name) => ({ name, parameters: noParameters })),
       rawContents: true,
@@ -229,7 +273,7 @@ export class PipelineWorld {
     const router = new PublishedRouter();
     const counts = new StageCounts();
     const stageDesk = new StageDesk({ host, process: `process of ${name}`, router, clock, counts, ...this.#options });
-    const models = new Map(stages.map((_, shard) => [`shard ${shard}`, pretend(shard)]));
+    const models = new Map(this.#pieces.stages.map((stage, shard) => [`shard ${shard}`, pretend(stage)]));
     const executors = new PretendExecutors({ clock, models });
     const ref: ActorRef<DeviceMessage> = system.spawn(
       'device',
@@ -263,15 +307,17 @@ export class PipelineWorld {
   }
 
   #load(ref: ActorRef<DeviceMessage>, shard: number): Promise<LoadOutcome> {
-    const { name, config, inputs, outputs, digest } = shardFacts(shard);
+    const { name, config, digest } = this.#pieces.facts(shard);
+    const spec = (each: string) => ({ name: each, datatype: 'INT32' as const, shape: [1] });
+    const { inputs, outputs } = this.#pieces.stages[shard]!;
     const placement: Placement = {
       model: name,
       version,
       config,
       artifact: { digest, path: `shard ${shard}` },
       weightBytes: 100,
-      inputs,
-      outputs,
+      inputs: inputs.map(spec),
+      outputs: outputs.map(spec),
       optimization: 'all',
       warmups: [],
     };
@@ -286,24 +332,36 @@ export class PipelineWorld {
       { record: { devices: [] }, generation: 1, state: 'up', cordoned: false } as unknown as ViewHost,
     ]);
     table.setView({ revision: 1, hosts: new Map(up) });
-    const prints = stages.map((_, shard) => {
-      const facts = shardFacts(shard);
+    const prints = this.#pieces.stages.map((_, shard) => {
+      const facts = this.#pieces.facts(shard);
       const { fingerprint } = publishedFacts({ ...facts, devices: [] });
       table.setFacts(fingerprint, facts);
       return fingerprint;
     });
     for (const name of names) {
       const shards = this.#placed[name] ?? [];
-      if (name === own) table.setOwn(catalogOf(shards));
+      if (name === own) table.setOwn(catalogOf(shards.map((shard) => this.#pieces.facts(shard))));
       else table.setActual(hostId(name), actualOf(name, shards, prints));
     }
     return table;
   }
 }
 
-function catalogOf(shards: readonly number[]): Catalog {
-  const models = shards.map((shard) => {
-    const served: ServedModel = { ...shardFacts(shard), devices: [device] };
+function sequenceParameters(sequence: {
+  readonly id: number;
+  readonly start?: boolean;
+  readonly end?: boolean;
+}): InferParameters {
+  return new Map<string, InferParameter>([
+    ['sequence_id', { kind: 'int64', value: BigInt(sequence.id) }],
+    ['sequence_start', { kind: 'bool', value: sequence.start === true }],
+    ['sequence_end', { kind: 'bool', value: sequence.end === true }],
+  ]);
+}
+
+function catalogOf(shards: readonly ServedFacts[]): Catalog {
+  const models = shards.map((facts) => {
+    const served: ServedModel = { ...facts, devices: [device] };
     const versions = [{ version, state: 'READY', reason: '', isQuarantined: false } as const];
     return [served.name, { name: served.name, versions, served: new Map([[version, served]]), reason: '' }] as const;
   });

@@ -14,10 +14,12 @@ import type { GateFindings } from '#core/grid/verification.js';
 import { estimateSessionBytes } from '#core/memory-ledger.js';
 import { defaultModelFilename, type ModelConfigDraft } from '#core/model-config-draft.js';
 import { modelConfigFromPbtxt } from '#core/model-config-text.js';
+import type { SequenceState } from '#core/model-config.js';
 import type { ExecutionProvider, OptimizationLevel } from '#core/provider.js';
 import { packTensor, unpackTensor } from '#core/split/activation-codec.js';
 import { balancedCut, estimatedWork } from '#core/split/balanced-cut.js';
 import { cutCandidates, preferredCuts } from '#core/split/cut-candidates.js';
+import { stateProblem, stateSpans, type StateSpan } from '#core/split/state-spans.js';
 import { rebalanced, type Rebalanced } from '#core/split/replan.js';
 import type { ValueTypes } from '#core/split/boundary-type.js';
 import type { Cutter, CutPlan, ShardDraft } from '#core/split/cut.js';
@@ -91,9 +93,11 @@ async function openSplit(parts: SplitGateParts, { manifest, places, options }: O
     });
     progress(0.4, 'types of values');
     const types = await engineTypes(cutter.graph, { cpu, folder, optimization: reference.optimization });
-    const cuts = places.kind === 'cuts' ? places.cuts : balancedCut(cutter, types, places.stages);
+    const spans = stateSpans(cutter.graph, found.states);
+    const cuts = places.kind === 'cuts' ? places.cuts : balancedCut(cutter, types, places.stages, spans);
     const plan = cutter.cut(cuts);
-    const [problem] = cutter.problems(plan, types);
+    const stateful = cuts.map((position) => stateProblem(spans, position)).filter((each) => each !== '');
+    const [problem] = [...cutter.problems(plan, types), ...stateful];
     if (problem !== undefined) {
       throw intarsiaError('INVALID_ARGUMENT', `the cut [${cuts.join(',')}] is not possible: ${problem}`, {});
     }
@@ -103,6 +107,7 @@ async function openSplit(parts: SplitGateParts, { manifest, places, options }: O
       folder,
       cutter,
       plan,
+      spans,
       types,
       reference,
       executors,
@@ -123,6 +128,8 @@ interface FoundModel {
   /** Names of side files, relative to the model file. */
   readonly sideFiles: readonly string[];
   readonly config: Pick<ModelConfigDraft, 'optimization'>;
+  /** What the model keeps between requests of a sequence. */
+  readonly states: readonly SequenceState[];
   /** Items of the largest batch; 0: the model does not batch. */
   readonly maxBatchSize: number;
   readonly close: () => Promise<void>;
@@ -139,6 +146,7 @@ async function findModel(root: string, { model, version }: ModelManifest): Promi
     digests: [...new Set([artifact.digest, ...artifact.files.slice(0, 1).map(({ sha256 }) => sha256)])],
     sideFiles: artifact.facts.externalTensors.map(({ location }) => location),
     config: config ?? {},
+    states: config?.sequenceBatching?.value.states ?? [],
     maxBatchSize: config?.maxBatchSize?.value ?? 0,
     close: async () => {
       await artifact.release();
@@ -187,6 +195,7 @@ interface LocalSplitParts extends Pick<FoundModel, 'maxBatchSize'> {
   readonly folder: string;
   readonly cutter: Cutter;
   readonly plan: CutPlan;
+  readonly spans: readonly StateSpan[];
   readonly types: ValueTypes;
   readonly reference: Reference;
   readonly executors: Executors;
@@ -212,8 +221,8 @@ class LocalSplit implements OpenSplit {
   }
 
   rebalance(stageMs: readonly number[]): Rebalanced | undefined {
-    const { cutter, types } = this.#parts;
-    const legal = preferredCuts(cutCandidates(cutter, types)).map(({ position }) => position);
+    const { cutter, types, spans } = this.#parts;
+    const legal = preferredCuts(cutCandidates(cutter, types, spans)).map(({ position }) => position);
     return rebalanced({ work: estimatedWork(cutter.graph, types), legal, cuts: this.cuts, stageMs });
   }
 

@@ -10,6 +10,7 @@ import type { ValueTypes } from './boundary-type.js';
 import { cutCandidates, preferredCuts, type CutCandidate } from './cut-candidates.js';
 import type { Cutter } from './cut.js';
 import type { SplitGraph, SplitNode } from './graph.js';
+import type { StateSpan } from './state-spans.js';
 
 /** Operators whose work grows with their weights. */
 const weighted = /(?:Conv|ConvTranspose|MatMul|Gemm|LSTM|GRU|RNN|Attention|ConvInteger|MatMulInteger|MatMulNBits)$/;
@@ -33,8 +34,13 @@ export function estimatedWork(graph: SplitGraph, types: ValueTypes): readonly nu
  * The legal cut into so many stages whose busiest stage has the least estimated work.
  * @throws INVALID_ARGUMENT naming how many legal positions there are, with the reason of the first that is none.
  */
-export function balancedCut(cutter: Cutter, types: ValueTypes, stages: number): readonly number[] {
-  const all = cutCandidates(cutter, types);
+export function balancedCut(
+  cutter: Cutter,
+  types: ValueTypes,
+  stages: number,
+  spans: readonly StateSpan[] = [],
+): readonly number[] {
+  const all = cutCandidates(cutter, types, spans);
   const legal = preferredCuts(all);
   if (legal.length < stages - 1) {
     const problem = all.find((candidate) => candidate.problem !== '')?.problem;

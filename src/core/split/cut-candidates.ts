@@ -8,6 +8,7 @@ import { datatypeOfOnnx } from '../datatype.js';
 import { crossingBytes, crossingProblem, type ValueTypes } from './boundary-type.js';
 import type { Cutter } from './cut.js';
 import type { SplitGraph } from './graph.js';
+import { stateProblem, type StateSpan } from './state-spans.js';
 
 export interface CutCandidate {
   /** The cut lies before this node of the sorted graph. */
@@ -24,8 +25,15 @@ export interface CutCandidate {
   readonly problem: string;
 }
 
-/** Every cut in two, in order; impossible ones with their reason. Takes time in nodes squared: 4,000 nodes, seconds. */
-export function cutCandidates(cutter: Cutter, types: ValueTypes): readonly CutCandidate[] {
+/**
+ * Every cut in two, in order; impossible ones with their reason. Takes time in nodes squared: 4,000 nodes, seconds.
+ * @param spans Of a model that keeps states.
+ */
+export function cutCandidates(
+  cutter: Cutter,
+  types: ValueTypes,
+  spans: readonly StateSpan[] = [],
+): readonly CutCandidate[] {
   const { graph } = cutter;
   const candidates: CutCandidate[] = [];
   for (let position = 1; position < graph.nodes.length; position += 1) {
@@ -42,7 +50,9 @@ export function cutCandidates(cutter: Cutter, types: ValueTypes): readonly CutCa
       boundaryBytes,
       copies: plan.shards[1]?.copies ?? 0,
       splitsQuantized: values.some((name) => isInsideQuantized(graph, name, types)),
-      problem: values.map((name) => crossingProblem(name, types.get(name))).find((text) => text !== '') ?? '',
+      problem:
+        values.map((name) => crossingProblem(name, types.get(name))).find((text) => text !== '') ??
+        stateProblem(spans, position),
     });
   }
   return candidates;

@@ -11,6 +11,8 @@ import type { SplitRoute, StageChain, StageInterface } from './stage-route.js';
 
 type StageRequest = Pick<InferenceRequest, 'model' | 'inputs' | 'outputs' | 'items' | 'batchKey' | 'bytes'> & {
   readonly then: StageChain;
+  /** Only where this stage or a later one keeps states: whoever has had the sequence before gets it. */
+  readonly sequence?: NonNullable<InferenceRequest['sequence']>;
 };
 
 /** The request to the first stage. @param outputs Those that the model has, in order. */
@@ -18,8 +20,9 @@ export function firstStage(request: InferenceRequest, route: SplitRoute, outputs
   const [first, ...stages] = route.stages;
   invariant(first !== undefined, 'a split model has stages');
   const wanted = request.outputs.length === 0 ? outputs : request.outputs;
+  const { sequence, ...rest } = request;
   return {
-    ...request,
+    ...rest,
     ...stageRequest(first, {
       stage: 0,
       stages,
@@ -29,6 +32,7 @@ export function firstStage(request: InferenceRequest, route: SplitRoute, outputs
       compression: route.compression,
       batches: route.batches,
       items: request.items,
+      ...(sequence === undefined ? {} : { sequence }),
     }),
   };
 }
@@ -91,6 +95,8 @@ function stageRequest(stage: StageInterface, { values, ...chain }: Step): StageR
   const needed = stage.outputs.filter((name) => later.has(name) || chain.outputs.includes(name));
   const outputs = needed.length === stage.outputs.length ? [] : needed;
   const items = chain.batches ? chain.items : 1;
+  const { sequence } = chain;
+  const isKept = stage.stateful === true || chain.stages.some(({ stateful }) => stateful === true);
   const bytes = [...inputs, ...carried, ...chain.done].reduce((sum, { data }) => sum + data.byteLength, 0);
   return {
     model: stage.model,
@@ -100,6 +106,7 @@ function stageRequest(stage: StageInterface, { values, ...chain }: Step): StageR
     batchKey: chain.batches ? batchKey(inputs, outputs) : '',
     bytes,
     then: { ...chain, carried },
+    ...(sequence === undefined || !isKept ? {} : { sequence }),
   };
 }
 

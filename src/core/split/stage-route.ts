@@ -1,5 +1,6 @@
 /** What hosts tell each other of the stages of a split model: how its requests are run, and what is left of one on its way. */
 import type { ModelName } from '../ids.js';
+import type { SequenceStep } from '../inference.js';
 import type { Tensor } from '../tensor.js';
 import type { PackedTensor } from './activation-codec.js';
 import type { SplitCompression } from './split-spec.js';
@@ -11,6 +12,8 @@ export interface StageInterface {
   readonly inputs: readonly string[];
   /** Everything it can give. */
   readonly outputs: readonly string[];
+  /** It keeps states between the requests of a sequence: all of one sequence must go to the same holder. */
+  readonly stateful?: true;
 }
 
 /** How requests for a split model are run. */
@@ -39,6 +42,8 @@ export interface StageChain {
   readonly batches: boolean;
   /** Items of the client's request, for the bill. */
   readonly items: number;
+  /** Of a stateful model: which sequence it is part of. */
+  readonly sequence?: SequenceStep;
   /** Tells this request from all others, at every stage behind the first: a stage that has it already does not run twice. */
   readonly key?: string;
 }
