@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { connect, type InferenceClient } from '#client/index.js';
 import { asIntarsiaError } from '#core/errors.js';
 import { affine, deadlyQuotient, insatiable, loop, quotient, writeInto } from './faulty-models.js';
@@ -16,7 +16,7 @@ let client: InferenceClient;
 /** As a stock client: it does not. */
 let stock: InferenceClient;
 
-beforeAll(async () => {
+beforeAll(() => {
   mkdirSync(repository);
   writeInto(repository, {
     'affine/1/model.onnx': affine(),
@@ -25,12 +25,17 @@ beforeAll(async () => {
     'loop/1/model.onnx': loop(),
     'insatiable/1/model.onnx': insatiable(),
   });
+});
+
+// A host for each test: a host remembers who was in flight when an executor was lost, however it was, and waits longer
+// before each restart. What one test did to it would count in the next, and on a slow machine be the crash too many.
+beforeEach(async () => {
   const args = ['--device', 'cpu', '--model-control-mode', 'explicit', '--load-model', '*'];
   host = await startHostProcess(['--repository', repository, ...args, '--run-ms-max', String(runMsMax)]);
   client = connect({ endpoints: host.grpc });
   stock = connect({ endpoints: host.grpc, attemptsMax: 1 });
 });
-afterAll(async () => {
+afterEach(async () => {
   client.close();
   stock.close();
   await host.stop();

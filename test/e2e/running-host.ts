@@ -69,14 +69,25 @@ export async function until<T>(what: string, look: () => Promise<T> | T, holds: 
   }
 }
 
-/** So many requests in flight all the time, until it is stopped or the test ends. Answers and failures are counted, nothing is thrown. */
+/** Failures without a single answer between them after which nobody expects answers any more. */
+const failuresInRowMax = 1_000;
+
+/**
+ * So many requests in flight all the time, until it is stopped or the test ends. Answers and failures are counted, nothing
+ * is thrown; but who waits for answers learns it when there are failures only, rather than wait until the test is over.
+ */
 export class Traffic {
   answers = 0;
   readonly failures: IntarsiaError[] = [];
   readonly #request: () => Promise<unknown>;
   readonly #workers: Promise<void>[];
   #stopped = false;
-  #waiting: { readonly atAnswers: number; readonly resolve: () => void }[] = [];
+  #failuresInRow = 0;
+  #waiting: {
+    readonly atAnswers: number;
+    readonly resolve: () => void;
+    readonly reject: (reason: Error) => void;
+  }[] = [];
 
   constructor(inFlight: number, request: () => Promise<unknown>) {
     this.#request = request;
@@ -84,10 +95,10 @@ export class Traffic {
     onTestFinished(() => this.stop());
   }
 
-  /** Resolves once so many more answers have come. */
+  /** Resolves once so many more answers have come. Rejects with the last failure after a thousand of them in a row. */
   more(answers: number): Promise<void> {
     const atAnswers = this.answers + answers;
-    return new Promise((resolve) => this.#waiting.push({ atAnswers, resolve }));
+    return new Promise((resolve, reject) => this.#waiting.push({ atAnswers, resolve, reject }));
   }
 
   async stop(): Promise<void> {
@@ -100,14 +111,23 @@ export class Traffic {
       try {
         await this.#request();
         this.answers += 1;
+        this.#failuresInRow = 0;
       } catch (error) {
-        this.failures.push(asIntarsiaError(error));
+        const failure = asIntarsiaError(error);
+        this.failures.push(failure);
+        this.#failuresInRow += 1;
+        if (this.#failuresInRow >= failuresInRowMax) this.#giveUp(failure);
         // A client that fails at once must not spin.
         await delay(5);
       }
       for (const { resolve } of this.#waiting.filter(({ atAnswers }) => atAnswers <= this.answers)) resolve();
       this.#waiting = this.#waiting.filter(({ atAnswers }) => atAnswers > this.answers);
     }
+  }
+
+  #giveUp(failure: IntarsiaError): void {
+    const message = `${this.#failuresInRow} requests in a row failed, the last with ${failure.code}: ${failure.message}`;
+    for (const { reject } of this.#waiting.splice(0)) reject(new Error(message, { cause: failure }));
   }
 }
 
