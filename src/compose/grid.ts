@@ -31,6 +31,7 @@ import type { Log } from '#ports/log.js';
 import type { Metrics } from '#ports/metrics.js';
 import type { Random } from '#ports/random.js';
 import type { HostConfig } from '#config.js';
+import { askAdmission } from './admission.js';
 import type { GridPorts } from './grid-ports.js';
 import type { StartedDevice } from './statistics.js';
 import { splitGate } from './split/split-gate.js';
@@ -113,18 +114,21 @@ export class GridHost {
     return this.#actors;
   }
 
-  /** Opens the links and registers. @throws ALREADY_EXISTS (another host has the name), STORE_UNAVAILABLE, FAILED_PRECONDITION */
+  /** Opens the links and registers. @throws ALREADY_EXISTS (another host has the name), STORE_UNAVAILABLE, FAILED_PRECONDITION, UNAUTHENTICATED (refused by the others) */
   async join(endpoints: ClientEndpoints): Promise<void> {
     const { ports, host, config, system, router, clock, random, log, devices, registry, dispatch } = this.#options;
     ports.links.attach(entranceOf(system));
     const port = await ports.listen();
+    const { store, keys, links } = ports;
+    // Links there are already; those of hosts that are not in the first view go with it.
+    this.#linkPeers = new Set(await askAdmission({ host, store, keys, links, clock }));
     const isHost = ports.config.role === 'host';
     const actors = startGridActors({
       system,
       clock,
-      store: ports.store,
-      keys: ports.keys,
-      links: ports.links,
+      store,
+      keys,
+      links,
       record: this.#record(endpoints, `${reachedAt(config)}:${port}`),
       router,
       picker: dispatch.pickerOver(gridPicker(random.stream('picker'))),
@@ -149,7 +153,6 @@ export class GridHost {
     this.#actors = actors;
     system.spawn('manifests', manifestsActor(ports));
     if (dispatch.promotion !== undefined) {
-      const { store, keys } = ports;
       system.spawn('policy-follower', policyFollowerActor({ ...dispatch.promotion, host, store, keys }));
     }
     actors.membership.tell({ type: 'subscribe', subscriber: { tell: (news) => this.#onNews(news) } });

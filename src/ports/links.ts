@@ -6,6 +6,7 @@
  * everything accepted arrives, in order.
  */
 import type { ActorAddress, Delivery } from '#core/actor-address.js';
+import type { ErrorCode } from '#core/errors.js';
 import type { RemoteDelivery } from './remote-delivery.js';
 
 export interface Links extends RemoteDelivery {
@@ -39,6 +40,8 @@ export interface LinkEvent {
   readonly process: string;
   /** Why it was lost or refused; empty when it came up. */
   readonly reason: string;
+  /** What refused it; absent otherwise. */
+  readonly code?: ErrorCode;
 }
 
 /** The actors of this host, as links see them: whom to give what arrives. `entranceOf` (runtime) makes one of a system. */

@@ -10,7 +10,9 @@ import { hostId } from '#core/ids.js';
 import { affine, writeInto } from '../e2e/faulty-models.js';
 import { runProgram, startHostProcess, type HostProcess, type ProgramResult } from '../e2e/host-process.js';
 import { startRealHost, waitUntil } from '../links/real-host.js';
-import { fullOnly, isFull, shortOnly } from './extent.js';
+import { StoreProcess } from '../store/real-stores.js';
+import type { StoreKind } from './cluster.js';
+import { fullOnly, isFull, shortOnly, stores, storesNote } from './extent.js';
 
 const testMs = 180_000;
 const dayMs = 86_400_000;
@@ -23,32 +25,38 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const common = ['--repository', repository, '--device', 'cpu', '--cpu-threads', '1', '--lease-ms', '3000'];
 
-/** A host that begins a grid with an embedded store of its own, and who else tries to get in. */
+/** A host that begins a grid, with an embedded store of its own or with etcd, and who else tries to get in. */
 class FirstHost {
   readonly process: HostProcess;
   readonly client: InferenceClient;
-  readonly store: string;
+  /** How others say where the store is. */
+  readonly store: readonly string[];
   readonly link: string;
+  readonly #etcd: StoreProcess | undefined;
 
-  private constructor(process: HostProcess, client: InferenceClient, store: string, link: string) {
-    this.process = process;
-    this.client = client;
-    this.store = store;
-    this.link = link;
+  private constructor(parts: Pick<FirstHost, 'process' | 'client' | 'store' | 'link'>, etcd: StoreProcess | undefined) {
+    this.process = parts.process;
+    this.client = parts.client;
+    this.store = parts.store;
+    this.link = parts.link;
+    this.#etcd = etcd;
   }
 
-  static async start(args: readonly string[]): Promise<FirstHost> {
-    const process = await startHostProcess([...common, '--name', 'first', '--store-port', '0', ...args]);
+  static async start(kind: StoreKind, args: readonly string[]): Promise<FirstHost> {
+    const etcd = kind === 'etcd' ? await StoreProcess.make('etcd') : undefined;
+    const own = etcd === undefined ? ['--store-port', '0'] : ['--etcd', etcd.endpoint];
+    const process = await startHostProcess([...common, '--name', 'first', '--link-port', '0', ...own, ...args]);
     const client = connect({ endpoints: process.grpc });
     const { store, hosts } = await client.grid.status();
-    const address = /embedded at (\S+)/.exec(store)?.[1] ?? '';
-    return new FirstHost(process, client, address.replace('https://', ''), hosts[0]?.linkAddress ?? '');
+    const embedded = /embedded at (?:https:\/\/)?(\S+)/.exec(store)?.[1] ?? '';
+    const link = hosts[0]?.linkAddress ?? '';
+    return new FirstHost({ process, client, link, store: etcd === undefined ? ['--join', embedded] : own }, etcd);
   }
 
   /** Another process that tries to join; it must end by itself. */
   join(name: string, args: readonly string[]): Promise<ProgramResult> {
     const ports = ['--http-port', '0', '--grpc-port', '0', '--metrics-port', '0', '--link-port', '0'];
-    const wanted = ['serve', '--json', ...ports, ...common, '--name', name, '--join', this.store, ...args];
+    const wanted = ['serve', '--json', ...ports, ...common, '--name', name, ...this.store, ...args];
     return runProgram(wanted, { timeoutMs: testMs });
   }
 
@@ -62,13 +70,14 @@ class FirstHost {
   async end(): Promise<void> {
     this.client.close();
     await this.process.stop('SIGTERM');
+    await this.#etcd?.end();
   }
 }
 
-describe(`a grid with a token lets no stranger in${shortOnly}`, () => {
+describe.each(stores)(`a grid with a token, store %s, lets no stranger in${storesNote}${shortOnly}`, (store) => {
   let first: FirstHost;
   beforeAll(async () => {
-    first = await FirstHost.start(['--join-token-file', join(folder, 'token')]);
+    first = await FirstHost.start(store, ['--join-token-file', join(folder, 'token')]);
   }, testMs);
   afterAll(() => first.end(), testMs);
 
@@ -97,35 +106,38 @@ describe(`a grid with a token lets no stranger in${shortOnly}`, () => {
   );
 });
 
-describe.skipIf(!isFull)(`a grid whose links speak one version${fullOnly}`, () => {
-  it(
-    'refuses a host of an incompatible version and names both ranges',
-    async () => {
-      const first = await FirstHost.start([]);
-      const stranger = await startRealHost({ name: 'stranger', grid: 'default', versions: [90, 99] });
-      const refusals: string[] = [];
-      stranger.links.subscribe(({ type, reason }) => type === 'refused' && refusals.push(reason));
-      try {
-        stranger.links.setPeer(hostId('first'), first.link);
-        stranger.links.peer('first').connect();
-        await waitUntil('a refusal', () => refusals.length > 0);
-        expect(refusals[0]).toMatch(/link versions 1 to [0-9]+/);
-        expect(refusals[0]).toContain('90 to 99');
-        await first.expectUnharmed();
-      } finally {
-        await stranger.close();
-        await first.end();
-      }
-    },
-    testMs,
-  );
-});
+describe.skipIf(!isFull).each(stores)(
+  `a grid whose links speak one version, store %s${storesNote}${fullOnly}`,
+  (store) => {
+    it(
+      'refuses a host of an incompatible version and names both ranges',
+      async () => {
+        const first = await FirstHost.start(store, []);
+        const stranger = await startRealHost({ name: 'stranger', grid: 'default', versions: [90, 99] });
+        const refusals: string[] = [];
+        stranger.links.subscribe(({ type, reason }) => type === 'refused' && refusals.push(reason));
+        try {
+          stranger.links.setPeer(hostId('first'), first.link);
+          stranger.links.peer('first').connect();
+          await waitUntil('a refusal', () => refusals.length > 0);
+          expect(refusals[0]).toMatch(/link versions 1 to [0-9]+/);
+          expect(refusals[0]).toContain('90 to 99');
+          await first.expectUnharmed();
+        } finally {
+          await stranger.close();
+          await first.end();
+        }
+      },
+      testMs,
+    );
+  },
+);
 
-describe.skipIf(!isFull)(`a grid with certificates${fullOnly}`, () => {
+describe.skipIf(!isFull).each(stores)(`a grid with certificates, store %s${storesNote}${fullOnly}`, (store) => {
   it(
     'takes a host with one of its own, and refuses one whose certificate has expired',
     async () => {
-      const certificates = join(folder, 'certificates');
+      const certificates = join(folder, `certificates-${store}`);
       const nowMs = Date.now();
       await initAuthority({ folder: certificates, name: 'test', days: 100, wallMs: nowMs - 50 * dayMs });
       const issue = async (name: string, wallMs: number): Promise<readonly string[]> => {
@@ -140,7 +152,7 @@ describe.skipIf(!isFull)(`a grid with certificates${fullOnly}`, () => {
         const { certificatePath, keyPath, authorityPath } = await issueFromFolder(request);
         return ['--grid-certificate', certificatePath, '--grid-key', keyPath, '--grid-authority', authorityPath];
       };
-      const first = await FirstHost.start(await issue('first', nowMs));
+      const first = await FirstHost.start(store, await issue('first', nowMs));
       try {
         const { code, stdout, stderr } = await first.join('late', await issue('late', nowMs - 10 * dayMs));
         expect(code).not.toBe(0);
@@ -148,7 +160,7 @@ describe.skipIf(!isFull)(`a grid with certificates${fullOnly}`, () => {
         await first.expectUnharmed();
         const good = await startHostProcess([
           ...common,
-          ...['--name', 'good', '--link-port', '0', '--join', first.store],
+          ...['--name', 'good', '--link-port', '0', ...first.store],
           ...(await issue('good', nowMs)),
         ]);
         const { hosts } = await first.client.grid.status();

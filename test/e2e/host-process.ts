@@ -70,6 +70,16 @@ export interface HostProcess {
 const isolated = ['--json', '--http-port', '0', '--grpc-port', '0', '--metrics-port', '0'];
 const readyMsMax = 120_000;
 
+/** A program that says by a document that it is ready, and goes on until it is stopped. */
+export interface StartedProgram {
+  readonly pid: number;
+  readonly document: unknown;
+  /** What it has written to its standard error so far. */
+  stderr(): string;
+  readonly ended: Promise<ProgramResult>;
+  stop(signal?: NodeJS.Signals): Promise<ProgramResult>;
+}
+
 /**
  * `intarsia serve …` (or `start …`), ready to answer. Rejects with what the program said when it ends before that, or is not
  * ready in time. The caller stops it; what is left when this process ends is killed.
@@ -78,10 +88,18 @@ export async function startHostProcess(
   args: readonly string[],
   options: ProgramOptions & { readonly command?: 'serve' | 'start' } = {},
 ): Promise<HostProcess> {
-  const { command = 'serve', timeoutMs = readyMsMax } = options;
-  const program = launch([command, ...isolated, ...args], options);
+  const { command = 'serve' } = options;
+  const { document, ...program } = await startProgram([command, ...isolated, ...args], options);
+  const facts = document as HostFacts;
+  return { ...program, facts, ...facts.endpoints };
+}
+
+/** The same for any command that goes on; `--json` is among its arguments. */
+export async function startProgram(args: readonly string[], options: ProgramOptions = {}): Promise<StartedProgram> {
+  const { timeoutMs = readyMsMax } = options;
+  const program = launch(args, options);
   const { child, ended } = program;
-  const facts = await new Promise<HostFacts>((resolve, reject) => {
+  const document = await new Promise<unknown>((resolve, reject) => {
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
       reject(failure('is not ready', `after ${timeoutMs} ms`));
@@ -89,11 +107,11 @@ export async function startHostProcess(
     child.stdout?.on('data', () => {
       // The document ends with a brace at the beginning of a line.
       if (!program.stdout().endsWith('\n}\n')) return;
-      const document = JSON.parse(program.stdout()) as HostFacts | { readonly error: unknown };
+      const said = JSON.parse(program.stdout()) as object;
       // A host that fails says so in the same way, and ends.
-      if ('error' in document) return;
+      if ('error' in said) return;
       clearTimeout(timer);
-      resolve(document);
+      resolve(said);
     });
     void ended.then(({ code, signal }) => {
       clearTimeout(timer);
@@ -102,8 +120,7 @@ export async function startHostProcess(
   });
   return {
     pid: child.pid ?? 0,
-    facts,
-    ...facts.endpoints,
+    document,
     stderr: program.stderr,
     ended,
     async stop(signal = 'SIGTERM') {
@@ -115,7 +132,7 @@ export async function startHostProcess(
   function failure(what: string, how: string): Error {
     return intarsiaError(
       'UNAVAILABLE',
-      `intarsia ${[command, ...args].join(' ')} ${what}, ${how}; it said: ${program.stdout()}${program.stderr()}`,
+      `intarsia ${args.join(' ')} ${what}, ${how}; it said: ${program.stdout()}${program.stderr()}`,
     );
   }
 }

@@ -246,7 +246,7 @@ export class GrpcLinks implements Links {
     this.counts.refused += 1;
     const level = error.retryable ? 'debug' : 'error';
     this.log[level]('a host could not be reached over a link', { host, code: error.code, reason: error.message });
-    this.#tell({ type: 'refused', host, process: '', reason: error.message });
+    this.#tell({ type: 'refused', host, process: '', reason: error.message, code: error.code });
   }
 
   #tell(event: LinkEvent): void {
