@@ -8,6 +8,7 @@
 import { apiGroups, type ApiGroup } from '#core/api-group.js';
 import { intarsiaError } from '#core/errors.js';
 import type { Tier } from '#core/grid/records.js';
+import { isSloClass, sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
 import { GiB, KiB, MiB } from '#core/units.js';
 import type { Isolation } from '#core/executor-isolation.js';
 
@@ -23,6 +24,9 @@ export interface TokenConfig {
   readonly groups: readonly ApiGroup[];
   /** Models it may use, exact names or prefixes ending in `*`. Default: all. */
   readonly models: readonly string[];
+  /** What the tenant's requests aim at where they say nothing: `interactive`, `standard` or `batch`, and milliseconds. Default: what the model says. */
+  readonly sloClass?: SloClass;
+  readonly sloMs?: number;
 }
 
 export interface TlsConfig {
@@ -347,6 +351,10 @@ export function completeConfig(options: HostOptions): HostConfig {
         'the SHA-256 of the token as 64 lower-case hexadecimal digits',
         'another text',
       );
+    }
+    if (token.sloMs !== undefined) checkRange(`tokens.${token.tenant}.sloMs`, token.sloMs, { min: 0.001, max: 1e9 });
+    if (token.sloClass !== undefined && !isSloClass(token.sloClass)) {
+      throw configInvalid(`tokens.${token.tenant}.sloClass`, `one of ${sloClasses.join(', ')}`, String(token.sloClass));
     }
   }
   if (config.tls === undefined && !config.allowPlaintext && !isLoopback(config.bindAddress)) {

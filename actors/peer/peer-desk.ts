@@ -18,6 +18,9 @@ import type { RemoteDelivery, RemoteWatch } from '#ports/remote-delivery.js';
 import type { ActorRef, ReplyTo } from '#runtime/actor.js';
 import type { PeerReply } from './protocol.js';
 
+/** Of a target that has passed so much is left, ms: the request is late over there too, and is no other kind of request. */
+const sloMsMin = 0.001;
+
 export interface PeerDeskOptions {
   readonly host: HostId;
   readonly clock: Clock;
@@ -86,14 +89,17 @@ export class PeerDesk {
     if (self === undefined) return 'stopped';
     const isOver = this.#inFlight.size >= requestsMax || this.#bytes + request.bytes > bytesMax;
     if (isOver && this.#inFlight.size > 0) return 'full';
-    const { id, deadlineMs, arrivedMs: _, ...rest } = request;
+    const { id, deadlineMs, arrivedMs, ...rest } = request;
     const sentMs = clock.nowMs();
+    // Over there the request arrives anew: what is left of its target goes along, not all of it.
+    const { sloMs } = request;
+    const left = sloMs === undefined ? {} : { sloMs: Math.max(sloMsMin, sloMs - (sentMs - arrivedMs)) };
     const number = this.#nextNumber;
     const message: IngressMessage = {
       type: 'infer',
       number,
       device: device.id,
-      request: rest,
+      request: { ...rest, ...left },
       leftMs: deadlineMs - sentMs,
       peer: self,
     };

@@ -11,14 +11,24 @@ import type { ApiGroup } from '#core/api-group.js';
 import type { IntarsiaError } from '#core/errors.js';
 import type { TenantId } from '#core/ids.js';
 import type { InferRequestMessage, InferResponseMessage } from '#core/inference-message.js';
+import type { SloClass } from '#core/scheduling/slo-class.js';
 
 /** Who calls, once the credentials were checked. */
 export interface Caller {
   readonly tenant: TenantId;
   /** Whether the request may name another tenant in `intarsia_tenant`: true only where no tokens are configured. */
   readonly namesTenant: boolean;
+  /** What the tenant's requests aim at where they do not say so themselves; instead of what the model says. */
+  readonly slo?: TenantSlo;
   /** Whether the caller may use, or learn about, this model. */
   mayUse(model: string): boolean;
+}
+
+/** A tenant's target. At least one of the two means something. */
+export interface TenantSlo {
+  /** Milliseconds; 0: that of the class. */
+  readonly sloMs: number;
+  readonly sloClass: SloClass | undefined;
 }
 
 export interface InferCall {

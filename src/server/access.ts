@@ -7,6 +7,7 @@
 import type { ApiGroup } from '#core/api-group.js';
 import { intarsiaError } from '#core/errors.js';
 import { anonymousTenant, tenantId, type TenantId } from '#core/ids.js';
+import type { SloClass } from '#core/scheduling/slo-class.js';
 import type { Access, Caller, Transport } from '#ports/inference-gateway.js';
 
 export interface TokenGrant {
@@ -16,6 +17,9 @@ export interface TokenGrant {
   readonly groups: readonly ApiGroup[];
   /** Exact names, or prefixes ending in `*`. */
   readonly models: readonly string[];
+  /** SLO class and target in ms of the tenant's requests that name none. */
+  readonly sloClass?: SloClass;
+  readonly sloMs?: number;
 }
 
 export interface AccessOptions {
@@ -104,10 +108,12 @@ function equalInConstantTime(left: string, right: string): boolean {
 
 function grantOf(token: TokenGrant): Grant {
   const tenant: TenantId = tenantId(token.tenant);
+  const { sloClass, sloMs = 0 } = token;
+  const slo = sloClass === undefined && sloMs === 0 ? {} : { slo: { sloClass, sloMs } };
   return {
     sha256: token.sha256,
     groups: new Set(token.groups),
-    caller: { tenant, namesTenant: false, mayUse: modelFilter(token.models) },
+    caller: { tenant, namesTenant: false, mayUse: modelFilter(token.models), ...slo },
   };
 }
 

@@ -172,9 +172,10 @@ class HostGateway implements Gateway, CallHost {
         { bytesInFlight: this.bytesInFlight, limitBytes: this.#bytesInFlightMax, requestBytes: bytes },
       );
     }
-    // A request that names a class of its own does not take the target of the model's class.
-    const sloMs = parameters.sloMs === 0 && parameters.sloClass === undefined ? check.sloMs : parameters.sloMs;
-    const sloClass = parameters.sloClass ?? check.sloClass;
+    // The tenant's word goes before the model's; a request that names a class of its own does not take either's target.
+    const usual = call.caller.slo ?? check;
+    const sloMs = parameters.sloMs === 0 && parameters.sloClass === undefined ? usual.sloMs : parameters.sloMs;
+    const sloClass = parameters.sloClass ?? usual.sloClass;
     // Fields that are not always there are set afterwards: spreading them in costs more than all the rest of a request.
     const request: { -readonly [Key in keyof InferenceRequest]: InferenceRequest[Key] } = {
       id: this.#nextId(),

@@ -90,6 +90,22 @@ const success: InferenceOutcome = {
 };
 
 describe('a device of another host', () => {
+  it('take along what is left of their target, because they arrive anew over there', () => {
+    const { world, desk, infers } = grid();
+    const ask = (arrivedMs: number, sloMs?: number): void => {
+      const own = { ...request, arrivedMs, deadlineMs: Infinity, ...(sloMs === undefined ? {} : { sloMs }) };
+      desk.device(cpu).tell({ type: 'infer', request: own, replyTo: { tell: () => 'accepted' } });
+    };
+    world.clock.runUntil(1000);
+    ask(970, 100);
+    ask(100, 100);
+    ask(970);
+    world.clock.runUntil(2000);
+    const arrived = infers().map((message) => message.request);
+    expect(arrived.map(({ sloMs }) => sloMs)).toEqual([70, 0.001, undefined]);
+    for (const { arrivedMs } of arrived) expect(arrivedMs).toBeGreaterThanOrEqual(1000);
+  });
+
   it('computes for this one: the bytes arrive, the deadline is on its clock, the receipt says what the link took', async () => {
     const { world, infer, infers, outcomes, desk } = grid();
     await world.clock.settleUntil(1_000);

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { noParameters, type InferParameter, type InferRequestMessage } from '#core/inference-message.js';
+import { completeConfig } from '#config.js';
+import { apiGroups } from '#core/api-group.js';
 import { emptyCatalog } from '#core/catalog.js';
 import type { IntarsiaError } from '#core/errors.js';
 import {
@@ -25,6 +27,9 @@ import type { DeviceMessage } from '#actors/device/protocol.js';
 import type { ServedModel } from '#core/catalog.js';
 import type { ModelConfig } from '#core/model-config.js';
 import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
+import type { SloClass } from '#core/scheduling/slo-class.js';
+import type { Caller } from '#ports/inference-gateway.js';
+import { createAccess } from '#server/access.js';
 import { createGateway } from '#server/gateway.js';
 import { PublishedRouter } from '#server/router.js';
 import { RecordingMetrics } from '#sim/recording-metrics.js';
@@ -75,6 +80,8 @@ function setUp(policy = 'cheapest-feasible:1') {
   });
   return { ledger, picker, observer: new LedgerObserver(ledger), decisions };
 }
+
+const anybody: Caller = { tenant: anonymousTenant, namesTenant: true, mayUse: () => true };
 
 describe('dispatch picker', () => {
   const both = [candidate('slow'), candidate('fast')];
@@ -182,7 +189,7 @@ describe('a gateway with a dispatch picker', () => {
       },
     });
     const gateway = createGateway({ router, clock, bytesInFlightMax: 1e6, receipts: false, attemptObserver: observer });
-    const infer = (given: Record<string, InferParameter>): IntarsiaError | undefined => {
+    const infer = (given: Record<string, InferParameter>, caller: Caller = anybody): IntarsiaError | undefined => {
       let error: IntarsiaError | undefined;
       const message: InferRequestMessage = {
         modelName: 'm',
@@ -199,7 +206,7 @@ describe('a gateway with a dispatch picker', () => {
         sloMs: 0,
         reservedParameters: new Set<string>(),
         traceparent: undefined,
-        caller: { tenant: anonymousTenant, namesTenant: true, mayUse: () => true },
+        caller,
       };
       gateway.infer(message, call, { succeed: () => undefined, fail: (reason) => (error = reason) });
       return error;
@@ -240,6 +247,31 @@ describe('a gateway with a dispatch picker', () => {
     expect(strict.picker.counts).toEqual({ decisions: 3, shed: { interactive: 1, standard: 0, batch: 0 } });
     const wrong = setUpGateway(new Map([['intarsia_slo_ms', 'soon']]));
     expect(wrong.infer({})?.message).toBe("model 'm': parameter intarsia_slo_ms is 'soon'; it must be above 0");
+  });
+
+  it('takes the target and the class of the tenant before those of the model, and the request’s own before both', () => {
+    const sha256 = (value: string): string => value.padEnd(64, '0');
+    const grant = { sha256: sha256('key'), tenant: 'acme', groups: apiGroups, models: ['*'] };
+    const callerWith = (slo: { readonly sloMs?: number; readonly sloClass?: SloClass }): Caller =>
+      createAccess({ tokens: [{ ...grant, ...slo }], restricted: [], sha256 }).authorize(
+        'inference',
+        'rest',
+        () => 'Bearer key',
+      );
+    const { infer } = setUpGateway(new Map([['intarsia_slo_ms', '50']]));
+    const strict = callerWith({ sloMs: 5, sloClass: 'interactive' });
+    expect(infer({}, callerWith({}))).toBeUndefined();
+    expect(infer({}, strict)?.details).toMatchObject({ reason: 'shed', class: 'interactive', sloMs: 5 });
+    expect(infer({ intarsia_slo_ms: { kind: 'double', value: 60 } }, strict)).toBeUndefined();
+    expect(infer({ intarsia_slo_class: { kind: 'string', value: 'batch' } }, strict)).toBeUndefined();
+    // A class alone aims at the class's target, whatever the model's is.
+    expect(infer({}, callerWith({ sloClass: 'interactive' }))).toBeUndefined();
+
+    const configured = (slo: object) =>
+      completeConfig({ repositories: ['models'], tokens: [{ tenant: 'acme', sha256: 'ab'.repeat(32), ...slo }] });
+    expect(configured({ sloClass: 'batch', sloMs: 250 }).tokens[0]).toMatchObject({ sloClass: 'batch', sloMs: 250 });
+    expect(() => configured({ sloMs: 0 })).toThrow(/tokens.acme.sloMs/u);
+    expect(() => configured({ sloClass: 'urgent' })).toThrow(/tokens.acme.sloClass.*interactive, standard, batch/u);
   });
 
   it('counts what was decided, refused and left to the rule', () => {
