@@ -77,7 +77,7 @@ async function answered({ hosts }: UpFacts): Promise<number> {
 /** All three hosts are there, and the store knows. */
 async function untilUp(client: InferenceClient): Promise<void> {
   const endMs = performance.now() + 60_000;
-  let seen = '';
+  let seen: string;
   for (;;) {
     try {
       const { hosts, storeConnected } = await client.grid.status({ timeoutMs: 3_000 });
