@@ -11,7 +11,7 @@ import { benchRow, type BenchOptions, type BenchRow, type BenchTarget } from './
 
 type Size = Pick<EvaluationRequest, 'fleets' | 'arrivals' | 'loads' | 'seeds' | 'requests' | 'stress' | 'bounds'>;
 
-const threeFleets = ['edge-and-core', 'cloud-spot', 'regional-mixed'];
+const threeFleets = ['stadium', 'exchange', 'observatory'];
 const sizes: Readonly<Record<'quick' | 'small' | 'full', Size>> = {
   quick: {
     fleets: ['four'],

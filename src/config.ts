@@ -142,7 +142,7 @@ export interface HostConfig {
   readonly placements: readonly PlacementConfig[];
   /** How requests that name a time are dispatched: a rule such as `cheapest-feasible:0.6`, `least-work`, or the file of a learned policy. Default `cheapest-feasible`. */
   readonly policy: string;
-  /** How devices form batches: `triton`, `deadline-cap`, `delay:MS`, `aimd`, `proteus`, `smdp:WEIGHT`, each also with `+shed`. Default `triton`. */
+  /** How devices form batches: `triton`, `deadline-cap`, `delay:MS`, `aimd`, `proteus`, `smdp:WEIGHT`, each also with `+shed`, or the file of a learned policy. Default `triton`. */
   readonly batching: string;
   /** Where executors live. See docs/performance.md for what each costs. */
   readonly isolation: Isolation;

@@ -19,6 +19,8 @@ export interface CemOptions {
   readonly deviationShare: number;
   readonly deviationMin: number;
   readonly iterations: number;
+  /** Iterations after which the spread is half of that of the beginning again, around what was found; 0: never. */
+  readonly widenEvery: number;
 }
 
 export const cemDefaults: CemOptions = {
@@ -29,6 +31,7 @@ export const cemDefaults: CemOptions = {
   deviationShare: 0,
   deviationMin: 0.01,
   iterations: 20,
+  widenEvery: 0,
 };
 
 /** All there is to know between two iterations: kept in checkpoints. */
@@ -46,13 +49,11 @@ export interface CemIteration {
 }
 
 export function startCem(mean: Float32Array, options: CemOptions): CemState {
-  return {
-    iteration: 0,
-    mean: Float64Array.from(mean),
-    deviation: Float64Array.from(mean, (weight) =>
-      Math.max(options.deviationStart, options.deviationShare * Math.abs(weight)),
-    ),
-  };
+  return { iteration: 0, mean: Float64Array.from(mean), deviation: firstDeviation(mean, options) };
+}
+
+function firstDeviation(mean: ArrayLike<number>, { deviationStart, deviationShare }: CemOptions): Float64Array {
+  return Float64Array.from(mean, (weight) => Math.max(deviationStart, deviationShare * Math.abs(weight)));
 }
 
 /** One iteration. `evaluate` gives the objective of each vector; it is called once. */
@@ -83,8 +84,13 @@ export async function iterateCem(
     const wanted = Math.sqrt(squares / elite.length);
     return Math.max(options.deviationMin, old + options.smoothing * (wanted - old));
   });
+  const isWidened = options.widenEvery > 0 && (state.iteration + 1) % options.widenEvery === 0;
   return {
-    state: { iteration: state.iteration + 1, mean, deviation },
+    state: {
+      iteration: state.iteration + 1,
+      mean,
+      deviation: isWidened ? firstDeviation(mean, options).map((each) => each / 2) : deviation,
+    },
     meanObjective: objectives[0] ?? Infinity,
     eliteObjective: elite.reduce((sum, member) => sum + (objectives[member] ?? Infinity), 0) / elite.length,
   };

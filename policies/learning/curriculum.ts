@@ -25,7 +25,7 @@ export interface Lesson {
 export function drawLesson(random: Random, progress: number): Lesson {
   const uniform = (low: number, high: number): number => low + (high - low) * random.next();
   const reach = 0.3 + 0.7 * progress;
-  const load = uniform(0.4, 0.75 + 0.22 * reach);
+  const load = uniform(0.4, 0.9 + 0.12 * reach);
   const burst = random.next();
   const dwellMs = uniform(300, 3_000).toFixed(0);
   // Rates are relative to each other; a mean rate is put in their place.

@@ -10,9 +10,15 @@ import type { ObjectiveRows } from '#core/scheduling/objective.js';
 
 /** Who decides in an episode. */
 export type Player = Decider & {
-  /** How devices form batches, as `batchingByName` reads it; absent: as the world says. */
-  readonly batching?: string;
+  /** How devices form batches; absent: as the world says. */
+  readonly batching?: Batcher;
 };
+
+/** A rule as `batchingByName` reads it, a learned policy with its shield, or the bare network. */
+export type Batcher =
+  | string
+  | { readonly kind: 'policy'; readonly bytes: Uint8Array }
+  | { readonly kind: 'network'; readonly layers: readonly Layer[] };
 
 type Decider =
   | { readonly kind: 'rule'; readonly name: string }
@@ -73,6 +79,9 @@ export interface EpisodeTotals {
   readonly decisions: number;
   /** Decisions that a shield left to the fallback rule. */
   readonly fallbacks: number;
+  /** Decisions of a learned batching policy, and those of them left to its rule; 0 where a rule forms batches. */
+  readonly batchDecisions: number;
+  readonly batchFallbacks: number;
   /** Answers that the mask forbids: a masked candidate, one that there is not, refusing what may not be refused. */
   readonly maskViolations: number;
 }
@@ -84,6 +93,8 @@ export interface EpisodeRecord {
   /** When it was asked for and the world can compute it. */
   readonly bound?: number;
   readonly decisions?: Decisions;
+  /** Rows that a batching network scored, a sample of them; where decisions are recorded and it is one. */
+  readonly batchRows?: Float32Array;
   /** Digest of everything that happened. */
   readonly hash: string;
 }

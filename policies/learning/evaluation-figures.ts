@@ -41,12 +41,15 @@ export interface Figures {
   readonly missRates: readonly number[];
   readonly latencyMsP50: number;
   readonly latencyMsP99: number;
-  /** Share of decisions that a shield left to the fallback rule. */
+  /** Share of decisions that a shield left to the fallback rule: of dispatch or of batching, whichever is more. */
   readonly fallbackRate: number;
   readonly maskViolations: number;
 }
 
-const noTotals: EpisodeTotals = { usd: 0, joules: 0, spanMs: 0, decisions: 0, fallbacks: 0, maskViolations: 0 };
+const noTotals: EpisodeTotals = {
+  ...{ usd: 0, joules: 0, spanMs: 0, decisions: 0, fallbacks: 0, maskViolations: 0 },
+  ...{ batchDecisions: 0, batchFallbacks: 0 },
+};
 
 export function summarise(
   record: EpisodeRecord,
@@ -83,6 +86,7 @@ export function figuresOf(contender: string, episodes: readonly EpisodeSummary[]
     episodes.reduce((sum, { totals }) => sum + of(totals), 0);
   const spanMs = total((each) => each.spanMs);
   const decisions = total((each) => each.decisions);
+  const batchDecisions = total((each) => each.batchDecisions);
   const latencies = pooled(episodes.map(({ latenciesMs }) => latenciesMs)).sort();
   const percentile = (share: number): number =>
     latencies[Math.min(latencies.length - 1, Math.floor(share * latencies.length))] ?? 0;
@@ -102,7 +106,11 @@ export function figuresOf(contender: string, episodes: readonly EpisodeSummary[]
     missRates: requests.map((count, index) => (count === 0 ? 0 : (missed[index] ?? 0) / count)),
     latencyMsP50: percentile(0.5),
     latencyMsP99: percentile(0.99),
-    fallbackRate: decisions === 0 ? 0 : total(({ fallbacks }) => fallbacks) / decisions,
+    // Of whichever is left to its rule more often: who chooses replicas or who forms batches.
+    fallbackRate: Math.max(
+      decisions === 0 ? 0 : total(({ fallbacks }) => fallbacks) / decisions,
+      batchDecisions === 0 ? 0 : total(({ batchFallbacks }) => batchFallbacks) / batchDecisions,
+    ),
     maskViolations: total(({ maskViolations }) => maskViolations),
   };
 }

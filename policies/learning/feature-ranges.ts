@@ -37,7 +37,7 @@ export function rangesOfNetwork(ranges: TrainedRanges, layers: readonly Layer[])
 /** Rows that are looked at, evenly spread over all. */
 const rowsMax = 100_000;
 
-export function featureRanges({ rows }: RowSets, featureCount: number): TrainedRanges {
+export function featureRanges({ rows }: Pick<RowSets, 'rows'>, featureCount: number): TrainedRanges {
   const count = rows.length / featureCount;
   const step = Math.max(1, Math.floor(count / rowsMax));
   const ranges = { least: [] as number[], low: [] as number[], high: [] as number[], greatest: [] as number[] };

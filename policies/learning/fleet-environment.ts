@@ -7,7 +7,6 @@ import { RandomStream } from '#core/random.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { featureCount } from '#core/scheduling/features.js';
 import { serviceMs } from '#core/scheduling/service-profile.js';
-import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import type { LinearSolver } from '#ports/linear-solver.js';
@@ -20,6 +19,7 @@ import { lostUsdOf, objectiveRows } from '#sim/fleet/fleet-report.js';
 import { fleetClasses, linkMs, type Fleet } from '#sim/fleet/fleet.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
 import type { TraceRow } from '#sim/fleet/trace-file.js';
+import { batchPlayer } from './batch-player.js';
 import { ChoiceWitness } from './choice-witness.js';
 import { dispatchPlayer } from './dispatch-player.js';
 import {
@@ -104,11 +104,12 @@ async function play(
   const own = await ownPolicy(player, tools);
   const policy = dispatchPlayer({ player, rule: dispatchByName, own, recorder, teacher, dice });
   const witness = new ChoiceWitness(policy);
+  const batches = batchPlayer(player.batching ?? world.batching, record);
   const result = await runFleet({
     ...{ fleet, arrivals },
     seed: scenario.seed,
     dispatch: fleetDispatch(witness, { profileError: profileErrors(fleet, scenario) }),
-    batching: () => batchingByName(player.batching ?? world.batching),
+    batching: batches.make,
     faults: scenario.faults,
   });
   const { doneMs, costUsd, joules, spanMs, hash } = result;
@@ -120,10 +121,12 @@ async function play(
       joules: joules.reduce((sum, value) => sum + value, 0),
       spanMs,
       ...witness.counts,
+      ...batches.counts(),
     },
     hash,
     ...(solver === undefined ? {} : { bound: boundOf(fleet, arrivals, solver) }),
     ...(recorder === undefined ? {} : { decisions: recorder.finish() }),
+    ...(record && batches.rows.length > 0 ? { batchRows: Float32Array.from(batches.rows) } : {}),
   };
 }
 

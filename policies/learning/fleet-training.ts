@@ -3,6 +3,7 @@ import { RandomStream } from '#core/random.js';
 import { featureCount } from '#core/scheduling/features.js';
 import { defaultObjective, objectiveOf } from '#core/scheduling/objective.js';
 import { defaultSloRules, sloClasses } from '#core/scheduling/slo-class.js';
+import { batchRuleLayers } from './batch-rule-network.js';
 import { drawLesson } from './curriculum.js';
 import type { Rollouts } from './environment.js';
 import { plainScenario, type FleetScenario, type FleetWorldData } from './fleet-environment.js';
@@ -22,6 +23,7 @@ export function fleetTraining(
     classes: sloClasses,
     rollouts,
     ruleLayers,
+    batchRuleLayers,
     objective: (outcomes) => objectiveOf(outcomes).total,
     missWeights: defaultObjective.missWeight,
     allowedMisses: sloClasses.map((name) => defaultSloRules[name].allowedMiss),

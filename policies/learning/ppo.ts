@@ -12,7 +12,7 @@ import { Adam } from './adam.js';
 import type { AdamState } from './adam.js';
 import { shuffle } from './bc.js';
 import type { Layer } from '#core/scheduling/network.js';
-import type { EpisodeOrder, EpisodeRecord, Rollouts } from './environment.js';
+import type { Batcher, EpisodeOrder, EpisodeRecord, Rollouts } from './environment.js';
 import { unflatten } from './layers.js';
 import { advantagesOnSameArrivals, missesByClass, rewardsOf } from './returns.js';
 import type { RewardOptions } from './returns.js';
@@ -74,6 +74,8 @@ export interface PpoState {
 
 export interface PpoWorld<Scenario> {
   readonly shape: readonly Layer[];
+  /** How batches are formed meanwhile; absent: as the world says. */
+  readonly batching?: Batcher;
   readonly rollouts: Rollouts<Scenario>;
   /** Scenario of a sequence; the trainer's curriculum. */
   readonly scenario: (iteration: number, sequence: number) => Scenario;
@@ -113,12 +115,15 @@ export async function iteratePpo<Scenario>(
   const featureCount = layers[0]?.in ?? 0;
   const share = iteration / Math.max(1, options.iterations);
 
+  const batching = world.batching === undefined ? {} : { batching: world.batching };
+
   // 1. Play each sequence several times.
   const orders = Array.from({ length: options.sequences }, (_, sequence) => {
     const scenario = world.scenario(iteration, sequence);
     return Array.from({ length: options.plays }, (__, play): EpisodeOrder<Scenario> => {
       const dice = `${iteration} ${sequence} ${play} ${random.stream('dice').next()}`;
-      return { scenario, player: { kind: 'network', layers, choose: 'sample' }, dice, record: true };
+      const player = { kind: 'network', layers, choose: 'sample', ...batching } as const;
+      return { scenario, player, dice, record: true };
     });
   });
   const records = await world.rollouts.run(orders.flat());

@@ -11,7 +11,7 @@ import { intarsiaError } from '#core/errors.js';
 import { featureCount, featureNames } from '#core/scheduling/features.js';
 import type { Layer } from '#core/scheduling/network.js';
 
-interface Unit {
+export interface Unit {
   /** Weights by feature. */
   readonly of: Readonly<Record<string, number>>;
   readonly bias?: number;
@@ -79,23 +79,32 @@ function unitsOf(share: number): readonly Unit[] {
     { of: { cost: 1, class_interactive: closed }, bias: -closed - 1, weight: 0 },
     { of: { cost: 1, class_batch: closed }, bias: -closed - 1, weight: 0 },
     { of: { work: 1, class_batch: closed }, bias: -closed - 1, weight: 0 },
+    // Long runs on dear or busy devices: what others could have done there meanwhile.
+    { of: { service: 6, price_rank: 3, load_30s: 3 }, bias: -5, weight: 0 },
+    { of: { service: 6, work: 3 }, bias: -3, weight: 0 },
+    { of: { work: 2, load_1s: 4 }, bias: -5, weight: 0 },
+    { of: { marginal: 2, price_rank: 2, load_30s: 2 }, bias: -4, weight: 0 },
   ];
 }
 
 /** Layers that decide like `cheapest-feasible:share`. */
 export function ruleLayers(share: number): Layer[] {
-  const units = unitsOf(share);
+  return layersOfUnits(unitsOf(share), featureNames, featureCount);
+}
+
+/** One hidden layer of the units, and one score. */
+export function layersOfUnits(units: readonly Unit[], names: readonly string[], inputs: number): Layer[] {
   const width = units.length;
-  const weights = new Float32Array(featureCount * width);
+  const weights = new Float32Array(inputs * width);
   for (const [unit, { of }] of units.entries()) {
     for (const [name, weight] of Object.entries(of)) {
-      const feature = featureNames.indexOf(name);
+      const feature = names.indexOf(name);
       if (feature < 0) throw intarsiaError('INTERNAL', `there is no feature '${name}'`, { name });
       weights[feature * width + unit] = weight;
     }
   }
   return [
-    { in: featureCount, out: width, weights, bias: Float32Array.from(units, ({ bias = 0 }) => bias) },
+    { in: inputs, out: width, weights, bias: Float32Array.from(units, ({ bias = 0 }) => bias) },
     { in: width, out: 1, weights: Float32Array.from(units, ({ weight }) => weight), bias: new Float32Array(1) },
   ];
 }

@@ -9,10 +9,11 @@
  */
 import type { Tensorflow } from '#adapters/tfjs/tensorflow.js';
 import type { Layer } from '#core/scheduling/network.js';
+import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import type { Random } from '#ports/random.js';
 import { cloneBehaviour } from './bc.js';
 import { iterateCem, startCem } from './cem.js';
-import type { Decisions, EpisodeOrder, EpisodeRecord, Outcomes, Player, Rollouts } from './environment.js';
+import type { Batcher, Decisions, EpisodeOrder, EpisodeRecord, Outcomes, Player, Rollouts } from './environment.js';
 import { featureRanges, joinRanges } from './feature-ranges.js';
 import { flatten, initialLayers, unflatten, withLastLayer } from './layers.js';
 import { joinDecisions } from './join-decisions.js';
@@ -32,6 +33,8 @@ export interface TrainingWorld<Scenario> {
   scenario(name: string, progress: number, requests: number): Scenario;
   /** A network that decides like `cheapest-feasible:share`, for worlds with features to build it of. */
   ruleLayers?(share: number): Layer[];
+  /** A network that forms batches sensibly, to begin with, for worlds whose batches are formed. */
+  batchRuleLayers?(): Layer[];
   /** Mean objective of an episode's requests; lower is better. */
   objective(outcomes: Outcomes): number;
   /** By class: price of a miss in the objective, and share that may be missed. */
@@ -48,8 +51,8 @@ export interface TrainingTools<Scenario> {
 
 export function firstState(): TrainingState {
   return {
-    ...{ stage: 'rules', step: 0, teacher: '', ruleObjectives: [], ruleMisses: [], layers: [] },
-    ranges: undefined,
+    ...{ stage: 'rules', step: 0, teacher: '', ruleObjectives: [], ruleMisses: [], layers: [], batchLayers: [] },
+    ...{ ranges: undefined, batchRanges: undefined },
     ...{ search: undefined, optimisation: undefined, best: undefined, curves: [] },
   };
 }
@@ -107,6 +110,7 @@ async function compareRules<Scenario>(state: TrainingState, tools: TrainingTools
     ruleObjectives,
     ruleMisses: rates(ofTeacher, world.classes.length),
     layers: initialLayers(tools.random.stream('first weights'), [world.featureCount, ...plan.hidden, 1]),
+    batchLayers: plan.batching > 0 ? (world.batchRuleLayers?.() ?? []) : [],
     values,
   });
 }
@@ -118,12 +122,12 @@ async function imitate<Scenario>(state: TrainingState, tools: TrainingTools<Scen
   if (plan.ruleShare > 0 && world.ruleLayers !== undefined) {
     return beginWithRule(world.ruleLayers(plan.ruleShare), state, tools);
   }
-  const playedBy = (round: number): Player =>
+  const playedIn = (round: number): Player =>
     round === 0 ? { kind: 'rule', name: teacher } : { kind: 'network', layers: state.layers, choose: 'sample' };
   const ordersOf = (round: number): EpisodeOrder<Scenario>[] =>
     Array.from({ length: plan.imitation.episodes }, (_, number) => ({
       scenario: world.scenario(`imitation ${number}`, number / plan.imitation.episodes, plan.imitation.requests),
-      player: playedBy(round),
+      player: playedIn(round),
       dice: `imitation ${round} ${number} ${plan.seed}`,
       teacher,
       record: true,
@@ -151,64 +155,123 @@ async function beginWithRule<Scenario>(
   state: TrainingState,
   tools: TrainingTools<Scenario>,
 ): Promise<TrainingState> {
-  const decisions = await statesOf(layers, state, tools);
+  const { decisions, batchRanges } = await statesOf({ layers, batchLayers: state.batchLayers }, state, tools);
   const { choices, teacherChoices } = decisions;
   const agreed = choices.reduce((count, choice, index) => count + (choice === teacherChoices[index] ? 1 : 0), 0);
   const values = { agreement: agreed / choices.length, decisions: choices.length };
   const ranges = featureRanges(decisions, tools.world.featureCount);
-  return advance(state, tools, { layers, values, judge: true, ranges });
+  return advance(state, tools, { layers, values, judge: true, ranges, batchRanges });
 }
 
 /** Decisions of a network and of its teacher, each in the states that it gets into by itself. */
 async function statesOf<Scenario>(
-  layers: readonly Layer[],
+  networks: Networks,
   { teacher }: TrainingState,
   { world, plan, random }: TrainingTools<Scenario>,
-): Promise<Decisions> {
+): Promise<{ readonly decisions: Decisions; readonly batchRanges: TrainedRanges | undefined }> {
   const { episodes, requests } = plan.imitation;
-  const players: readonly Player[] = [
-    { kind: 'network', layers, choose: 'best' },
-    { kind: 'rule', name: teacher },
-  ];
+  const players: readonly Player[] = [playedBy(networks), { kind: 'rule', name: teacher }];
   const orders = players.flatMap((player) =>
     Array.from({ length: episodes }, (_, number) => {
       const scenario = world.scenario(`imitation ${number}`, number / episodes, requests);
       return { ...order(scenario, player), teacher, record: true };
     }),
   );
-  return joinDecisions(await world.rollouts.run(orders), world.featureCount, random.stream('states'));
+  const records = await world.rollouts.run(orders);
+  const batchRows = records.flatMap((record) => (record.batchRows === undefined ? [] : [record.batchRows]));
+  const inputs = networks.batchLayers[0]?.in ?? 0;
+  return {
+    decisions: joinDecisions(records, world.featureCount, random.stream('states')),
+    batchRanges: batchRows.length === 0 ? undefined : featureRanges({ rows: joined(batchRows) }, inputs),
+  };
+}
+
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    all.set(part, offset);
+    offset += part.length;
+  }
+  return all;
+}
+
+/** Who decides in a run: the network of dispatch, and the one that forms batches or none. */
+interface Networks {
+  readonly layers: readonly Layer[];
+  readonly batchLayers: readonly Layer[];
+}
+
+function playedBy({ layers, batchLayers }: Networks): Player {
+  return { kind: 'network', layers, choose: 'best', ...batchedBy(batchLayers) };
+}
+
+function batchedBy(layers: readonly Layer[]): { readonly batching?: Batcher } {
+  return layers.length === 0 ? {} : { batching: { kind: 'network', layers } };
+}
+
+/** The last layers in one vector, and networks with such a vector in their place. */
+function lastLayers({ layers, batchLayers }: Networks): Float32Array {
+  return joined([flatten(layers.slice(-1)), flatten(batchLayers.slice(-1))]);
+}
+
+function withLastLayers({ layers, batchLayers }: Networks, vector: Float32Array): Networks {
+  const own = flatten(layers.slice(-1)).length;
+  return {
+    layers: withLastLayer(layers, vector.slice(0, own)),
+    batchLayers: batchLayers.length === 0 ? [] : withLastLayer(batchLayers, vector.slice(own)),
+  };
+}
+
+interface Played {
+  readonly objective: number;
+  readonly misses: readonly number[];
+}
+
+/** How far a player is from the best rule of its scenario; 0 is as good. */
+function distance(own: Played, rule: Played, { worseWeight, missWeight }: TrainingPlan['search']): number {
+  const ratio = Math.log(own.objective / rule.objective);
+  const missed = own.misses.reduce((sum, rate, index) => sum + Math.max(0, rate - (rule.misses[index] ?? 0)), 0);
+  return ratio + worseWeight * Math.max(0, ratio) + missWeight * missed;
 }
 
 /** One iteration of the cross-entropy method on the last layer. */
 async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
   const { world, plan, random } = tools;
-  const { step, layers } = state;
+  const { step } = state;
   const options = plan.search;
-  const before = state.search ?? startCem(flatten(layers.slice(-1)), options);
+  const before = state.search ?? startCem(lastLayers(state), options);
   const scenarios = Array.from({ length: options.scenarios }, (_, number) =>
     world.scenario(`search ${step} ${number}`, (plan.strain * (number + 0.5)) / options.scenarios, options.requests),
   );
   const iteration = await iterateCem(before, options, random.stream('search'), async (vectors) => {
     const players: Player[] = [
       ...plan.rules.map((name): Player => ({ kind: 'rule', name })),
-      ...vectors.map((vector): Player => ({ kind: 'network', layers: withLastLayer(layers, vector), choose: 'best' })),
+      ...vectors.map((vector): Player => playedBy(withLastLayers(state, vector))),
     ];
     const records = await world.rollouts.run(
       players.flatMap((player) => scenarios.map((scenario) => order(scenario, player))),
     );
-    const objectives = records.map(({ outcomes }) => world.objective(outcomes));
-    const ofPlayer = (player: number): number[] =>
-      objectives.slice(player * scenarios.length, (player + 1) * scenarios.length);
-    // Scenarios differ in scale: each counts by how far a vector is from the best rule there, in hindsight,
-    // and by the logarithm, so that one hard scenario does not outweigh all others.
-    const ofRules = plan.rules.map((_, rule) => ofPlayer(rule));
-    const best = scenarios.map((_, index) => Math.min(...ofRules.map((own) => own[index] ?? Infinity)));
+    // Scenarios differ in scale: each counts by how far a vector is from the best rule there, in hindsight, and by the
+    // logarithm, so that one hard scenario does not outweigh all others. What is worse than the rule counts more, in the
+    // objective and in what any class misses.
+    const count = scenarios.length;
+    const played = records.map((record) => ({
+      objective: world.objective(record.outcomes),
+      misses: rates([record], world.classes.length),
+    }));
+    const best = scenarios.map((_, index) =>
+      plan.rules
+        .map((__, rule) => played[rule * count + index])
+        .reduce((left, right) => ((right?.objective ?? Infinity) < (left?.objective ?? Infinity) ? right : left)),
+    );
     return vectors.map((_, vector) => {
-      const own = ofPlayer(plan.rules.length + vector);
-      return own.reduce((sum, value, index) => sum + Math.log(value / (best[index] ?? 1)), 0) / scenarios.length;
+      const from = (plan.rules.length + vector) * count;
+      const own = played.slice(from, from + count);
+      return own.reduce((sum, each, index) => sum + distance(each, best[index] ?? each, options), 0) / count;
     });
   });
-  const found = withLastLayer(layers, Float32Array.from(iteration.state.mean));
+  const found = withLastLayers(state, Float32Array.from(iteration.state.mean));
   const values = {
     'mean against best rule': iteration.meanObjective,
     'elite against best rule': iteration.eliteObjective,
@@ -218,9 +281,14 @@ async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scena
   const next = { values, search: iteration.state, judge: isLast || (step + 1) % plan.validation.every === 0 };
   if (!isLast) return advance(state, tools, { ...next, judged: found });
   // What was found may go where the network that the search began with never went.
-  const visited = featureRanges(await statesOf(found, state, tools), world.featureCount);
-  const ranges = state.ranges === undefined ? visited : joinRanges(state.ranges, visited);
-  return advance(state, tools, { ...next, layers: found, ranges });
+  const { decisions, batchRanges: batchesVisited } = await statesOf(found, state, tools);
+  const ranges = join(state.ranges, featureRanges(decisions, world.featureCount));
+  const batchRanges = join(state.batchRanges, batchesVisited);
+  return advance(state, tools, { ...next, ...found, ranges, batchRanges });
+}
+
+function join(left: TrainedRanges | undefined, right: TrainedRanges | undefined): TrainedRanges | undefined {
+  return left === undefined || right === undefined ? (left ?? right) : joinRanges(left, right);
 }
 
 /** One iteration of policy optimisation, from the best network so far. */
@@ -228,12 +296,14 @@ async function optimise<Scenario>(state: TrainingState, tools: TrainingTools<Sce
   const { world, plan, random, tf } = tools;
   const options = plan.optimisation;
   const start = state.best?.layers ?? state.layers;
+  const batchLayers = state.best?.batchLayers ?? state.batchLayers;
   const before = state.optimisation ?? startPpo(start, flatten(start), world.missWeights);
   const { state: after, ...measures } = await iteratePpo(
     before,
     { tf, random: random.stream('optimisation') },
     {
       shape: start,
+      ...batchedBy(batchLayers),
       rollouts: world.rollouts,
       scenario: (iteration, sequence) => {
         const progress = iteration / Math.max(1, options.iterations - 1);
@@ -262,16 +332,21 @@ async function optimise<Scenario>(state: TrainingState, tools: TrainingTools<Sce
   };
   const isLast = state.step + 1 === options.iterations;
   const judge = isLast || (state.step + 1) % plan.validation.every === 0;
-  return advance(state, tools, { layers, values, optimisation: after, judge });
+  return advance(state, tools, { layers, batchLayers, values, optimisation: after, judge });
 }
 
 interface StepResult extends Partial<
-  Pick<TrainingState, 'teacher' | 'ranges' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'search' | 'optimisation'>
+  Pick<
+    TrainingState,
+    'teacher' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'batchLayers' | 'search' | 'optimisation'
+  >
 > {
+  readonly ranges?: TrainedRanges | undefined;
+  readonly batchRanges?: TrainedRanges | undefined;
   readonly values: Readonly<Record<string, number>>;
   /** Whether the network is judged after this step; `judged` when it is another one than `layers`. */
   readonly judge?: boolean;
-  readonly judged?: TrainingState['layers'];
+  readonly judged?: Networks;
 }
 
 async function advance<Scenario>(
@@ -281,17 +356,20 @@ async function advance<Scenario>(
 ): Promise<TrainingState> {
   const { plan } = tools;
   const after: TrainingState = { ...state, ...change };
-  const network = judged ?? after.layers;
+  const networks = judged ?? after;
   let { best } = state;
   let measured = values;
   if (judge) {
-    const { gain, missRates } = await validate(network, after, tools);
+    const { gain, missRates } = await validate(networks, after, tools);
     const { classes } = tools.world;
     const misses = Object.fromEntries(
       classes.map((name, index) => [`validation misses ${name}`, missRates[index] ?? 0]),
     );
     measured = { ...values, 'validation gain': gain, ...misses };
-    if (best === undefined || gain < best.gain) best = { stage: state.stage, step: state.step, gain, layers: network };
+    if (best === undefined || gain < best.gain) {
+      const { layers, batchLayers } = networks;
+      best = { stage: state.stage, step: state.step, gain, layers, batchLayers };
+    }
   }
   const curves = [...state.curves, { stage: state.stage, step: state.step, values: measured }];
   const isOver = state.step + 1 >= stepsOf(plan, state.stage);
@@ -305,13 +383,13 @@ function stageAfter(plan: TrainingPlan, stage: Stage): Stage {
 }
 
 async function validate<Scenario>(
-  layers: TrainingState['layers'],
+  networks: Networks,
   state: TrainingState,
   tools: TrainingTools<Scenario>,
 ): Promise<{ readonly gain: number; readonly missRates: readonly number[] }> {
   const { world } = tools;
   const scenarios = validationScenarios(tools);
-  const player: Player = { kind: 'network', layers, choose: 'best' };
+  const player = playedBy(networks);
   const records = await world.rollouts.run(scenarios.map((scenario) => order(scenario, player)));
   const gain = records.reduce((sum, { outcomes }, index) => {
     return sum + world.objective(outcomes) / (state.ruleObjectives[index] ?? 1) - 1;

@@ -15,6 +15,8 @@ export interface TrainingPlan {
    * not from a drawn one that imitates the best rule.
    */
   readonly ruleShare: number;
+  /** 1: a batching network is searched together with the last layer of dispatch, where the world has one to begin with; 0: batches are formed by the world's rule. */
+  readonly batching: number;
   /** Widths of the hidden layers of a drawn network. */
   readonly hidden: readonly number[];
   /** Rules to learn from and to beat: the best of them on the training scenarios is the teacher. */
@@ -27,7 +29,14 @@ export interface TrainingPlan {
   };
   /** How far the curriculum goes in the search and in validation, 0 to 1; optimisation goes all the way. */
   readonly strain: number;
-  readonly search: CemOptions & { readonly scenarios: number; readonly requests: number };
+  readonly search: CemOptions & {
+    readonly scenarios: number;
+    readonly requests: number;
+    /** How much more being worse than the best rule counts than being better. */
+    readonly worseWeight: number;
+    /** Weight of a class's share of misses beyond the best rule's. */
+    readonly missWeight: number;
+  };
   readonly optimisation: PpoOptions & { readonly requestsFirst: number; readonly requestsLast: number };
   /** Scenarios that are never trained on; the best network on them is the result. */
   readonly validation: { readonly scenarios: number; readonly requests: number; readonly every: number };
@@ -35,22 +44,24 @@ export interface TrainingPlan {
 
 export const fullPlan: TrainingPlan = {
   seed: 1,
-  ruleShare: 0.95,
+  ruleShare: 0.8,
+  batching: 1,
   hidden: [32, 32],
-  rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02', 'sed'],
+  rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02', 'milp-rate'],
   strain: 0.4,
   imitation: { ...bcDefaults, episodes: 12, requests: 1_500, corrections: 2, epochs: 5 },
   search: {
     ...cemDefaults,
     ...{
-      iterations: 24,
+      iterations: 27,
+      widenEvery: 20,
       population: 32,
       eliteShare: 0.27,
       deviationStart: 0.5,
       deviationShare: 0.25,
       deviationMin: 0.03,
     },
-    ...{ scenarios: 8, requests: 2_000 },
+    ...{ scenarios: 12, requests: 3_000, worseWeight: 1, missWeight: 2 },
   },
   // None: at this length it has not been shown to gain anything over the search.
   optimisation: { ...ppoDefaults, iterations: 0, requestsFirst: 300, requestsLast: 1_500 },
@@ -63,7 +74,7 @@ export const quickPlan: TrainingPlan = {
   hidden: [16],
   rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'sed'],
   imitation: { ...fullPlan.imitation, episodes: 6, requests: 1_000, corrections: 1, epochs: 6 },
-  search: { ...fullPlan.search, iterations: 8, population: 20, scenarios: 6, requests: 800 },
+  search: { ...fullPlan.search, iterations: 8, widenEvery: 0, population: 20, scenarios: 6, requests: 800 },
   optimisation: {
     ...fullPlan.optimisation,
     ...{ iterations: 4, sequences: 4, plays: 4, decisionsMax: 4_096, requestsFirst: 200, requestsLast: 400 },
@@ -88,6 +99,8 @@ export interface Candidate {
   /** Mean over validation scenarios of objective ÷ that of the best rule in hindsight, less 1; negative is better. */
   readonly gain: number;
   readonly layers: readonly Layer[];
+  /** Empty where a rule forms batches. */
+  readonly batchLayers: readonly Layer[];
 }
 
 export interface TrainingState {
@@ -99,8 +112,11 @@ export interface TrainingState {
   /** Misses of the teacher by class on the validation scenarios. */
   readonly ruleMisses: readonly number[];
   readonly layers: readonly Layer[];
+  /** Of the network that forms batches; empty where a rule does. */
+  readonly batchLayers: readonly Layer[];
   /** Of the decisions of the last imitation. */
   readonly ranges: TrainedRanges | undefined;
+  readonly batchRanges: TrainedRanges | undefined;
   readonly search: CemState | undefined;
   readonly optimisation: PpoState | undefined;
   readonly best: Candidate | undefined;

@@ -8,7 +8,7 @@ import { stages, type TrainingState } from './training-plan.js';
 const arrayTypes = { f32: Float32Array, f64: Float64Array } as const;
 
 /** Version of the format; another one is refused. */
-const format = 1;
+const format = 2;
 
 export function packState(state: TrainingState): string {
   return JSON.stringify({ format, state }, (_key, value: unknown) => {
@@ -45,7 +45,9 @@ export function unpackState(text: string, name: string): TrainingState {
     ruleObjectives: state.ruleObjectives,
     ruleMisses: state.ruleMisses,
     layers: state.layers,
+    batchLayers: state.batchLayers,
     ranges: state.ranges,
+    batchRanges: state.batchRanges,
     search: state.search,
     optimisation: state.optimisation,
     best: state.best,

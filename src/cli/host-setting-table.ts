@@ -140,7 +140,8 @@ export const hostSettings: readonly HostSetting[] = [
   {
     flag: 'batching',
     value: 'name',
-    about: 'how devices form batches: deadline-cap, triton, delay:MS, aimd, proteus, smdp, each also with +shed',
+    about:
+      'how devices form batches: deadline-cap, triton, delay:MS, aimd, proteus, smdp, each also with +shed, or an .onnx file',
     form: 'text',
     path: ['batching'],
   },

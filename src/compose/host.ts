@@ -33,7 +33,6 @@ import { makeRequestRecord } from '#core/request-record.js';
 import { RequestRecordRing } from '#core/request-record-ring.js';
 import { deviceKey, ReplicaLoads } from '#core/routing-table.js';
 import { readShardName } from '#core/split/split-spec.js';
-import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { leastWorkPicker } from '#policies/placement/placement-least-work.js';
 import { firstFit } from '#policies/residency/residency-first-fit.js';
 import { ActorSystem } from '#runtime/system.js';
@@ -47,6 +46,7 @@ import { createServices } from '#server/services.js';
 import { exportStageMetrics, StageCounts } from '#server/stage-counts.js';
 import type { HostConfig } from '#config.js';
 import { hostDevices } from './devices.js';
+import { hostBatching } from './batching.js';
 import { hostDispatch } from './dispatch.js';
 import { executorsOf } from './executors.js';
 import { GridHost, reachedAt } from './grid.js';
@@ -203,6 +203,7 @@ export async function startHost(
       log,
       metrics,
     });
+    const makeBatching = await hostBatching(config.batching, log);
     const picker = dispatch.pickerOver(leastWorkPicker());
     const healths = new Map<DeviceId, { readonly health: DeviceHealth; readonly reason: string }>();
     const started: StartedDevice[] = descriptors.map((descriptor) => {
@@ -216,7 +217,7 @@ export async function startHost(
           fallbacks,
           metrics,
           limits,
-          batchingPolicy: batchingByName(config.batching),
+          batchingPolicy: makeBatching(),
           closeMsMax: Math.min(executorCloseMsMax, config.drainMsMax),
           hooks: {
             onHealth: (health, reason) => {

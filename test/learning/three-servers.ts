@@ -99,7 +99,16 @@ function play({
     hash = (Math.imul(hash, 31) + choice + 1) | 0;
   }
   const spanMs = Math.max(...outcomes.doneMs);
-  const totals = { usd: 0, joules: 0, spanMs, decisions: count, fallbacks: 0, maskViolations: 0 };
+  const totals = {
+    usd: 0,
+    joules: 0,
+    spanMs,
+    decisions: count,
+    fallbacks: 0,
+    maskViolations: 0,
+    batchDecisions: 0,
+    batchFallbacks: 0,
+  };
   const bound = withBound ? { bound: 0.1 } : {};
   return { outcomes, totals, ...bound, hash: `${hash} ${nowMs}`, ...(record ? { decisions: recorder.finish() } : {}) };
 }

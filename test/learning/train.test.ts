@@ -17,7 +17,16 @@ const plan: TrainingPlan = {
   hidden: [8],
   rules: ['round-robin', 'shortest'],
   imitation: { ...quickPlan.imitation, episodes: 4, requests: 600, corrections: 1, epochs: 15, learningRate: 0.01 },
-  search: { ...cemDefaults, iterations: 3, population: 12, scenarios: 3, requests: 400, deviationStart: 0.5 },
+  search: {
+    ...cemDefaults,
+    iterations: 3,
+    population: 12,
+    scenarios: 3,
+    requests: 400,
+    deviationStart: 0.5,
+    worseWeight: 0,
+    missWeight: 0,
+  },
   optimisation: {
     ...quickPlan.optimisation,
     ...{
@@ -103,8 +112,8 @@ describe('a training run', () => {
   });
 
   it('a state that is damaged or of another format is refused', () => {
-    expect(() => unpackState('{"format":1,', 'checkpoint.json')).toThrow(/checkpoint.json is no training state: /);
-    expect(() => unpackState('{"format":9,"state":{"stage":"rules"}}', 'x')).toThrow(/no training state of format 1/);
+    expect(() => unpackState('{"format":2,', 'checkpoint.json')).toThrow(/checkpoint.json is no training state: /);
+    expect(() => unpackState('{"format":9,"state":{"stage":"rules"}}', 'x')).toThrow(/no training state of format 2/);
   });
 
   it('the share done grows from 0 to 1', async () => {

@@ -49,7 +49,7 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
       'deadline-cap+shed',
     ])
     .option('--fleets <files...>', 'fleet files, or names of those that come with the product', [
-      ...['edge-and-core', 'cloud-spot', 'regional-mixed'],
+      ...['stadium', 'exchange', 'observatory'],
     ])
     .option('--traces <files...>', 'traces; of each the last fifth, which training leaves out', [])
     .option('--arrivals <streams...>', 'streams to draw requests from; default: poisson without traces, else none')

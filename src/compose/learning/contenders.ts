@@ -1,18 +1,20 @@
 /**
  * Who is meant by a name: a dispatch rule, a learned policy's file, one that comes with the product, or a module of one's own.
- * `name@batching` also says how devices form batches.
+ * `name@batching` also says how devices form batches: by a rule, or by a learned policy's file. Without it a policy that comes
+ * with the product brings the batching policy it was trained with, where there is one.
  */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { intarsiaError, messageOf } from '#core/errors.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { batchingFromFile } from '#policies/batching/batching-from-file.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import type { Contender } from '#policies/learning/evaluate.js';
-import type { Player } from '#policies/learning/environment.js';
+import type { Batcher, Player } from '#policies/learning/environment.js';
 import { packageRoot } from '../package-root.js';
 import { isOwnPolicy, loadOwnPolicy } from './fleet-tools.js';
 
@@ -28,10 +30,10 @@ export interface ReadContender extends Contender {
  * @throws CONFIG_INVALID (no such rule), INVALID_ARGUMENT (batching, module), NOT_FOUND (file), MODEL_INVALID (policy file).
  */
 export async function readContender(text: string, batching: string): Promise<ReadContender> {
-  const [, name = text, own] = /^(.+)@([a-z-]+(?::[0-9.]+)?(?:\+shed)?)$/u.exec(text) ?? [];
-  batchingByName(own ?? batching);
+  const [, name = text, own] = /^(.+)@([a-z-]+(?::[0-9.]+)?(?:\+shed)?|.+\.onnx)$/u.exec(text) ?? [];
   const { player, fallback } = await decider(name);
-  return { name: text, isRule: false, fallback, player: { ...player, batching: own ?? batching } };
+  const batcher = await batcherOf(own ?? ownBatching(name) ?? batching);
+  return { name: text, isRule: false, fallback, player: { ...player, batching: batcher } };
 }
 
 /** Makes the policy of a name, a new one for each run. @throws as `readContender`. */
@@ -47,6 +49,25 @@ export async function policyMaker(name: string): Promise<() => DispatchPolicy> {
   }
 }
 
+/** The batching policy that a policy which comes with the product was trained together with. */
+function ownBatching(name: string): string | undefined {
+  const path = policyPath(name);
+  if (path === undefined || path === name) return undefined;
+  const beside = join(dirname(path), 'batching.onnx');
+  return existsSync(beside) ? beside : undefined;
+}
+
+/** A rule that forms batches, or the file of a learned policy that does. */
+async function batcherOf(name: string): Promise<Batcher> {
+  if (!name.endsWith('.onnx')) {
+    batchingByName(name);
+    return name;
+  }
+  const bytes = await policyBytes(name);
+  batchingFromFile(bytes);
+  return { kind: 'policy', bytes };
+}
+
 async function decider(name: string): Promise<{ readonly player: Player; readonly fallback: string }> {
   if (isOwnPolicy(name)) {
     const path = resolve(name);
@@ -59,14 +80,17 @@ async function decider(name: string): Promise<{ readonly player: Player; readonl
     dispatchByName(name);
     return { player: { kind: 'rule', name }, fallback: name };
   }
-  let bytes: Uint8Array;
+  const bytes = await policyBytes(path);
+  dispatchFromFile(bytes);
+  return { player: { kind: 'policy', bytes }, fallback: readPolicy(bytes).fallback };
+}
+
+async function policyBytes(path: string): Promise<Uint8Array> {
   try {
-    bytes = Uint8Array.from(await readFile(path));
+    return Uint8Array.from(await readFile(path));
   } catch (error) {
     throw intarsiaError('NOT_FOUND', `policy ${path} cannot be read: ${messageOf(error)}`, { path }, error);
   }
-  dispatchFromFile(bytes);
-  return { player: { kind: 'policy', bytes }, fallback: readPolicy(bytes).fallback };
 }
 
 /** The file, or that of a policy that comes with the product; undefined for what can only be a rule. */

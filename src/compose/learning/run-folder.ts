@@ -20,6 +20,7 @@ export const runFiles = {
   picture: 'curves.svg',
   page: 'curves.html',
   policy: 'policy.onnx',
+  batchPolicy: 'batching.onnx',
   manifest: 'manifest.json',
 } as const;
 export type RunFile = (typeof runFiles)[keyof typeof runFiles];

@@ -12,6 +12,7 @@ import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
 import { dispatchSchema } from '#core/scheduling/features.js';
 import { encodePolicy } from '#core/scheduling/policy-file.js';
+import { batchFallback } from '#policies/learning/batch-player.js';
 import { curvesPage, curvesSvg } from '#policies/learning/curves.js';
 import { rolloutsHere, type Rollouts } from '#policies/learning/environment.js';
 import { rangesOfNetwork } from '#policies/learning/feature-ranges.js';
@@ -37,8 +38,8 @@ import { version } from '../version.js';
 import { RolloutThreads } from './rollout-threads.js';
 import { RunFolder, runFiles } from './run-folder.js';
 
-/** How devices form batches while dispatch is trained: the best of the batching rules. */
-const batching = 'deadline-cap';
+/** How devices form batches for rules, and where no network is trained to: the best of the batching rules. */
+const batching = batchFallback;
 
 interface DataFile {
   readonly path: string;
@@ -218,8 +219,27 @@ async function writePolicy(
   });
   const policySha256 = sha256(policy);
   await run.write(runFiles.policy, policy);
-  await run.write(runFiles.manifest, `${JSON.stringify({ ...made, policySha256 }, undefined, 2)}\n`);
+  const batchSha256 = await writeBatchPolicy(run, state, record);
+  const digests = { policySha256, ...(batchSha256 === '' ? {} : { batchSha256 }) };
+  await run.write(runFiles.manifest, `${JSON.stringify({ ...made, ...digests }, undefined, 2)}\n`);
   return policySha256;
+}
+
+/** Writes the network that forms batches beside the other; answers its digest, empty where a rule forms them. */
+async function writeBatchPolicy(run: RunFolder, state: TrainingState, { plan }: RunRecord): Promise<string> {
+  const layers = state.best?.batchLayers ?? [];
+  const { batchRanges } = state;
+  if (layers.length === 0 || batchRanges === undefined) return '';
+  const policy = encodePolicy({
+    name: `batching-${plan.seed}`,
+    decides: 'batching',
+    network: { layers, activation: 'tanh' },
+    ranges: rangesOfNetwork(batchRanges, layers),
+    fallback: batchFallback,
+    notes: { with: `dispatch-${plan.seed}` },
+  });
+  await run.write(runFiles.batchPolicy, policy);
+  return sha256(policy);
 }
 
 function progressOf(plan: TrainingPlan, state: TrainingState, leftMs: number | undefined): TrainProgress {
