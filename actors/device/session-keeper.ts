@@ -165,7 +165,10 @@ export class SessionKeeper {
         session: id,
         artifact: placement.artifact,
         model: { name: model.model, version: model.version },
-        options: { intraOpThreads: this.#options.descriptor.threads, optimization: placement.optimization },
+        options: {
+          intraOpThreads: threadsOf(placement.config) ?? this.#options.descriptor.threads,
+          optimization: placement.optimization,
+        },
       });
       await this.#warmUp({ slot, executor, id, model });
       return await this.#admit({ slot, executor, id, model, loaded });
@@ -267,6 +270,12 @@ export class SessionKeeper {
 /** A reload may have the same to say. */
 function note(model: ServedModel, text: string): void {
   if (!model.notes.includes(text)) model.notes.push(text);
+}
+
+/** Threads of a run that the model's configuration asks for, as Triton's ONNX backend reads it; undefined: the device's own. */
+function threadsOf({ parameters }: Placement['config']): number | undefined {
+  const threads = Number(parameters.get('intra_op_thread_count') ?? 0);
+  return Number.isInteger(threads) && threads > 0 ? threads : undefined;
 }
 
 function estimateOf(placement: Placement): number {

@@ -106,7 +106,7 @@ export interface RunTimes {
   readonly computeOutputUs: number;
 }
 
-export function runFrame(number: number, run: RunFrame): OutgoingFrame {
+export function runFrame(number: number, run: RunFrame, tag = 0): OutgoingFrame {
   const header = new WireWriter(192);
   const payload: Uint8Array[] = [];
   header.string(1, run.session);
@@ -120,7 +120,7 @@ export function runFrame(number: number, run: RunFrame): OutgoingFrame {
     writeTensor(header, input, bytes);
   }
   for (const output of run.outputs) header.string(3, output);
-  return { kind: executorFrameKind.run, number, header: header.finish(), payload };
+  return { kind: executorFrameKind.run, tag, number, header: header.finish(), payload };
 }
 
 /** A run, with its inputs as views on the payload. @throws INVALID_ARGUMENT when header and payload do not fit. */

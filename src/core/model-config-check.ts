@@ -11,6 +11,9 @@ import type { Place } from './pbtxt.js';
 import { elementCount, formatShape } from './tensor.js';
 import type { Shape } from './tensor.js';
 
+/** Threads of one run, at most. */
+const threadsMax = 1024;
+
 /** One input or output as the configuration has it, ready to be compared. */
 interface Claim {
   readonly what: 'input' | 'output' | 'control_input' | 'state';
@@ -42,6 +45,7 @@ export function checkAgainstModel(config: ModelConfig, draft: ModelConfigDraft, 
     checkReshape(config, draft, { name, dims, ...(reshape === undefined ? {} : { reshape }) });
   }
   checkBatchSizes(config, draft);
+  checkThreads(config, draft);
   for (const { value, place } of draft.warmups) checkWarmup(value, place, config);
 }
 
@@ -184,6 +188,16 @@ function checkBatchSizes(config: ModelConfig, draft: ModelConfigDraft): void {
       { place },
     );
   }
+}
+
+function checkThreads({ parameters }: ModelConfig, draft: ModelConfigDraft): void {
+  const text = parameters.get('intra_op_thread_count');
+  if (text === undefined || (/^\d{1,4}$/.test(text) && Number(text) <= threadsMax)) return;
+  throw intarsiaError(
+    'MODEL_INVALID',
+    `${draft.place}: parameter intra_op_thread_count is ${JSON.stringify(text.slice(0, 20))}; it must be a whole number from 0 to ${threadsMax}`,
+    { place: draft.place },
+  );
 }
 
 function checkWarmup(warmup: Warmup, place: Place, config: ModelConfig): void {

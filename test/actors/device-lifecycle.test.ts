@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { intarsiaError } from '#core/errors.js';
 import { modelName, modelVersion } from '#core/ids.js';
 import { defaultDynamicBatching } from '#core/model-config.js';
@@ -36,6 +36,15 @@ describe('a device loads', () => {
     const { inputs } = world.request('m', [7, 8]);
     await world.load('a', together, { warmups: [{ name: 'w', inputs }] });
     expect(world.executors.runs.map((run) => numbers(run.inputs[0]!))).toEqual([[7, 8]]);
+  });
+
+  it('gives a run the threads that the configuration asks for, else its own', async () => {
+    const world = new DeviceWorld({ models: { a: doubler(), b: doubler(), c: doubler() } });
+    await world.load('a', together);
+    const load = vi.spyOn(world.executors.current, 'load');
+    await world.load('b', { ...other, parameters: new Map([['intra_op_thread_count', '3']]) });
+    await world.load('c', { ...together, name: 'c' });
+    expect(load.mock.calls.map(([{ options }]) => options.intraOpThreads)).toEqual([3, cpu.threads]);
   });
 
   it('refuses a model whose first run fails', async () => {

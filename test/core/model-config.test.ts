@@ -265,6 +265,10 @@ describe('comparing configuration and model', () => {
       'max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }',
       'preferred_batch_size 8 is above max_batch_size 4',
     ],
+    [
+      'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
+      'parameter intra_op_thread_count is "many"; it must be a whole number from 0 to 1024',
+    ],
     ['max_batch_size: 4 model_warmup { name: "w" batch_size: 5 }', 'warm-up "w" has batch_size 5; max_batch_size is 4'],
     [
       'max_batch_size: 4 model_warmup { name: "w" inputs { key: "x" value { data_type: TYPE_FP32 dims: [1] zero_data: true } } }',

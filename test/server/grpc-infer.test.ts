@@ -1,5 +1,6 @@
 /** ModelInfer over a real socket: answers, receipts, every refusal, deadlines, cancellation, retries. */
 import { connect } from 'node:http2';
+import { connect as connectTcp, createServer, type AddressInfo } from 'node:net';
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { intarsiaError } from '#core/errors.js';
@@ -45,6 +46,28 @@ describe('answers', () => {
     expect([...answer.rawOutputContents[0]!]).toEqual([...floats(1, 2, 3, 4, 5, 6, 7, 8)]);
     expect(host.devices.cpu.seen[0]).toMatchObject({ items: 2, bytes: 32, batchKey: '', outputs: [] });
   });
+
+  it.skipIf(!process.versions.node.startsWith('20.'))(
+    'a short answer and its status leave in one write (Node 20)',
+    async () => {
+      // Between client and host, to see in which pieces the host writes.
+      const pieces: Buffer[] = [];
+      const between = createServer((near) => {
+        const far = connectTcp(server.port, '127.0.0.1');
+        far.on('data', (piece) => pieces.push(piece));
+        near.pipe(far).pipe(near);
+      });
+      await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
+      const near = new TestClient((between.address() as AddressInfo).port);
+      await near.infer(identityRequest([1, 2, 3, 4]));
+      pieces.length = 0;
+      const answer = await near.infer(identityRequest([1, 2, 3, 4]));
+      expect([...answer.rawOutputContents[0]!]).toEqual([...floats(1, 2, 3, 4)]);
+      expect(pieces).toHaveLength(1);
+      near.close();
+      between.close();
+    },
+  );
 
   it('a typed request is answered typed', async () => {
     const contents = gen.InferTensorContents.create({ fp32Contents: [1, 2, 3, 4] });

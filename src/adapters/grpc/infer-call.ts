@@ -12,6 +12,7 @@ import type { BufferPool } from '#core/buffer-pool.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
 import type { EncodedMessage } from '#core/inference-wire.js';
 import { MessageReader } from './message-reader.js';
+import { promptTrailer } from './prompt-trailers.js';
 import { trailersOf } from './status.js';
 
 /** Who handles a call. */
@@ -147,12 +148,13 @@ export class InferCall {
     const stream = this.#stream;
     if (this.#isGone) return;
     this.#respond();
-    stream.on('wantTrailers', sendOk);
     const pieces = message === undefined ? [] : framed(message);
     if (pieces.length > 1) {
+      stream.on('wantTrailers', sendOk);
       this.#write(pieces, release);
       stream.end();
     } else {
+      stream.on('wantTrailers', sendOkAtOnce);
       stream.end(pieces[0]);
       release?.();
     }
@@ -272,6 +274,12 @@ export class InferCall {
 
 function sendOk(this: ServerHttp2Stream): void {
   this.sendTrailers(trailersOk);
+}
+
+const promptOk = promptTrailer('grpc-status', '0');
+
+function sendOkAtOnce(this: ServerHttp2Stream): void {
+  promptOk(this);
 }
 
 /** The message behind its head, in pieces to be written in order. */
