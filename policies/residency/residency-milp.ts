@@ -5,7 +5,7 @@
  * serves only models that live there, no more than its time, and what lives there fits its memory.
  */
 import { intarsiaError } from '#core/errors.js';
-import { ProgramBuilder } from '#core/linear-program.js';
+import { ProgramBuilder, type LinearProgram } from '#core/linear-program.js';
 import type { LinearSolver } from '#ports/linear-solver.js';
 import { greedyResidency } from './residency-greedy.js';
 import {
@@ -20,20 +20,15 @@ import {
 /** Longest time a plan may take; then the best that was found is compared with the greedy one. */
 const limitMsDefault = 10_000;
 
-/**
- * Never worse than the greedy plan: where time runs out before anything better is found, that is the plan.
- * @throws INVALID_ARGUMENT for figures that make no problem, INTERNAL when the solver fails.
- */
-export function plannedResidency(
+/** The programme, and the column of each model on each device. `whole: false` is its relaxation: a model may live in parts. */
+export function residencyProgram(
   problem: ResidencyProblem,
-  solver: LinearSolver,
-  limitMs = limitMsDefault,
-): ResidencyPlanned {
-  checkResidency(problem);
+  whole: boolean,
+): { readonly program: LinearProgram; readonly lives: readonly (readonly number[])[] } {
   const { devices, models, streams, missUsd, horizonMs, busyShare } = problem;
   const program = new ProgramBuilder();
   const lives = devices.map((_, device) =>
-    models.map((__, model) => program.column(loadUsd(problem, device, model), { upper: 1, whole: true })),
+    models.map((__, model) => program.column(loadUsd(problem, device, model), { upper: 1, whole })),
   );
   const busy = devices.map((): [number, number][] => []);
   for (const { model, itemsPerSecond, busyMs } of streams) {
@@ -62,7 +57,22 @@ export function plannedResidency(
     ]);
     program.row(-Infinity, memoryBytes / unitBytes, bytes);
   }
-  const { status, values } = solver.solve(program.finish(), limitMs);
+  return { program: program.finish(), lives };
+}
+
+/**
+ * Never worse than the greedy plan: where time runs out before anything better is found, that is the plan.
+ * @throws INVALID_ARGUMENT for figures that make no problem, INTERNAL when the solver fails.
+ */
+export function plannedResidency(
+  problem: ResidencyProblem,
+  solver: LinearSolver,
+  limitMs = limitMsDefault,
+): ResidencyPlanned {
+  checkResidency(problem);
+  const { devices, models } = problem;
+  const { program, lives } = residencyProgram(problem, true);
+  const { status, values } = solver.solve(program, limitMs);
   if (status !== 'optimal' && status !== 'limit') {
     throw intarsiaError('INTERNAL', `the residency programme is ${status}, though nothing at all is always a plan`);
   }

@@ -70,7 +70,8 @@ export function chooseVariant<Candidate extends VariantCandidate>(
     const row = record.rows.find(({ provider, verdict }) => provider === device.provider && verdict === 'equal');
     if (row === undefined || row.errorShare > wish.errorMax) continue;
     const { runMs = Infinity, exactRunMs = Infinity } = row;
-    const isFaster = runMs < exactRunMs;
+    // A server that holds a foreign artefact need not hold the exact model.
+    const isFaster = runMs < exactRunMs || (record.kind === 'foreign' && row.exactRunMs === undefined);
     if (wish.names === undefined && !isFaster) continue;
     if (best !== undefined && runMs >= bestMs) continue;
     best = candidate;
@@ -79,11 +80,11 @@ export function chooseVariant<Candidate extends VariantCandidate>(
   return best;
 }
 
-function isUsable({ kind, shapes, boundTo }: VariantRecord, { config, device, engine }: VariantQuestion): boolean {
+function isUsable({ kind, shapes, boundTo, remote }: VariantRecord, { config, device, engine }: VariantQuestion): boolean {
   switch (kind) {
     case 'foreign':
-      // Held by another server: a remote device serves it under the name that server knows.
-      return false;
+      // Held by the server of one remote device.
+      return device.provider === 'remote' && remote?.device === device.id;
     case 'ort':
       return device.provider === 'cpu' && boundTo?.engine === engine && boundTo.processor === device.name;
     case 'fixed':

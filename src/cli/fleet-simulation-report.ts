@@ -14,6 +14,8 @@ export interface FleetSimulationRequest {
   readonly batching: string;
   /** Which models live where: `everywhere` as the file says, or a plan. */
   readonly residency: 'everywhere' | 'greedy' | 'milp';
+  /** Seconds between two plans of residency, 5 to 60: then what planning again brings is reported, too. */
+  readonly replan?: number | undefined;
   readonly seed: number;
   /** Requests drawn, or taken from the trace; undefined: all of the trace, else 20,000. */
   readonly requests: number | undefined;
@@ -37,8 +39,23 @@ export interface FleetSimulationReport {
   readonly cheapestUsdPerHour: number | undefined;
   /** Models by device, where a residency plan was made; undefined otherwise. */
   readonly residency: readonly { readonly device: string; readonly models: readonly string[] }[] | undefined;
+  /** Plans made again and again, against a plan made once and the LP baseline; absent unless it was asked for. */
+  readonly residencyOverTime?: readonly ResidencyTrackReport[] | undefined;
   readonly classes: readonly string[];
   readonly runs: readonly FleetRunReport[];
+}
+
+/** Fluid requests over an hour, window by window. */
+export interface ResidencyTrackReport {
+  readonly scenario: 'drift' | 'spot';
+  /** `once`: planned for the mean and kept; `lp`: the baseline, planned again each time. */
+  readonly planner: 'once' | 'lp' | 'greedy' | 'milp';
+  /** US dollars an hour: busy time, misses, loading. */
+  readonly usdPerHour: number;
+  /** Over the LP baseline, less 1. */
+  readonly change: number;
+  readonly missedShare: number;
+  readonly loads: number;
 }
 
 export interface FleetRunReport {

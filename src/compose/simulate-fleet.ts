@@ -1,7 +1,12 @@
 /** `intarsia simulate`: reads fleet and trace, runs each policy on the same arrivals, compares with what no policy can beat. */
 import { readFile, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import type { FleetRunReport, FleetSimulationReport, FleetSimulationRequest } from '#cli/fleet-simulation-report.js';
+import type {
+  FleetRunReport,
+  FleetSimulationReport,
+  FleetSimulationRequest,
+  ResidencyTrackReport,
+} from '#cli/fleet-simulation-report.js';
 import { readYamlFile } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
@@ -9,6 +14,8 @@ import { sloClasses } from '#core/scheduling/slo-class.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { greedyResidency } from '#policies/residency/residency-greedy.js';
 import { plannedResidency } from '#policies/residency/residency-milp.js';
+import type { ResidencyProblem } from '#policies/residency/residency-problem.js';
+import { replanDefaults } from '#policies/residency/residency-replan.js';
 import type { Clock } from '#ports/clock.js';
 import type { LinearSolver } from '#ports/linear-solver.js';
 import { arrivalProcess } from '#sim/fleet/arrival-process.js';
@@ -19,6 +26,7 @@ import { fleetReport } from '#sim/fleet/fleet-report.js';
 import { homeless, residencyProblem, withResidency } from '#sim/fleet/fleet-residency.js';
 import type { Fleet } from '#sim/fleet/fleet.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
+import { residencyWindows, trackResidency } from '#sim/fleet/residency-track.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
 import { readTrace, type TraceRow } from '#sim/fleet/trace-file.js';
 import { readLogTrace } from './decision-log/log-trace.js';
@@ -29,6 +37,7 @@ const requestsDefault = 20_000;
 /** Windows of the fluid bound: more take longer and are tighter by little. */
 const windowsMax = 300;
 const windowMsMin = 100;
+const hourMs = 3_600_000;
 
 export async function simulateFleet(
   request: FleetSimulationRequest,
@@ -42,7 +51,7 @@ export async function simulateFleet(
   batchingByName(request.batching);
   const unscaled = await arrivalsOf(fleet, request, undefined);
   const solver =
-    request.bounds || request.load !== undefined || isPlanned
+    request.bounds || request.load !== undefined || isPlanned || request.replan !== undefined
       ? await (await import('#adapters/highs/highs-solver.js')).loadHighsSolver()
       : undefined;
   const { kinds } = kindsOf(unscaled);
@@ -100,6 +109,17 @@ export async function simulateFleet(
     usdPerHour: fleet.devices.reduce((sum, { usdPerHour }) => sum + usdPerHour, 0),
     cheapestUsdPerHour: cheapest,
     residency: isPlanned ? homesOf(home) : undefined,
+    ...(request.replan === undefined || solver === undefined
+      ? {}
+      : {
+          residencyOverTime: overTime(
+            fleet,
+            residencyProblem(fleet, kinds, ratePerSecond),
+            request.replan,
+            request.seed,
+            solver,
+          ),
+        }),
     ...{ classes: sloClasses, runs },
   };
 }
@@ -119,6 +139,34 @@ function settled(
   if (nowhere.length === 0) return home;
   throw intarsiaError('FAILED_PRECONDITION', `the ${residency} plan has no room for ${nowhere.join(', ')}`, {
     models: nowhere.join(', '),
+  });
+}
+
+/** An hour of plans made again and again. */
+function overTime(
+  fleet: Fleet,
+  problem: ResidencyProblem,
+  seconds: number,
+  seed: number,
+  solver: LinearSolver,
+): readonly ResidencyTrackReport[] {
+  const windowMs = seconds * 1000;
+  const windows = Math.round(hourMs / windowMs);
+  const start = plannedResidency(problem, solver).lives;
+  const spot = fleet.devices.map(({ spotHazardPerHour }) => spotHazardPerHour > 0);
+  const scenarios = spot.includes(true) ? (['drift', 'spot'] as const) : (['drift'] as const);
+  return scenarios.flatMap((scenario) => {
+    const course = residencyWindows(scenario, problem, spot, { windowMs, windows, seed });
+    const tracks = (['once', 'lp', 'greedy', 'milp'] as const).map((planner) => {
+      const replan = planner === 'once' ? undefined : { planner, ...replanDefaults };
+      return { planner, ...trackResidency(problem, start, course, solver, { windowMs, replan }) };
+    });
+    const baseline = tracks.find(({ planner }) => planner === 'lp')?.usd ?? 0;
+    return tracks.map(({ planner, usd, missedShare, loads }) => ({
+      ...{ scenario, planner, missedShare, loads },
+      usdPerHour: (usd * hourMs) / (windows * windowMs),
+      change: baseline > 0 ? usd / baseline - 1 : 0,
+    }));
   });
 }
 

@@ -92,6 +92,25 @@ describe('intarsia simulate', () => {
     }
   });
 
+  it('reports what planning residency again brings beside a plan made once, never behind the LP baseline', async () => {
+    const crowded = { fleet: 'policies/fleets/planned/crowded.yaml', requests: 200, policies: ['sed'], load: 0.3 };
+    const report = await simulate({ ...crowded, residency: 'greedy', bounds: false, replan: 60 });
+    const tracks = report.residencyOverTime ?? [];
+    expect(tracks.filter(({ scenario }) => scenario === 'drift').map(({ planner }) => planner)).toEqual([
+      ...['once', 'lp', 'greedy', 'milp'],
+    ]);
+    for (const { scenario, planner, usdPerHour, change } of tracks) {
+      const once = tracks.find((other) => other.scenario === scenario && other.planner === 'once')?.usdPerHour ?? 0;
+      if (planner === 'once') continue;
+      expect(usdPerHour).toBeLessThanOrEqual(once * 1.001);
+      if (planner === 'milp') expect(change).toBeLessThanOrEqual(0.01);
+    }
+    const { program } = pretendProgram({ simulateFleet: () => Promise.resolve(report) });
+    const shown = await run(['simulate', '--replan', '60'], program);
+    expect(shown.out).toMatch(/popularity drifts +milp/u);
+    expect((await run(['simulate', '--replan', '4'], program)).code).not.toBe(0);
+  });
+
   it('refuses fleets, traces, streams and policies that there are not, and a fleet that can never be in time', async () => {
     await expect(simulate({ fleet: 'nope' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
     await expect(simulate({ trace: 'nope.csv' })).rejects.toMatchObject({ code: 'NOT_FOUND' });

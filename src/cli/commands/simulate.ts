@@ -2,7 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
-import type { FleetRunReport, FleetSimulationReport } from '../fleet-simulation-report.js';
+import type { FleetRunReport, FleetSimulationReport, ResidencyTrackReport } from '../fleet-simulation-report.js';
 import { startProgress } from '../progress.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
@@ -15,6 +15,7 @@ interface SimulateFlags {
   readonly policy: readonly string[];
   readonly batching: string;
   readonly residency: 'everywhere' | 'greedy' | 'milp';
+  readonly replan?: number;
   readonly seed: number;
   readonly requests?: number;
   readonly bounds: boolean;
@@ -42,6 +43,11 @@ export function addSimulateCommand(parent: Command, context: CommandContext): vo
       new Option('--residency <plan>', 'which models live where: all that a device lists, or a plan for the load')
         .choices(['everywhere', 'greedy', 'milp'])
         .default('everywhere'),
+    )
+    .option(
+      '--replan <seconds>',
+      'also report what planning residency again so often brings, 5 to 60: popularity that drifts, spot devices that go',
+      replanSeconds,
     )
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber, 1)
     .option('--requests <count>', 'requests; default: all of the trace, or 20000', requestCount)
@@ -115,6 +121,23 @@ function print(report: FleetSimulationReport, output: Output): void {
     );
   }
   for (const run of runs) output.line(rateLine(run));
+  if (report.residencyOverTime !== undefined) printTracks(report.residencyOverTime, output);
+}
+
+function printTracks(tracks: readonly ResidencyTrackReport[], output: Output): void {
+  output.table(
+    ['residency', 'planned', '$ an hour', 'against LP', 'missed', 'loads'],
+    tracks.map(({ scenario, planner, usdPerHour, change, missedShare, loads }) => [
+      scenario === 'drift' ? 'popularity drifts' : 'spot devices go',
+      planner,
+      usdPerHour.toPrecision(4),
+      percent(change),
+      percent(missedShare),
+      loads,
+    ]),
+    2,
+  );
+  output.line('fluid requests over an hour; dollars of busy time, misses and loading, none of idle time');
 }
 
 function rateLine({ policy, decisions, decisionsPerSecond, virtualMs, hash }: FleetRunReport): string {
@@ -122,7 +145,7 @@ function rateLine({ policy, decisions, decisionsPerSecond, virtualMs, hash }: Fl
 }
 
 function percent(share: number): string {
-  return `${(share * 100).toFixed(share < 0.1 ? 2 : 1)} %`;
+  return `${(share * 100).toFixed(Math.abs(share) < 0.1 ? 2 : 1)} %`;
 }
 
 function names(text: string): readonly string[] {
@@ -132,6 +155,12 @@ function names(text: string): readonly string[] {
 function positive(text: string): number {
   const value = text === '' ? Number.NaN : Number(text);
   if (!(value > 0 && value <= 10)) throw new InvalidArgumentError('It must be above 0 and at most 10.');
+  return value;
+}
+
+function replanSeconds(text: string): number {
+  const value = text === '' ? Number.NaN : Number(text);
+  if (!(value >= 5 && value <= 60)) throw new InvalidArgumentError('It must be 5 to 60.');
   return value;
 }
 
