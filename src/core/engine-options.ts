@@ -6,8 +6,8 @@ export interface EngineOptions {
   /** Number of the accelerator among those of its kind, for cuda, tensorrt and dml. Default 0. */
   readonly deviceIndex: number;
   /**
-   * Whether idle threads of a run spin instead of sleeping. Spinning makes a lone run on many cores a little faster and
-   * takes whole cores from everything else on the machine. Default false.
+   * Whether idle threads of a run spin instead of sleeping, however long. That makes a lone run on many cores a little faster
+   * and takes whole cores from everything else on the machine. Default false: they spin for 50 µs, within a run only.
    */
   readonly spinning: boolean;
   /** Whether memory of a run is kept for the next. Faster; the process stays as large as its largest run. Default true. */

@@ -31,13 +31,10 @@ export class NodeClock implements Clock {
 
   private readonly deferred = new Deque<() => void>();
   private isDrainPending = false;
-  /** Whether deferred tasks have run since the event loop had its turn; then `closeTurn` is on its way. */
-  private isTurnOpen = false;
-  /** Whether what is deferred waits for `closeTurn`, because this turn is used up. */
-  private isDrainLate = false;
+  /** Tasks since the event loop is known to have had its turn; it may have had one later, which nobody asks it. */
   private turnTasks = 0;
   /** Number of tasks at which the clock is looked at again. */
-  private turnTasksChecked = 0;
+  private turnTasksChecked = turnTasksPerCheck;
   private turnStartMs = 0;
 
   nowMs(): number {
@@ -115,14 +112,8 @@ export class NodeClock implements Clock {
 
   private requestDrain(): void {
     this.isDrainPending = true;
-    if (!this.isTurnOpen) {
-      this.isTurnOpen = true;
-      this.turnTasks = 0;
-      this.turnTasksChecked = turnTasksPerCheck;
-      this.turnStartMs = performance.now();
-      setImmediate(this.closeTurn);
-      queueMicrotask(this.drain);
-    } else if (this.isTurnUsedUp()) this.isDrainLate = true;
+    if (this.turnTasks === 0) this.turnStartMs = performance.now();
+    if (this.isTurnUsedUp()) setImmediate(this.beginTurn);
     else queueMicrotask(this.drain);
   }
 
@@ -133,10 +124,9 @@ export class NodeClock implements Clock {
   }
 
   /** The event loop had its turn. */
-  private readonly closeTurn = (): void => {
-    this.isTurnOpen = false;
-    if (!this.isDrainLate) return;
-    this.isDrainLate = false;
+  private readonly beginTurn = (): void => {
+    this.turnTasks = 0;
+    this.turnTasksChecked = turnTasksPerCheck;
     this.drain();
   };
 
