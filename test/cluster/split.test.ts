@@ -41,6 +41,8 @@ describe.skipIf(!isFull)(`a model in three stages on three processes${fullOnly}`
     expect(prepared.refusal).toBe('');
     await cluster.client.grid.deploy(prepared.deploymentJson);
     await cluster.untilDeployed('4', 1);
+    // Until then hosts answer with the whole model of their own repository.
+    await cluster.until('the pieces alone', ({ replicas }) => replicas.every(({ deployment }) => deployment !== ''));
   }, testMs);
   afterAll(() => cluster.end(), testMs);
 
