@@ -32,9 +32,11 @@ interface GridHost {
 export async function acrossHosts({
   quick,
   notes,
+  late,
 }: {
   readonly quick: boolean;
   readonly notes: string[];
+  readonly late: AbortSignal;
 }): Promise<readonly BenchRow[]> {
   const folder = await mkdtemp(join(tmpdir(), 'intarsia-split-grid-'));
   const store = await Store.start(join(folder, 'store'));
@@ -47,17 +49,18 @@ export async function acrossHosts({
     hosts.push(...(await Promise.all(hostNames.map((name) => startHost(name, { folder, repository, store })))));
     const client = connect({ endpoints: hosts.map(({ grpc }) => grpc) });
     try {
-      await until(client, 'four hosts', ({ hosts: seen, leader }) => {
+      late.addEventListener('abort', () => client.close(), { once: true });
+      await until({ client, late }, 'four hosts', ({ hosts: seen, leader }) => {
         return seen.filter(({ state }) => state === 'up').length === hosts.length && leader !== '';
       });
       await deployPieces(client);
-      const status = await until(client, 'three stages and a standby', ({ replicas }) => {
+      const status = await until({ client, late }, 'three stages and a standby', ({ replicas }) => {
         const ready = replicas.filter(
           ({ model, stage, state }) => model === 'pieces' && stage > 0 && state === 'ready',
         );
         return ready.length === 4;
       });
-      return [...(await hopCost(client, quick)), ...(await killMiddle(hosts, status, { quick, notes }))];
+      return [...(await hopCost(client, quick)), ...(await killMiddle(hosts, status, { quick, notes, late }))];
     } finally {
       client.close();
     }
@@ -100,12 +103,13 @@ async function deployPieces(client: InferenceClient): Promise<void> {
 }
 
 async function until(
-  client: InferenceClient,
+  { client, late }: { readonly client: InferenceClient; readonly late: AbortSignal },
   what: string,
   holds: (status: GridStatus) => boolean,
 ): Promise<GridStatus> {
   const endMs = performance.now() + untilMsMax;
   for (;;) {
+    late.throwIfAborted();
     const status = await client.grid.status({ timeoutMs: 5_000 }).catch(() => undefined);
     if (status !== undefined && holds(status)) return status;
     if (performance.now() > endMs) throw new Error(`${what}: not within ${untilMsMax} ms`);
@@ -148,7 +152,7 @@ async function hopCost(client: InferenceClient, quick: boolean): Promise<readonl
 async function killMiddle(
   hosts: readonly GridHost[],
   { replicas }: GridStatus,
-  { quick, notes }: { readonly quick: boolean; readonly notes: string[] },
+  { quick, notes, late }: { readonly quick: boolean; readonly notes: string[]; readonly late: AbortSignal },
 ): Promise<readonly BenchRow[]> {
   const middle = replicas.find(({ model, stage, standby }) => model === 'pieces' && stage === 2 && !standby)?.host;
   const victim = hosts.find(({ name }) => name === middle);
@@ -165,6 +169,7 @@ async function killMiddle(
     const killMs = performance.now() + seconds * 1000;
     let isKilled = false;
     while (performance.now() < endMs) {
+      late.throwIfAborted();
       if (!isKilled && performance.now() >= killMs) {
         isKilled = true;
         const { pid } = victim.process;

@@ -83,6 +83,7 @@ export class SplitHost {
   readonly #picker = leastWorkPicker();
   readonly #served = new Map<ModelName, ServedModel>();
   #revision = 0;
+  #closed: Promise<void> | undefined;
 
   static async start(repository: string, devices: readonly BenchDevice[]): Promise<SplitHost> {
     const folder = await mkdtemp(join(tmpdir(), 'intarsia-split-bench-'));
@@ -253,7 +254,13 @@ export class SplitHost {
     });
   }
 
-  async close(): Promise<void> {
+  /** Ends everything; whoever waits for an answer is told. Once, however often it is asked for. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     this.#system.terminate();
     for (const { executor } of this.#devices.values()) await executor?.close({ graceMs: 5_000 });
     await this.#files.close();

@@ -14,15 +14,25 @@ export interface RawLoop {
 
 const readyMsMax = 60_000;
 
-/** Runs a second of each loop, in the order given. @throws when one ends early or is not ready in time. */
-export async function rawLoops(loops: readonly RawLoop[], seconds: number): Promise<readonly number[]> {
+/** Runs a second of each loop, in the order given. @throws when one ends early or is not ready in time, or all are late. */
+export async function rawLoops(
+  loops: readonly RawLoop[],
+  seconds: number,
+  late: AbortSignal,
+): Promise<readonly number[]> {
+  late.throwIfAborted();
   const children = loops.map((loop) => startLoop(loop, seconds));
+  const endAll = (): void => {
+    for (const { end } of children) end();
+  };
+  late.addEventListener('abort', endAll, { once: true });
   try {
     await Promise.all(children.map(({ ready }) => ready));
     for (const { begin } of children) begin();
     return await Promise.all(children.map(({ result }) => result));
   } finally {
-    for (const { end } of children) end();
+    late.removeEventListener('abort', endAll);
+    endAll();
   }
 }
 

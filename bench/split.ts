@@ -4,11 +4,12 @@
  * costs, what memory executors take, and what the loss of a host costs a pipeline over hosts.
  *
  * Latencies are compared request by request in turns, rates in rounds. Every part has its own time limit; one that fails
- * is named in the notes and the others go on.
+ * is named in the notes and the others go on. What a late part has started is ended, so that it does not disturb the next.
  */
 import { readFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { NodeClock } from '#adapters/node/clock.js';
 import { startProcessExecutor } from '#adapters/process/process-executor.js';
 import { discoverHere } from '#compose/discover-here.js';
@@ -47,6 +48,8 @@ interface Scene {
   /** A repository of models that are made here. */
   readonly repository: string;
   readonly notes: string[];
+  /** Aborted when the part is late. */
+  readonly late: AbortSignal;
 }
 
 const parts: readonly Part[] = [
@@ -56,7 +59,7 @@ const parts: readonly Part[] = [
   { name: 'data', secondsMax: 90, run: dataGain },
   { name: 'hops', secondsMax: 40, run: hops },
   { name: 'reach', secondsMax: 60, run: reach },
-  { name: 'hosts', secondsMax: 120, run: ({ quick, notes }) => acrossHosts({ quick, notes }) },
+  { name: 'hosts', secondsMax: 120, run: acrossHosts },
 ];
 
 export async function run(options: BenchOptions): Promise<BenchReport> {
@@ -68,7 +71,8 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
     for (const { name, secondsMax, run: measure } of chosenParts(parts, options)) {
       const startMs = performance.now();
       try {
-        rows.push(...(await within(secondsMax, name, measure({ quick: options.quick, repository, notes }))));
+        const scene = { quick: options.quick, repository, notes };
+        rows.push(...(await within(secondsMax, name, (late) => measure({ ...scene, late }))));
       } catch (error) {
         notes.push(`${name}: not measured: ${messageOf(error)}`);
       }
@@ -81,28 +85,38 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
   }
 }
 
-/** What is late ends by itself, since everything in it is bounded; nobody waits for it. */
-async function within<T>(seconds: number, name: string, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${name} was not done within ${seconds} s`)), seconds * 1000);
+/** Time that late work has to end what it started. */
+const endMsMax = 15_000;
+
+async function within<T>(seconds: number, name: string, begin: (late: AbortSignal) => Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error(`${name} was not done within ${seconds} s`)), seconds * 1000);
+  const aborted = new Promise<never>((_, reject) => {
+    late.signal.addEventListener('abort', () => reject(late.signal.reason as Error), { once: true });
   });
+  const work = begin(late.signal);
   try {
-    return await Promise.race([work, late]);
+    return await Promise.race([work, aborted]);
   } finally {
     clearTimeout(timer);
+    if (late.signal.aborted)
+      await Promise.race([work.catch(() => undefined), delay(endMsMax, undefined, { ref: false })]);
   }
 }
 
 async function withHost<T>(
-  repository: string,
+  { repository, late }: Pick<Scene, 'repository' | 'late'>,
   devices: readonly BenchDevice[],
   use: (host: SplitHost) => Promise<T>,
 ): Promise<T> {
+  late.throwIfAborted();
   const host = await SplitHost.start(repository, devices);
+  const end = (): void => void host.close();
+  late.addEventListener('abort', end, { once: true });
   try {
     return await use(host);
   } finally {
+    late.removeEventListener('abort', end);
     await host.close();
   }
 }
@@ -124,10 +138,10 @@ const bertOverhead: OverheadCase = {
 };
 
 /** The whole model and its stages on the same device and threads, a request of each in turns. */
-async function overhead({ quick }: Scene, each: OverheadCase): Promise<readonly BenchRow[]> {
+async function overhead({ quick, late }: Scene, each: OverheadCase): Promise<readonly BenchRow[]> {
   const { kind, stages, atMost, input } = each;
   await ensureModel(kind, modelsFolder);
-  return withHost(modelsFolder, [cpu(0, 1)], async (host) => {
+  return withHost({ repository: modelsFolder, late }, [cpu(0, 1)], async (host) => {
     const split = await host.splitOf(kind, stages);
     await host.place(kind, ['cpu:0']);
     const pieces = await host.split(
@@ -198,6 +212,7 @@ async function predictedRate(
     readonly strategy: 'pipeline' | 'data';
     readonly items: number;
     readonly seconds: number;
+    readonly late: AbortSignal;
     /** Of each device; absent: what the machine has. */
     readonly memoryBytes?: number;
   },
@@ -214,7 +229,11 @@ async function predictedRate(
       ...{ vectors: '', profilesPath: '', picture: false },
     },
     {
-      startExecutor: ({ provider }) => startProcessExecutor({ provider, lanes: 1 }),
+      startExecutor: async ({ provider }) => {
+        const executor = await startProcessExecutor({ provider, lanes: 1 });
+        more.late.addEventListener('abort', () => void executor.close({ graceMs: 0 }), { once: true });
+        return executor;
+      },
       ...{ discovery, profiles, clock: new NodeClock(), progress: () => undefined, records: [] },
     },
   );
@@ -228,15 +247,15 @@ async function predictedRate(
 }
 
 /** Two devices of one thread, a stage of ResNet-50 on each. */
-async function pipelineGain({ quick }: Scene): Promise<readonly BenchRow[]> {
+async function pipelineGain({ quick, late }: Scene): Promise<readonly BenchRow[]> {
   const { path } = await ensureModel('resnet50', modelsFolder);
   const [rounds, seconds] = quick ? [1, 3] : [3, 5];
   const plan = await predictedRate(path, ['cpu:0', 'cpu:1'], {
-    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 4 : 12 },
+    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 6 : 15, late },
     // Less than its weights: two equal devices would take turns with the whole model otherwise.
     memoryBytes: 90 * MiB,
   });
-  return withHost(modelsFolder, [cpu(0, 1), cpu(1, 1)], async (host) => {
+  return withHost({ repository: modelsFolder, late }, [cpu(0, 1), cpu(1, 1)], async (host) => {
     const split = await host.splitOf('resnet50', plan.cuts, false);
     const files = await host.shardPaths('resnet50', split);
     const model = await host.split('resnet50', split, ['cpu:0', 'cpu:1']);
@@ -244,7 +263,7 @@ async function pipelineGain({ quick }: Scene): Promise<readonly BenchRow[]> {
       ...{ files: files.slice(0, stage + 1), provider: 'cpu' as const, threads: 1, inputs: images(1) },
     }));
     const found = await inRounds(rounds, {
-      raw: async () => Math.min(...(await rawLoops(loops, seconds))),
+      raw: async () => Math.min(...(await rawLoops(loops, seconds, late))),
       ours: () => rateOf(() => host.infer(model, images(1)), 4, seconds),
     });
     return gainRows('split.gain.pipeline', 'ResNet-50, pipeline of 2 cpu', found, plan.perSecond);
@@ -252,14 +271,14 @@ async function pipelineGain({ quick }: Scene): Promise<readonly BenchRow[]> {
 }
 
 /** One batch over a CPU of one thread and WebAssembly. */
-async function dataGain({ quick }: Scene): Promise<readonly BenchRow[]> {
+async function dataGain({ quick, late }: Scene): Promise<readonly BenchRow[]> {
   const { path } = await ensureModel('resnet50', modelsFolder);
   const [rounds, seconds, items] = quick ? [1, 4, 32] : [2, 5, 64];
   const plan = await predictedRate(path, ['cpu', 'wasm'], {
-    ...{ strategy: 'data', items, seconds: quick ? 4 : 12 },
+    ...{ strategy: 'data', items, seconds: quick ? 8 : 20, late },
   });
   const devices: readonly BenchDevice[] = [cpu(0, 1), { id: 'wasm:0', provider: 'wasm', threads: 1 }];
-  return withHost(modelsFolder, devices, async (host) => {
+  return withHost({ repository: modelsFolder, late }, devices, async (host) => {
     await host.place('resnet50', ['cpu:0', 'wasm:0'], { intarsia_strategy: 'data' });
     // Speeds are known from here on.
     await host.infer('resnet50', images(8));
@@ -273,6 +292,7 @@ async function dataGain({ quick }: Scene): Promise<readonly BenchRow[]> {
             { ...loop, provider: 'wasm' },
           ],
           seconds,
+          late,
         );
         return batch * rates.reduce((sum, rate) => sum + rate, 0);
       },
@@ -324,7 +344,7 @@ function gainRows(key: string, label: string, { raw, ours }: Rounds, predicted: 
 }
 
 /** What a stage more costs when there is nothing to compute: on the same executor, and from one executor to another. */
-async function hops({ quick, repository }: Scene): Promise<readonly BenchRow[]> {
+async function hops({ quick, repository, late }: Scene): Promise<readonly BenchRow[]> {
   const rows: BenchRow[] = [];
   const requests = quick ? 100 : 400;
   for (const [size, label] of [
@@ -333,7 +353,7 @@ async function hops({ quick, repository }: Scene): Promise<readonly BenchRow[]> 
   ] as const) {
     const name = `hops_${size}`;
     await writeHops(repository, name, size);
-    await withHost(repository, [cpu(0, 1), cpu(1, 1)], async (host) => {
+    await withHost({ repository, late }, [cpu(0, 1), cpu(1, 1)], async (host) => {
       const split = await host.splitOf(name, [1, 2, 3]);
       const input = [floats('x', [1, size])];
       await host.place(name, ['cpu:0']);
@@ -357,12 +377,12 @@ async function hops({ quick, repository }: Scene): Promise<readonly BenchRow[]> 
 }
 
 /** A model that no device takes whole, on two of them. */
-async function reach({ quick, repository, notes }: Scene): Promise<readonly BenchRow[]> {
+async function reach({ quick, repository, notes, late }: Scene): Promise<readonly BenchRow[]> {
   const { weightBytes, width } = await writeLarge(repository, 'large', quick ? 24 : 48, 2048);
   // Too little for all weights, enough for half of them and the executor itself.
   const memoryBytes = Math.floor(weightBytes * 0.9);
   const devices = [0, 1].map((index) => ({ ...cpu(index, 1), memoryBytes }));
-  return withHost(repository, devices, async (host) => {
+  return withHost({ repository, late }, devices, async (host) => {
     const refusal = await host.place('large', ['cpu:0']).then(
       () => '',
       (error: unknown) => (error instanceof IntarsiaError ? error.message : messageOf(error)),

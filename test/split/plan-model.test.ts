@@ -11,6 +11,7 @@ import type { DiscoveryReport } from '#core/device-discovery.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { deviceId } from '#core/ids.js';
+import type { ProfileRecord } from '#core/profile/profile-record.js';
 import { int } from '#core/onnx/attribute.js';
 import { GraphBuilder } from '#core/onnx/builder.js';
 import { encodeModelBytes } from '#core/onnx/writer.js';
@@ -109,6 +110,28 @@ describe('a plan of a model', () => {
     expect(wasm?.latencyMs).toMatchObject({ source: 'measured' });
     expect(report.picture).toContain('<svg');
     expect(report.choice?.stages.map(({ ms }) => ms.source)).not.toContain('estimated');
+  });
+
+  it('measures devices of one processor at work together, once, and says so', async () => {
+    const records: ProfileRecord[] = [];
+    const request = { devices: ['cpu:0', 'wasm:0'], measureSeconds: 8 };
+    const first = await plan(request, { keep: async (measured) => void records.push(...measured) });
+    expect(first.notes.join()).toContain('what they leave each other was measured');
+    const together = records.filter((record) => record.type === 'contention');
+    expect(together.length).toBeGreaterThanOrEqual(2);
+    for (const { beside, provider, times, aloneMs } of together) {
+      expect(beside).toEqual([provider === 'cpu' ? 'wasm 1' : 'cpu 1']);
+      expect(times.count).toBeGreaterThan(1);
+      expect(aloneMs).toBeGreaterThan(0);
+    }
+    const ends = new Set(together.map(({ from, to, batch, provider }) => `${provider} ${from} ${to} ${batch}`));
+    const again: ProfileRecord[] = [];
+    await plan(request, { records, keep: async (measured) => void again.push(...measured) });
+    const repeated = again.filter((record) => record.type === 'contention');
+    const isNew = ({ from, to, batch, provider }: (typeof repeated)[number]): boolean =>
+      !ends.has(`${provider} ${from} ${to} ${batch}`);
+    // Another plan may look best now; what the first one measured is not measured again.
+    expect(repeated.length === 0 || repeated.some(isNew)).toBe(true);
   });
 
   it('takes measurements of the profile database instead of measuring again', async () => {

@@ -9,7 +9,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { PlanReport, PlanRequest } from '#cli/plan-report.js';
 import type { ClientOptions } from '#client/index.js';
 import type { DiscoveryReport } from '#core/device-discovery.js';
-import { intarsiaError, messageOf } from '#core/errors.js';
+import { messageOf } from '#core/errors.js';
 import { artifactDigest } from '#core/ids.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import { modelFacts } from '#core/onnx/model-facts.js';
@@ -19,12 +19,14 @@ import { ServiceTable } from '#core/profile/service-table.js';
 import { crossingBytes, type ValueTypes } from '#core/split/boundary-type.js';
 import { cutCandidates, preferredCuts } from '#core/split/cut-candidates.js';
 import { nodeWeights, nodeWork, type ValueShapes } from '#core/split/node-work.js';
-import { choosePlan, type BatchProblem, type ChoiceOptions, type PlanChoice } from '#core/split/plan-choice.js';
+import { Contention, type MeasuredContention } from '#core/split/contention.js';
 import { PlanTables } from '#core/split/plan-tables.js';
 import type { MeasuredShard } from '#core/split/stage-times.js';
 import type { Tensor } from '#core/tensor.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
+import { CompanyMeter, measuredContention, shareProcessor } from './company-meter.js';
+import { ModelPlanner } from './model-planner.js';
 import { inputsOfBatch, ModelValues } from './model-values.js';
 import { planDevices, type PlanDevice } from './plan-devices.js';
 import { gridDevices, type GridFacts } from './plan-grid.js';
@@ -53,14 +55,9 @@ export interface PlanParts {
 const batchSizes = [1, 2, 4, 8] as const;
 /** Legal cuts that plans are made of; further ones are thinned out evenly. */
 const cutsMax = 1000;
-/** Pieces of even work that are measured on each device. */
-const piecesMax = 5;
-/** Times that a plan is made, measured and made again. */
-const roundsMax = 6;
-const sweepSteps = 16;
+/** Share of the time for measuring that is for devices one by one, where some share a processor. */
+const aloneShare = 0.7;
 const closeGraceMs = 5_000;
-/** A split must be better than a plan with fewer devices by more than this. */
-const worthwhile = 0.02;
 
 /**
  * @throws MODEL_INVALID, NOT_FOUND, INVALID_ARGUMENT (devices, options), DEVICE_UNAVAILABLE, EXECUTION_FAILED (the whole
@@ -83,6 +80,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
   const cpu = await parts.startExecutor({ provider: 'cpu', descriptor: undefined });
   let values: ModelValues | undefined;
   let meter: ShardMeter | undefined;
+  let company: CompanyMeter | undefined;
   try {
     await bringSideFiles(
       modelFacts(graph.model).externalTensors.map(({ location }) => location),
@@ -116,14 +114,11 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const links = new PlanLinks({ records, host, ...(facts === undefined ? {} : { roundTripMs: roundTrips(facts) }) });
     const work = nodeWork(graph, types, shapes);
     const unkept: string[] = [];
-    const metered = new ShardMeter({
+    const sharing = devices.some((a) => a.isHere && devices.some((b) => a !== b && b.isHere && shareProcessor(a, b)));
+    const metering = {
       ...{ cutter, types, values, inputs, folder, clock, host, model: digest, precision: precisionOf(graph) },
       startExecutor: parts.startExecutor,
-      endMs: startMs + measureMs,
-      stored: (device) => storedShards(known, device),
-      knowsLink: (device) => links.knows(device),
-      peakBytes: (from, to) => work.slice(from, to).reduce((peak, { liveBytes }) => Math.max(peak, liveBytes), 0),
-      keep: async (measured) => {
+      keep: async (measured: readonly ProfileRecord[]) => {
         links.add(measured);
         try {
           await parts.keep?.(measured);
@@ -132,8 +127,19 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
           if (unkept.length === 0) unkept.push(`what was measured is not kept: ${messageOf(error)}`);
         }
       },
+    };
+    const metered = new ShardMeter({
+      ...metering,
+      endMs: startMs + measureMs * (sharing ? aloneShare : 1),
+      stored: (device) => storedShards(known, device),
+      knowsLink: (device) => links.knows(device),
+      peakBytes: (from, to) => work.slice(from, to).reduce((peak, { liveBytes }) => Math.max(peak, liveBytes), 0),
     });
     meter = metered;
+    const stored = devices.flatMap((device) => storedContention(known, device));
+    const together = new CompanyMeter({ ...metering, endMs: startMs + measureMs, stored: new Contention(stored) });
+    company = together;
+    const contention = (): Contention => new Contention([...stored, ...together.measured]);
     const sizes = sizesOf(types, shapes);
     const link: PlanFindings['link'] = (from, to) => links.between(from as PlanDevice, to as PlanDevice);
     const tables = new PlanTables({
@@ -148,7 +154,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       link,
     });
     const planner = new ModelPlanner(request, {
-      ...{ devices, tables, meter, inputs, clock, progress, startMs, measureMs },
+      ...{ devices, tables, meter, company, contention, inputs, clock, progress, startMs, measureMs },
     });
     const choice = await planner.run();
     progress(1, 'done');
@@ -160,7 +166,8 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       choice,
       meter,
       link,
-      notes: [...notes, ...unkept],
+      contention: contention(),
+      notes: [...notes, ...unkept, ...company.notes],
       ...(facts === undefined ? {} : { models: facts.models }),
       impossible: candidates.filter(({ problem }) => problem !== ''),
       legalCuts: legal.length,
@@ -170,6 +177,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     });
   } finally {
     await meter?.close();
+    await company?.close();
     await values?.close();
     await cpu.close({ graceMs: closeGraceMs });
     await rm(folder, { recursive: true, force: true });
@@ -186,6 +194,16 @@ function storedShards(known: ServiceTable, device: PlanDevice): readonly Measure
   const keyOf = ({ from, to, batch }: MeasuredShard): string => `${from} ${to} ${batch}`;
   const seen = new Set(own.map(keyOf));
   return [...own, ...alike.filter((shard) => !seen.has(keyOf(shard)))];
+}
+
+/** What devices of its kind leave it, that of its own last: it counts. */
+function storedContention(known: ServiceTable, device: PlanDevice): readonly MeasuredContention[] {
+  const { emulated, place, provider, threads } = device;
+  if (emulated) return [];
+  const silicon = siliconName(device);
+  const alike = silicon === '' ? [] : known.contention({ silicon, provider, threads });
+  const own = place === undefined ? [] : known.contention({ host: place.host, device: place.device, threads });
+  return [...alike, ...own].map(measuredContention);
 }
 
 /** Times of nodes on its kind, of one item. */
@@ -233,135 +251,6 @@ async function addBatches(
     }
     inputs.set(batch, several);
   }
-}
-
-interface PlannerParts {
-  readonly devices: readonly PlanDevice[];
-  readonly tables: PlanTables;
-  readonly meter: ShardMeter;
-  readonly inputs: ReadonlyMap<number, unknown>;
-  readonly clock: Clock;
-  readonly progress: (share: number, words: string) => void;
-  readonly startMs: number;
-  readonly measureMs: number;
-}
-
-/** Plans and measures in turns. */
-class ModelPlanner {
-  readonly #request: PlanRequest;
-  readonly #parts: PlannerParts;
-
-  constructor(request: PlanRequest, parts: PlannerParts) {
-    this.#request = request;
-    this.#parts = parts;
-  }
-
-  async run(): Promise<PlanChoice> {
-    await this.#measureBasics();
-    let choice = this.#choose();
-    for (let round = 0; round < roundsMax; round += 1) {
-      const measured = await this.#measureStages(choice);
-      if (measured === 0) break;
-      choice = this.#choose();
-    }
-    return choice;
-  }
-
-  #choose(): PlanChoice {
-    const { goal, items, strategy, sloMs = Infinity, frontierMax, stagesMax } = this.#request;
-    const { tables, devices, meter } = this.#parts;
-    const usable = devices.filter((device) => meter.failure(device) === '');
-    if (usable.length === 0) {
-      throw intarsiaError('DEVICE_UNAVAILABLE', `no device runs the model: ${meter.notes.slice(0, 3).join('; ')}`);
-    }
-    const options: ChoiceOptions = {
-      ...{ goal, items, frontierMax, sweepSteps, worthwhile },
-      latencyMsMax: sloMs,
-      strategies: strategy === 'auto' ? ['whole', 'pipeline', 'data'] : ['whole', strategy],
-    };
-    const problems = this.#batches.map((batch): BatchProblem => {
-      const table = { devices: usable, replicates: true, ...(stagesMax === undefined ? {} : { stagesMax }) };
-      const apart = usable.flatMap(({ alone }) => (alone === undefined ? [] : [alone])).slice(0, 1);
-      return {
-        ...{ batch, problem: tables.problem(batch, table) },
-        ...(apart.length === 0 ? {} : { apart: tables.problem(batch, { devices: apart, replicates: false }) }),
-      };
-    });
-    return choosePlan(problems, options);
-  }
-
-  get #batches(): readonly number[] {
-    const { items } = this.#request;
-    return [...this.#parts.inputs.keys()].filter((batch) => items === 1 || batch <= Math.max(items, 1));
-  }
-
-  /** The whole model in all batch sizes, then pieces of even work. */
-  async #measureBasics(): Promise<void> {
-    const { devices, tables, meter } = this.#parts;
-    const real = kinds(devices);
-    const apart = devices.flatMap(({ alone }) => (alone === undefined ? [] : [alone]));
-    const nodes = tables.chain.nodes;
-    const wholes = async (measured: readonly PlanDevice[], batch: number): Promise<void> => {
-      for (const device of measured) {
-        this.#tell(`${device.id}: whole model, batch ${batch}`);
-        if (tables.shardBytes(0, tables.bounds.length - 1, batch) > device.memoryBytes) continue;
-        await meter.measure(device, 0, nodes, batch);
-      }
-    };
-    const first = this.#batches[0] ?? 1;
-    await wholes([...real, ...apart], first);
-    const ends = pieceEnds(tables, piecesMax);
-    for (const [index, to] of ends.entries()) {
-      for (const device of real) {
-        this.#tell(`${device.id}: piece ${index + 1} of ${ends.length}`);
-        await meter.measure(device, ends[index - 1] ?? 0, to, first);
-      }
-    }
-    // The largest first: sizes between two measured ones lie about on the line.
-    for (const batch of [...this.#batches].reverse()) await wholes([...real, ...apart], batch);
-  }
-
-  /** Stages of the plans that look best which nobody measured yet; how many were. */
-  async #measureStages(choice: PlanChoice): Promise<number> {
-    const { tables, meter } = this.#parts;
-    const plans = [choice.choice, choice.bestOf.pipeline].filter((plan) => plan !== undefined);
-    let count = 0;
-    for (const { stages, batch } of plans) {
-      for (const { device, from, to } of stages) {
-        this.#tell(`${device.id}: a stage of the plan`);
-        const [begin = 0, end = 0] = [tables.bounds[from], tables.bounds[to]];
-        if (await meter.measure(device as PlanDevice, begin, end, batch)) count += 1;
-      }
-    }
-    return count;
-  }
-
-  #tell(words: string): void {
-    const { clock, progress, startMs, measureMs } = this.#parts;
-    if (measureMs > 0) progress(0.1 + 0.9 * Math.min(1, (clock.nowMs() - startMs) / measureMs), words);
-  }
-}
-
-/** The first device of each kind that can be measured here. */
-function kinds(devices: readonly PlanDevice[]): readonly PlanDevice[] {
-  const first = new Map<string, PlanDevice>();
-  for (const device of devices) if (device.isHere && !first.has(device.kind)) first.set(device.kind, device);
-  return [...first.values()];
-}
-
-/** Positions behind pieces of about even work, legal cuts but for the last. */
-function pieceEnds({ bounds, chain }: PlanTables, pieces: number): readonly number[] {
-  const { flops, activationBytes, nodes } = chain;
-  const work = (at: number): number => (flops[at] as number) + (activationBytes[at] as number) * 4 + at;
-  const ends = new Set<number>();
-  for (let piece = 1; piece < pieces; piece += 1) {
-    const wanted = (work(nodes) * piece) / pieces;
-    const inside = bounds.slice(1, -1);
-    const [first] = inside;
-    if (first === undefined) break;
-    ends.add(inside.reduce((a, b) => (Math.abs(work(b) - wanted) < Math.abs(work(a) - wanted) ? b : a), first));
-  }
-  return [...[...ends].sort((a, b) => a - b), nodes];
 }
 
 /** Bytes of a value for one item: as in a run where types leave it open. */

@@ -10,6 +10,7 @@ import type {
   PlanStage,
 } from '#cli/plan-report.js';
 import type { ArtifactDigest } from '#core/ids.js';
+import type { Contention } from '#core/split/contention.js';
 import type { CutCandidate } from '#core/split/cut-candidates.js';
 import type { Cutter } from '#core/split/cut.js';
 import { explainPlan } from '#core/split/plan-explain.js';
@@ -19,6 +20,7 @@ import { sumDeviation, transferMs, type PlanTables, type TableSource } from '#co
 import { splitIdOf, type SplitSpec } from '#core/split/split-spec.js';
 import type { KnownMs } from '#core/split/stage-times.js';
 import { formatBytes, formatMs } from '#core/units.js';
+import { companionKind } from './company-meter.js';
 import type { PlanDevice } from './plan-devices.js';
 import type { ShardMeter } from './shard-meter.js';
 
@@ -30,6 +32,7 @@ export interface PlanFindings {
   readonly choice: PlanChoice;
   readonly meter: ShardMeter;
   readonly link: TableSource['link'];
+  readonly contention: Contention;
   /** What was left out, and what else people should know. */
   readonly notes: readonly string[];
   /** What the grid calls the model. */
@@ -268,7 +271,7 @@ function whyNone(
 }
 
 function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings): readonly string[] {
-  const { devices, meter, batches, link } = findings;
+  const { devices, meter, batches, link, contention } = findings;
   const notes = [...findings.notes, ...meter.notes.slice(0, 20)];
   const emulated = devices.filter((device) => device.emulated).map(({ id }) => id);
   if (emulated.length > 0)
@@ -293,9 +296,16 @@ function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings)
     ({ provider, emulated: is, place }) => !is && place === undefined && (provider === 'cpu' || provider === 'wasm'),
   );
   if (processors.length > 1) {
-    notes.push(
-      `${processors.map(({ id, threads }) => `${id} (${threads} ${threads === 1 ? 'thread' : 'threads'})`).join(', ')} share one processor: measured one after the other, and slower when they run together by what its memory cannot give to all`,
-    );
+    const names = processors.map(({ id, threads }) => `${id} (${threads} ${threads === 1 ? 'thread' : 'threads'})`);
+    const kinds = processors.map(companionKind);
+    const isMeasured = processors.every((device, index) => {
+      const range = { from: 0, to: findings.cutter.graph.nodes.length, batch: 1 };
+      return contention.of(companionKind(device), kinds.toSpliced(index, 1), range).isMeasured;
+    });
+    const how = isMeasured
+      ? 'what they leave each other was measured and is in the requests/s'
+      : 'measured one after the other, and slower when they run together by what its memory cannot give to all';
+    notes.push(`${names.join(', ')} share one processor: ${how}`);
   }
   return notes;
 }

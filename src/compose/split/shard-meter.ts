@@ -2,24 +2,14 @@
  * Measures shards on real devices for a plan: the whole model, pieces of even work, and the stages of plans that look good.
  * A few runs each, until the time allowed is over; what is measured counts, what is not stays an estimate.
  */
-import { randomUUID } from 'node:crypto';
-import { unlink } from 'node:fs/promises';
-import { join } from 'node:path';
 import { IntarsiaError, messageOf } from '#core/errors.js';
-import { sessionId } from '#core/ids.js';
-import type { ValueTypes } from '#core/split/boundary-type.js';
-import type { Cutter } from '#core/split/cut.js';
-import { encodeShard } from '#core/split/shard-writer.js';
 import type { MeasuredShard } from '#core/split/stage-times.js';
-import type { Tensor } from '#core/tensor.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
-import { profileSchema, type ProfileRecord, type ShardRecord } from '#core/profile/profile-record.js';
+import { profileSchema, type NodesRecord, type ProfileRecord, type ShardRecord } from '#core/profile/profile-record.js';
 import { timeStats } from '#core/profile/time-stats.js';
 import { measureLink } from '../profile/link-meter.js';
-import { writeModelFile } from './shard-files.js';
-import { runInput } from './shard-runner.js';
-import type { ModelValues } from './model-values.js';
+import { openShard, type ShardSource } from './metered-shard.js';
 import type { PlanDevice } from './plan-devices.js';
 
 const runsMin = 5;
@@ -30,14 +20,8 @@ const longRunsMin = 3;
 /** Time spent on runs of one shard, ms, once there are enough. */
 const shardMs = 400;
 
-export interface MeterParts {
-  readonly cutter: Cutter;
-  readonly types: ValueTypes;
-  readonly values: ModelValues;
-  /** By batch size. */
-  readonly inputs: ReadonlyMap<number, readonly Tensor[]>;
+export interface MeterParts extends ShardSource {
   readonly startExecutor: (device: PlanDevice) => Promise<Executor>;
-  readonly folder: string;
   readonly clock: Clock;
   /** When measuring must end, by the clock. */
   readonly endMs: number;
@@ -119,14 +103,7 @@ export class ShardMeter {
   }
 
   async #run(device: PlanDevice, from: number, to: number, batch: number): Promise<MeasuredShard | undefined> {
-    const { cutter, types, values, inputs, folder, clock } = this.#parts;
-    const given = inputs.get(batch);
-    if (given === undefined) return undefined;
-    const { length: nodes } = cutter.graph.nodes;
-    const plan = cutter.cut([from, to].filter((position) => position > 0 && position < nodes));
-    const shard = plan.shards.find((draft) => draft.from === from && draft.to === to);
-    if (shard === undefined) return undefined;
-    const tensors = await values.values(given, [...shard.inputs, ...shard.outputs]);
+    const { clock } = this.#parts;
     const { kind } = device;
     let executor = this.#executors.get(kind);
     if (executor === undefined) {
@@ -134,24 +111,12 @@ export class ShardMeter {
       this.#executors.set(kind, executor);
       await this.#link(device, executor);
     }
-    const name = randomUUID();
-    const session = sessionId(name);
-    const path = join(folder, `${name}.onnx`);
-    const encoded = encodeShard(plan, shard, types);
-    const { digest } = await writeModelFile(path, encoded);
+    const shard = await openShard(executor, { device, from, to, batch }, this.#parts);
+    if (shard === undefined) return undefined;
+    const { request, loaded, weightBytes, inputBytes, outputBytes } = shard;
     try {
-      const { notes, optimization, memoryBytes } = await executor.load({
-        session,
-        artifact: { digest, path },
-        model: { name: 'shard', version: '1' },
-        options: { intraOpThreads: device.threads, optimization: 'all' },
-      });
+      const { notes, optimization, memoryBytes } = loaded;
       for (const note of notes) this.notes.push(`${device.id}, nodes ${from} to ${to - 1}: ${note}`);
-      const request = {
-        session,
-        inputs: shard.inputs.map((input) => runInput(tensors.get(input), input)),
-        outputs: [],
-      };
       const times: number[] = [];
       const startMs = clock.nowMs();
       let warmRuns = 2;
@@ -168,17 +133,13 @@ export class ShardMeter {
         const enough = times.length >= (isLong ? longRunsMin : runsMin);
         if (this.isOver || (enough && clock.nowMs() - startMs > shardMs)) break;
       }
-      const bytesOf = (names: readonly string[]): number =>
-        names.reduce((sum, input) => sum + (tensors.get(input)?.data.byteLength ?? 0), 0);
       await this.#keep(device, executor, {
-        ...{ from, to, batch, optimization, times: timeStats(times), weightBytes: encoded.weightBytes },
+        ...{ from, to, batch, optimization, times: timeStats(times), weightBytes, inputBytes, outputBytes },
         ...{ loadedBytes: Math.round(memoryBytes), peakActivationBytes: this.#parts.peakBytes(from, to) * batch },
-        ...{ inputBytes: bytesOf(shard.inputs), outputBytes: bytesOf(shard.outputs) },
       });
       return { from, to, batch, ...typical(times) };
     } finally {
-      await executor.unload(session);
-      await unlink(path).catch(() => undefined);
+      await shard.close();
     }
   }
 
@@ -202,20 +163,30 @@ export class ShardMeter {
     run: Pick<ShardRecord, 'from' | 'to' | 'batch' | 'optimization' | 'times' | 'weightBytes' | 'loadedBytes'> &
       Pick<ShardRecord, 'peakActivationBytes' | 'inputBytes' | 'outputBytes'>,
   ): Promise<void> {
-    const { model, precision, host, cutter, clock, keep } = this.#parts;
-    const { id, name, provider, threads, descriptor } = device;
-    const driver = descriptor?.facts['driver'];
-    const { engine } = description;
+    const { keep, clock } = this.#parts;
     await keep([
       {
-        ...{ type: 'shard', schema: profileSchema, model, precision, nodes: cutter.graph.nodes.length },
-        ...{ host, device: descriptor?.id ?? id, silicon: descriptor?.profile ?? descriptor?.name ?? name },
-        ...{ provider, threads, emulated: false, source: 'profiled', atMs: clock.wallMs() },
-        engine: driver === undefined ? engine : `${engine}, driver ${String(driver)}`,
+        ...{ type: 'shard', source: 'profiled', atMs: clock.wallMs() },
+        ...recordedOn(device, description.engine, this.#parts),
         ...run,
       },
     ]);
   }
+}
+
+/** What every record says of its model and its device. */
+export function recordedOn(
+  { id, name, provider, threads, descriptor }: PlanDevice,
+  engine: string,
+  { model, precision, host, cutter }: Pick<MeterParts, 'model' | 'precision' | 'host' | 'cutter'>,
+): Omit<NodesRecord, 'type' | 'method' | 'nodeMs' | 'optimization' | 'batch' | 'atMs'> {
+  const driver = descriptor?.facts['driver'];
+  return {
+    ...{ schema: profileSchema, model, precision, nodes: cutter.graph.nodes.length },
+    ...{ host, device: descriptor?.id ?? id, silicon: descriptor?.profile ?? descriptor?.name ?? name },
+    ...{ provider, threads, emulated: false },
+    engine: driver === undefined ? engine : `${engine}, driver ${String(driver)}`,
+  };
 }
 
 /** The middle half's mean, and its standard error by it: a pause of the machine is no property of the model. */

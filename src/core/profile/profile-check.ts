@@ -5,6 +5,7 @@ const textMax = 300;
 const nodesMax = 1_000_000;
 const nodeTimesMax = 100_000;
 const classesMax = 1_000;
+const besideMax = 64;
 /** Records of one snapshot. */
 export const snapshotRecordsMax = 20_000;
 
@@ -21,6 +22,8 @@ export function readProfileRecord(value: unknown): ProfileRecord | undefined {
         : undefined;
     case 'shard':
       return isMeasured(value) && isShard(value) ? known : undefined;
+    case 'contention':
+      return isMeasured(value) && isContention(value) ? known : undefined;
     case 'nodes':
       return isMeasured(value) && isNodes(value) ? known : undefined;
     default:
@@ -77,6 +80,23 @@ function isShard(value: Fields): boolean {
     (source === 'profiled' || source === 'served') &&
     isTimes(times) &&
     counts.every((name) => isCount(value[name]))
+  );
+}
+
+function isContention(value: Fields): boolean {
+  const { from, to, nodes, beside, times, aloneMs } = value;
+  return (
+    isCount(from) &&
+    isCount(to) &&
+    from < to &&
+    to <= (nodes as number) &&
+    Array.isArray(beside) &&
+    beside.length >= 1 &&
+    beside.length <= besideMax &&
+    beside.every((kind) => isText(kind)) &&
+    isTimes(times) &&
+    isNumber(aloneMs) &&
+    aloneMs > 0
   );
 }
 

@@ -41,9 +41,11 @@ const columns: readonly (readonly [string, ParquetColumn['type']])[] = [
   ['loaded_bytes', 'integer'],
   ['input_bytes', 'integer'],
   ['output_bytes', 'integer'],
+  ['beside', 'text'],
+  ['alone_ms', 'number'],
 ];
 
-/** A row a shard, a link, and a node of each nodes record. */
+/** A row a shard (alone, and in company), a link, and a node of each nodes record. */
 export function profileColumns(records: readonly ProfileRecord[]): readonly ParquetColumn[] {
   const rows = records.flatMap(rowsOf);
   return columns.map(([name, type]) => ({ name, type, values: rows.map((row) => row[name]) }) as ParquetColumn);
@@ -70,6 +72,11 @@ function rowsOf(record: ProfileRecord): readonly Row[] {
       node,
       ...(ms > 0 ? figures(timeStats([ms])) : { mean_ms: 0 }),
     }));
+  }
+  if (record.type === 'contention') {
+    const { from, to, beside, times, aloneMs } = record;
+    const range = { from_node: from, to_node: to, beside: beside.join(', '), alone_ms: aloneMs };
+    return [{ ...key, ...range, ...figures(times) }];
   }
   const { from, to, source, times, weightBytes, peakActivationBytes, loadedBytes, inputBytes, outputBytes } = record;
   return [

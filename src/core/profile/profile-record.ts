@@ -61,6 +61,19 @@ export interface ShardRecord extends MeasuredOn {
   readonly outputBytes: number;
 }
 
+/** Runs of a shard while other devices of its host ran theirs: what a processor or a memory that they share gives each. */
+export interface ContentionRecord extends MeasuredOn {
+  readonly type: 'contention';
+  readonly from: number;
+  readonly to: number;
+  /** The other devices that ran all the time: provider and threads of each, such as `cpu 1`, sorted. */
+  readonly beside: readonly string[];
+  /** From one answer to the next, seen from the host's process, with the next run always waiting. */
+  readonly times: TimeStats;
+  /** Median of one run inside the executor while nothing else ran, right before. */
+  readonly aloneMs: number;
+}
+
 /** Milliseconds of every node in one run of the whole model. */
 export interface NodesRecord extends MeasuredOn {
   readonly type: 'nodes';
@@ -92,7 +105,7 @@ export interface LinkRecord {
 /** In place of a model's digest: under which hosts publish links alone. */
 export const linksModel = '0'.repeat(64);
 
-export type ProfileRecord = ShardRecord | NodesRecord | LinkRecord;
+export type ProfileRecord = ShardRecord | ContentionRecord | NodesRecord | LinkRecord;
 
 /** What of a record must be the same for two to be measurements of the same thing. */
 export function profileKey(record: ProfileRecord): string {
@@ -102,9 +115,20 @@ export function profileKey(record: ProfileRecord): string {
   }
   const { type, model, nodes, precision, optimization, batch } = record;
   const { host, device, silicon, provider, engine, threads, emulated } = record;
-  const part = type === 'shard' ? [record.from, record.to, record.source] : [record.method];
+  const part = partOf(record);
   const place = [host, device, silicon, provider, engine, threads, emulated];
   return JSON.stringify([type, model, nodes, ...part, ...place, precision, optimization, batch]);
+}
+
+function partOf(record: Exclude<ProfileRecord, LinkRecord>): readonly unknown[] {
+  switch (record.type) {
+    case 'shard':
+      return [record.from, record.to, record.source];
+    case 'contention':
+      return [record.from, record.to, ...record.beside];
+    case 'nodes':
+      return [record.method];
+  }
 }
 
 /** Host on which a record was measured. */

@@ -2,7 +2,7 @@
  * Times of one model by shard, device and batch size, as they were measured: tables, not fits. For the planner, the
  * simulator and policies. Where nothing was measured there is no answer; who wants an estimate makes one, and says so.
  */
-import type { LinkEnd, NodesRecord, ProfileRecord, ShardRecord } from './profile-record.js';
+import type { ContentionRecord, LinkEnd, NodesRecord, ProfileRecord, ShardRecord } from './profile-record.js';
 import { addTimes, timeFigures, type TimeFigures, type TimeStats } from './time-stats.js';
 
 /** Which devices are meant; what is absent may be anything. */
@@ -42,6 +42,7 @@ export class ServiceTable {
   readonly model: string;
   readonly #shards: readonly ShardRecord[];
   readonly #nodes: readonly NodesRecord[];
+  readonly #contention: readonly ContentionRecord[];
   readonly #prefer: ShardRecord['source'];
 
   constructor(records: readonly ProfileRecord[], { model, prefer = 'profiled' }: ServiceTableOptions) {
@@ -51,6 +52,9 @@ export class ServiceTable {
     // Hosts record the whole model without its number of nodes.
     const nodes = shards.reduce((most, record) => Math.max(most, record.nodes), 0);
     this.#shards = shards.map((record) => (record.nodes === 0 ? { ...record, nodes, to: nodes } : record));
+    this.#contention = records
+      .filter((record) => record.type === 'contention')
+      .filter((record) => record.model === model);
     this.#nodes = records.filter((record) => record.type === 'nodes').filter((record) => record.model === model);
   }
 
@@ -124,6 +128,11 @@ export class ServiceTable {
       ...{ from, to, batch, relativeError },
       ms: p50Ms,
     }));
+  }
+
+  /** Shards that were measured while other devices ran. */
+  contention(selector: DeviceSelector): readonly ContentionRecord[] {
+    return this.#contention.filter((record) => isOf(record, selector));
   }
 
   /** Milliseconds by node of one run, the newest measurement; undefined without one. */
@@ -239,7 +248,7 @@ function isRange(record: ShardRecord, { from, to }: Range): boolean {
   return record.from === from && record.to === to;
 }
 
-function isOf(record: ShardRecord | NodesRecord, selector: DeviceSelector): boolean {
+function isOf(record: ShardRecord | ContentionRecord | NodesRecord, selector: DeviceSelector): boolean {
   return (
     (selector.host === undefined || record.host === selector.host) &&
     (selector.device === undefined || record.device === selector.device) &&

@@ -11,13 +11,14 @@
 import {
   joulesPerMs,
   runCosts,
+  slowdownsOf,
   usdPerMs,
   type PlanGoal,
   type PlannedStage,
   type PlannerDevice,
   type PlannerProblem,
 } from './plan-problem.js';
-import { SplitPlanner } from './planner.js';
+import { inCompany, SplitPlanner } from './planner.js';
 
 export type PlanStrategy = 'whole' | 'pipeline' | 'data';
 
@@ -103,7 +104,7 @@ export function choosePlan(problems: readonly BatchProblem[], options: ChoiceOpt
     const all = apart === undefined ? mine : [...mine, ...wholePlans(apart, batch, items)];
     wholes.push(...all);
     candidates.push(...all);
-    if (strategies.includes('data')) candidates.push(...dataPlans(mine, { batch, items, latencyMsMax }));
+    if (strategies.includes('data')) candidates.push(...dataPlans(mine, { problem, batch, items, latencyMsMax }));
     if (strategies.includes('pipeline')) {
       const { plans, bound } = pipelinePlans(problem, batch, options);
       candidates.push(...plans);
@@ -191,6 +192,12 @@ function pipelinePlans(
     if (fastest.plan !== undefined) found.push(fastest.plan.stages);
   }
   if (goal === 'cost') bound *= 1000;
+  if (problem.slowdown !== undefined && goal === 'throughput') {
+    const together = new SplitPlanner(inCompany(problem)).best(goal);
+    if (together.plan !== undefined) found.push(together.plan.stages);
+    // Of two devices a plan without a split is one device's, every other plan both's.
+    if (problem.devices.length === 2) bound = Math.max(bound, together.lowerBound * share);
+  }
   const prices = problem.devices.map(usdPerMs).filter((price) => price > 0);
   const draws = problem.devices.map(joulesPerMs).filter((draw) => draw > 0);
   const usd = prices.length === 0 ? 0 : 1 / mean(prices);
@@ -242,7 +249,17 @@ export function pipelineCandidate(
  */
 function dataPlans(
   wholes: readonly PlanCandidate[],
-  { batch, items, latencyMsMax }: { readonly batch: number; readonly items: number; readonly latencyMsMax: number },
+  {
+    problem,
+    batch,
+    items,
+    latencyMsMax,
+  }: {
+    readonly problem: PlannerProblem;
+    readonly batch: number;
+    readonly items: number;
+    readonly latencyMsMax: number;
+  },
 ): readonly PlanCandidate[] {
   const runs = runsOf(items, batch);
   const runMs = ({ latencyMs, runsPerRequest }: PlanCandidate): number => latencyMs / runsPerRequest;
@@ -252,18 +269,21 @@ function dataPlans(
   const plans: PlanCandidate[] = [];
   for (let count = 2; count <= fastest.length; count += 1) {
     const chosen = fastest.slice(0, count);
-    const times = chosen.map(runMs);
+    const stages = chosen.flatMap((whole) => whole.stages);
+    const slowdowns = slowdownsOf(problem, stages);
+    const alone = chosen.map(runMs);
+    const times = alone.map((ms, index) => ms * (slowdowns[index] ?? 1));
     const rate = times.reduce((sum, ms) => sum + 1 / ms, 0);
     const shares = times.map((ms) => 1 / ms / rate);
     const weighted = (of: (whole: PlanCandidate) => number): number =>
-      chosen.reduce((sum, whole, index) => sum + of(whole) * (shares[index] ?? 0), 0);
+      chosen.reduce((sum, whole, index) => sum + of(whole) * (shares[index] ?? 0) * (slowdowns[index] ?? 1), 0);
     plans.push({
       strategy: 'data',
       batch,
       runsPerRequest: runs,
-      stages: chosen.flatMap(({ stages }) => stages),
+      stages,
       shares,
-      latencyMs: runs === 1 ? Math.max(...times) : makespan(times, runs),
+      latencyMs: runs === 1 ? Math.max(...alone) : makespan(times, runs),
       requestsPerSecond: (1000 * rate * batch) / items,
       usdPer1000: weighted(({ usdPer1000 }) => usdPer1000),
       joulesPerRequest: weighted(({ joulesPerRequest }) => joulesPerRequest),

@@ -40,6 +40,15 @@ export interface PlannerProblem {
   readonly stagesMax?: number;
   /** Whether several equal devices may share a stage, each holding it, runs taking turns. Default: not. */
   readonly replicates?: boolean;
+  /**
+   * How many times as long segments `from` to `to` take on a device while others run as well: those that share its
+   * processor or memory. Absent: nobody disturbs anybody. Searches do not see it, the figures of plans do.
+   */
+  readonly slowdown?: (
+    device: PlannerDevice,
+    others: readonly PlannerDevice[],
+    range: { readonly from: number; readonly to: number },
+  ) => number;
 }
 
 export interface PlannedStage {
@@ -89,22 +98,37 @@ export function joulesPerMs({ busyWatts = 0 }: PlannerDevice): number {
   return busyWatts / 1000;
 }
 
-/** Adds a plan up from the tables, the slow and plain way. Infinite where a stage does not fit. */
+/** How many times as long each stage takes while all others of the plan run too. */
+export function slowdownsOf({ slowdown }: PlannerProblem, stages: readonly PlannedStage[]): readonly number[] {
+  if (slowdown === undefined) return stages.map(() => 1);
+  const all = stages.flatMap(({ devices }) => devices);
+  return stages.map(({ device, from, to }) => {
+    const others = all.filter((other) => other !== device);
+    return others.length === 0 ? 1 : slowdown(device, others, { from, to });
+  });
+}
+
+/**
+ * Adds a plan up from the tables, the slow and plain way. Infinite where a stage does not fit. A request alone finds every
+ * device for itself; in a full pipe all stages run at once.
+ */
 export function runCosts(problem: PlannerProblem, stages: readonly PlannedStage[]): RunCosts {
+  const slowdowns = slowdownsOf(problem, stages);
   let latencyMs = 0;
   let intervalMs = 0;
   let usd = 0;
   let joules = 0;
   let before: PlannedStage | undefined;
-  for (const stage of stages) {
+  for (const [index, stage] of stages.entries()) {
     const { device, devices, from, to } = stage;
     const fits = problem.stageBytes(from, to) <= device.memoryBytes;
     const ms = fits ? problem.stageMs(device, from, to) : Infinity;
     const sentMs = before === undefined ? 0 : problem.transferMs(before.device, device, from);
     latencyMs += sentMs + ms;
-    intervalMs = Math.max(intervalMs, sentMs, ms / devices.length);
-    usd += ms === Infinity ? Infinity : ms * usdPerMs(device);
-    joules += ms === Infinity ? Infinity : ms * joulesPerMs(device);
+    const busyMs = ms * (slowdowns[index] ?? 1);
+    intervalMs = Math.max(intervalMs, sentMs, busyMs / devices.length);
+    usd += busyMs === Infinity ? Infinity : busyMs * usdPerMs(device);
+    joules += busyMs === Infinity ? Infinity : busyMs * joulesPerMs(device);
     before = stage;
   }
   return { latencyMs, intervalMs, usd, joules };

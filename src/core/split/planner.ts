@@ -74,7 +74,30 @@ export interface Weights {
   readonly perJoule: number;
 }
 
-/** Plans one problem for several goals. */
+/** The problem as if every device always ran beside all others: what a search sees of their slowing each other down. */
+export function inCompany({ slowdown, ...problem }: PlannerProblem): PlannerProblem {
+  if (slowdown === undefined) return problem;
+  const { devices, fillStages } = problem;
+  const others = new Map(devices.map((device) => [device, devices.filter((other) => other !== device)]));
+  const factor = (device: PlannerDevice, from: number, to: number): number =>
+    slowdown(device, others.get(device) ?? [], { from, to });
+  return {
+    ...problem,
+    stageMs: (device, from, to) => problem.stageMs(device, from, to) * factor(device, from, to),
+    ...(fillStages === undefined
+      ? {}
+      : {
+          fillStages: (device: PlannerDevice, from: number, into: Float64Array) => {
+            fillStages(device, from, into);
+            for (let to = from + 1; to <= problem.segments; to += 1) {
+              into[to] = (into[to] as number) * factor(device, from, to);
+            }
+          },
+        }),
+  };
+}
+
+/** Plans one problem for several goals; see `slowdown` for what it leaves out. */
 export class SplitPlanner {
   readonly problem: PlannerProblem;
   readonly #table: StageTable;
@@ -84,7 +107,7 @@ export class SplitPlanner {
   readonly #sweepSpaces: { readonly space: SearchSpace; readonly table: StageTable; readonly at: readonly number[] }[] =
     [];
 
-  constructor(problem: PlannerProblem) {
+  constructor({ slowdown: _, ...problem }: PlannerProblem) {
     checkProblem(problem);
     this.problem = problem;
     this.#table = new StageTable(problem);
