@@ -115,7 +115,7 @@ describe('a plan of a model', () => {
   it('measures devices of one processor at work together, once, and says so', async () => {
     const records: ProfileRecord[] = [];
     const request = { devices: ['cpu:0', 'wasm:0'], measureSeconds: 8 };
-    const first = await plan(request, { keep: async (measured) => void records.push(...measured) });
+    const first = await plan(request, { keep: (measured) => Promise.resolve(void records.push(...measured)) });
     expect(first.notes.join()).toContain('what they leave each other was measured');
     const together = records.filter((record) => record.type === 'contention');
     expect(together.length).toBeGreaterThanOrEqual(2);
@@ -126,7 +126,7 @@ describe('a plan of a model', () => {
     }
     const ends = new Set(together.map(({ from, to, batch, provider }) => `${provider} ${from} ${to} ${batch}`));
     const again: ProfileRecord[] = [];
-    await plan(request, { records, keep: async (measured) => void again.push(...measured) });
+    await plan(request, { records, keep: (measured) => Promise.resolve(void again.push(...measured)) });
     const repeated = again.filter((record) => record.type === 'contention');
     const isNew = ({ from, to, batch, provider }: (typeof repeated)[number]): boolean =>
       !ends.has(`${provider} ${from} ${to} ${batch}`);
