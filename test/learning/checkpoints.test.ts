@@ -8,11 +8,12 @@ import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { dispatchSchema } from '#core/scheduling/features.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
-import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { batchingFromFile } from '#policies/batching/batching-from-file.js';
+import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
 import { capacityOf } from '#policies/learning/fleet-capacity.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
+import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import { arrivalProcess } from '#sim/fleet/arrival-process.js';
 import { drawArrivals } from '#sim/fleet/arrivals.js';
 import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
@@ -40,6 +41,12 @@ interface Manifest {
   readonly batching: string;
   readonly teacher: string;
   readonly fleets: readonly { readonly name: string; readonly sha256: string }[];
+  /** Of the policy that forms batches, where there is one. */
+  readonly batchSha256?: string;
+}
+
+function manifestOf(name: string): Manifest {
+  return JSON.parse(read(name, 'manifest.json').toString()) as Manifest;
 }
 
 describe('trained policies in the repository', () => {
@@ -47,13 +54,19 @@ describe('trained policies in the repository', () => {
     expect(names.length).toBeGreaterThan(0);
     for (const name of names) {
       const bytes = read(name, 'policy.onnx');
-      const manifest = JSON.parse(read(name, 'manifest.json').toString()) as Manifest;
+      const manifest = manifestOf(name);
       const digest = createHash('sha256').update(bytes).digest('hex');
       expect(manifest).toMatchObject({ policySha256: digest, schema: dispatchSchema });
       expect(read(name, 'card.md').toString()).toContain(digest);
       const policy = readPolicy(bytes);
       expect(policy).toMatchObject({ decides: 'dispatch', fallback: manifest.teacher });
       expect(dispatchByName(policy.fallback).name).not.toBe('');
+      if (manifest.batchSha256 !== undefined) {
+        const batching = read(name, 'batching.onnx');
+        expect(createHash('sha256').update(batching).digest('hex')).toBe(manifest.batchSha256);
+        expect(read(name, 'card.md').toString()).toContain(manifest.batchSha256);
+        expect(batchingFromFile(batching)().counts.decisions).toBe(0);
+      }
       // The card is reproduced only from the fleets that the manifest names.
       for (const fleet of manifest.fleets) {
         const data = readFileSync(join('policies/fleets', fleet.name));
@@ -63,26 +76,29 @@ describe('trained policies in the repository', () => {
   });
 
   it('does better than cheapest feasible of any share, shield on, on a fleet it was not trained on', async () => {
-    const fleet = fleetNamed('edge-and-core');
-    const arrivals = drawArrivals(fleet, arrivalProcess('poisson:rate=1'), {
-      seed: 'checkpoint',
-      requests: 4_000,
-      ratePerSecond: 0.7 * capacityOf(fleet),
-    });
-    const objective = async (dispatch: DispatchPolicy): Promise<number> => {
-      const result = await runFleet({
-        ...{ fleet, arrivals, seed: 1, dispatch: fleetDispatch(dispatch) },
-        batching: () => batchingByName('deadline-cap'),
-      });
-      return objectiveOf(objectiveRows(fleet, result)).total;
-    };
-    const rules: number[] = [];
-    for (const share of [0.4, 0.6, 0.8, 1]) rules.push(await objective(dispatchByName(`cheapest-feasible:${share}`)));
     for (const name of names) {
-      const { network, ranges, fallback } = readPolicy(read(name, 'policy.onnx'));
-      const rule = dispatchByName(fallback);
-      const learned = new LearnedDispatch({ name, scorer: new SimdScorer(network), ranges, fallback: rule });
-      expect(await objective(learned)).toBeLessThan(0.97 * Math.min(...rules));
+      const { fleets, batchSha256 } = manifestOf(name);
+      const fleetName = fleets.some((fleet) => fleet.name === 'edge-and-core.yaml')
+        ? 'judging/stadium'
+        : 'edge-and-core';
+      const fleet = fleetNamed(fleetName);
+      const arrivals = drawArrivals(fleet, arrivalProcess('poisson:rate=1'), {
+        seed: 'checkpoint',
+        requests: 4_000,
+        ratePerSecond: 0.7 * capacityOf(fleet),
+      });
+      const objective = async (dispatch: DispatchPolicy, batching: () => BatchingPolicy): Promise<number> => {
+        const run = { fleet, arrivals, seed: 1, dispatch: fleetDispatch(dispatch), batching };
+        return objectiveOf(objectiveRows(fleet, await runFleet(run))).total;
+      };
+      const byDeadline = (): BatchingPolicy => batchingByName('deadline-cap');
+      const rules: number[] = [];
+      for (const share of [0.4, 0.6, 0.8, 1]) {
+        rules.push(await objective(dispatchByName(`cheapest-feasible:${share}`), byDeadline));
+      }
+      const learned = dispatchFromFile(read(name, 'policy.onnx'));
+      const make = batchSha256 === undefined ? byDeadline : batchingFromFile(read(name, 'batching.onnx'));
+      expect(await objective(learned, make)).toBeLessThan(0.97 * Math.min(...rules));
       const fallbacks = Object.values(learned.counts.fallbacks).reduce((sum, count) => sum + count, 0);
       expect(fallbacks / learned.counts.decisions).toBeLessThan(0.05);
     }
