@@ -174,7 +174,7 @@ export class LearnedBatching implements BatchingPolicy {
     for (let row = 1; row < count; row += 1) {
       if ((this.#scores[row] as number) > (this.#scores[best] as number)) best = row;
     }
-    if (Number.isNaN(this.#scores[best] as number)) return false;
+    if (Number.isNaN(this.#scores[best])) return false;
     const queue = this.#rowQueue[best] as number;
     const value = this.#rowItems[best] as number;
     choice.queue = queue;
