@@ -13,6 +13,10 @@ export interface SeedLine {
   readonly violations: number;
   readonly sent: number;
   readonly failed: number;
+  readonly hedges: number;
+  readonly sequences: number;
+  /** Sequences that a failure ended. */
+  readonly broken: number;
   readonly virtualMs: number;
   /** By kind of fault: how many struck, how many of them met somebody, and how often they bit. */
   readonly faults: Readonly<Record<string, readonly [struck: number, fired: number, bites: number]>>;
@@ -28,8 +32,12 @@ export function seedLine(report: GridSimulationReport): SeedLine {
     const [struck, met, bites] = faults[kind] ?? [0, 0, 0];
     faults[kind] = [struck + 1, met + (fired > 0 ? 1 : 0), bites + fired];
   }
-  const failed = requests.sent - requests.answered;
-  return { seed, trace: traceHash, violations: violationCount, sent: requests.sent, failed, virtualMs, faults };
+  const { sent, answered, hedges } = requests;
+  const { begun, ended } = report.sequences;
+  return {
+    ...{ seed, trace: traceHash, violations: violationCount, sent, failed: sent - answered, hedges },
+    ...{ sequences: begun, broken: begun - ended, virtualMs, faults },
+  };
 }
 
 export class SeedsFile {

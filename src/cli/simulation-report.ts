@@ -35,6 +35,15 @@ export interface GridSimulationReport {
     /** By error code. */
     readonly failed: Readonly<Record<string, number>>;
     readonly gatewayAttempts: number;
+    /** Second attempts that gateways made before the first was late. */
+    readonly hedges: number;
+  };
+  /** Of requests to stateful models: those answered to their ends, the requests of all, and what ended the others. */
+  readonly sequences: {
+    readonly begun: number;
+    readonly ended: number;
+    readonly steps: number;
+    readonly broken: Readonly<Record<string, number>>;
   };
   /** Each fault, and how often it bit. */
   readonly faults: readonly {

@@ -16,7 +16,8 @@ const calm: GridSimulationReport = {
   violationCount: 0,
   virtualMs: 120_000,
   steps: 1_000,
-  requests: { sent: 100, answered: 98, failed: { UNAVAILABLE: 2 }, gatewayAttempts: 110 },
+  requests: { sent: 100, answered: 98, failed: { UNAVAILABLE: 2 }, gatewayAttempts: 110, hedges: 4 },
+  sequences: { begun: 5, ended: 4, steps: 20, broken: { UNAVAILABLE: 1 } },
   faults: [{ kind: 'crash', atMs: 21_500, hosts: ['host-2'], fired: 1 }],
   leaders: 2,
   viewsConvergedMs: 0,
@@ -112,7 +113,9 @@ describe('intarsia simulate-grid', () => {
       expect(code).toBe(0);
       expect(out).toMatch(/crash +3 +3 +3/);
       expect(out).toContain('3 grids, 360 virtual s; 2 ran now');
-      expect(out).toContain('300 requests, 6 failed with a known code; 3 faults, 0 of them met nobody');
+      expect(out).toContain(
+        '300 requests, 6 failed with a known code, 12 hedged; 15 sequences, 3 ended by a failure; 3 faults, 0 of them met nobody',
+      );
       await run(flags, program);
       expect(asked[1]?.done).toEqual(new Set([5, 6, 7]));
     });

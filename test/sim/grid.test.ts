@@ -11,6 +11,7 @@ const bites: Readonly<Record<PlantedBug, Checker>> = {
   'doubled-answer': 'answered-once',
   'lost-answer': 'answered-once',
   'wrong-answer': 'right-answer',
+  'forgotten-state': 'right-answer',
   'unknown-error': 'known-code',
   'two-owners': 'one-owner',
   overtaking: 'order-kept',
@@ -36,6 +37,18 @@ const small: GridScenario = {
     { kind: 'update', atMs: 22_000, subject: 'd2', amount: 2 },
     { kind: 'scale', atMs: 30_000, subject: 'd3', amount: 4 },
   ],
+};
+
+/** With a stateful model. */
+const withSequences: GridScenario = {
+  ...drawScenario({ seed: 8, hosts: 4, kinds: [], requests: 100 }),
+  deployments: [
+    { name: 'd1', replicas: 2 },
+    { name: 's1', replicas: 2, stateful: true },
+  ],
+  sequences: 20,
+  stormMs: [20_000, 40_000],
+  operators: [],
 };
 
 describe('a simulated grid', () => {
@@ -71,6 +84,17 @@ describe('a simulated grid', () => {
     expect(report.requests.failed).toEqual({});
   });
 
+  it('answers sequences with their sums and asks second replicas, with nothing violated', async () => {
+    const slow: FaultEvent = { kind: 'slow-host', atMs: 24_000, durationMs: 10_000, hosts: ['host-2'], amount: 5 };
+    const faults = [slow, { ...slow, hosts: ['host-3'] }];
+    const { violations, sequences, requests } = await runScenario({ ...withSequences, faults });
+    expect(violations).toEqual([]);
+    expect(sequences.begun).toBeGreaterThanOrEqual(20);
+    expect(sequences.ended).toBe(sequences.begun);
+    expect(sequences.steps).toBeGreaterThanOrEqual(3 * sequences.ended);
+    expect(requests.hedges).toBeGreaterThan(0);
+  });
+
   it('has every kind of fault, and each fires', async () => {
     const spaced = faultKinds.map((kind, index): FaultEvent => {
       const hosts: Partial<Record<typeof kind, readonly string[]>> = {
@@ -100,7 +124,7 @@ describe('a simulated grid', () => {
 
   it.each(plantedBugs)('finds the planted bug %s', async (bug) => {
     const run = bug === 'stray-chance' ? runTwice : runScenario;
-    const { violations } = await run(small, { bug });
+    const { violations } = await run(bug === 'forgotten-state' ? withSequences : small, { bug });
     expect(violations.map(({ checker }) => checker)).toContain(bites[bug]);
   });
 

@@ -34,6 +34,9 @@ interface Summary {
   readonly failedSeeds: number[];
   requests: number;
   failedRequests: number;
+  hedges: number;
+  sequences: number;
+  broken: number;
   virtualMs: number;
   /** By kind: struck, met somebody, bit so often. */
   readonly faults: Map<string, [number, number, number]>;
@@ -71,7 +74,8 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
       const progress = startProgress(output, 'simulate');
       const seeds = flags.scenario === undefined ? (flags.seeds?.count ?? 1) : 1;
       const summary: Summary = {
-        ...{ seeds, failedSeeds: [], requests: 0, failedRequests: 0, virtualMs: 0, faults: new Map() },
+        ...{ seeds, failedSeeds: [], requests: 0, failedRequests: 0, hedges: 0 },
+        ...{ sequences: 0, broken: 0, virtualMs: 0, faults: new Map() },
       };
       let known: readonly SeedLine[] = [];
       let ran = 0;
@@ -111,11 +115,15 @@ export function addSimulateGridCommand(parent: Command, context: CommandContext)
   );
 }
 
-function add(summary: Summary, { seed, violations, sent, failed, faults, virtualMs }: SeedLine): void {
+function add(summary: Summary, line: SeedLine): void {
+  const { seed, violations, faults } = line;
   if (violations > 0) summary.failedSeeds.push(seed);
-  summary.requests += sent;
-  summary.failedRequests += failed;
-  summary.virtualMs += virtualMs;
+  summary.requests += line.sent;
+  summary.failedRequests += line.failed;
+  summary.hedges += line.hedges;
+  summary.sequences += line.sequences;
+  summary.broken += line.broken;
+  summary.virtualMs += line.virtualMs;
   for (const [kind, [struck, fired, bites]] of Object.entries(faults)) {
     const [struckBefore, firedBefore, bitesBefore] = summary.faults.get(kind) ?? [0, 0, 0];
     summary.faults.set(kind, [struckBefore + struck, firedBefore + fired, bitesBefore + bites]);
@@ -154,7 +162,7 @@ function describe({ faults, requests, traceHash, leaders, steps }: GridSimulatio
 
 /** @param ran Seeds that ran now, and took so long; the others were done before. */
 function print(summary: Summary, ran: number, wallMs: number, output: Output): void {
-  const { seeds, failedSeeds, requests, failedRequests, faults, virtualMs } = summary;
+  const { seeds, failedSeeds, requests, failedRequests, hedges, sequences, broken, faults, virtualMs } = summary;
   const seconds = wallMs / 1000;
   if (seeds > 1) {
     output.table(
@@ -168,7 +176,8 @@ function print(summary: Summary, ran: number, wallMs: number, output: Output): v
   output.line(
     `${seeds} ${seeds === 1 ? 'grid' : 'grids'}, ${(virtualMs / 1000).toFixed(0)} virtual s` +
       `${ran === seeds ? '' : `; ${ran} ran now`} in ${seconds.toFixed(1)} s, ${(ran / seconds).toFixed(2)} a second; ` +
-      `${requests} requests, ${failedRequests} failed with a known code; ${struck} faults, ${struck - fired} of them met nobody`,
+      `${requests} requests, ${failedRequests} failed with a known code, ${hedges} hedged; ` +
+      `${sequences} sequences, ${broken} ended by a failure; ${struck} faults, ${struck - fired} of them met nobody`,
   );
   output.line(
     failedSeeds.length === 0

@@ -12,6 +12,8 @@ export const plantedBugs = [
   'lost-answer',
   /** A device computes something else. */
   'wrong-answer',
+  /** A device forgets the states of sequences. */
+  'forgotten-state',
   /** A gateway fails with an error that no one knows. */
   'unknown-error',
   /** Somebody writes assignments without the leader's fence, with copies that others own. */

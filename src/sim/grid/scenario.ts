@@ -49,14 +49,23 @@ export interface OperatorEvent {
   readonly amount: number;
 }
 
+export interface ScenarioDeployment {
+  readonly name: string;
+  readonly replicas: number;
+  /** Its model keeps states of sequences. */
+  readonly stateful?: boolean;
+}
+
 export interface GridScenario {
   readonly format: 1;
   /** Seeds everything that is drawn while it runs: latencies, arrivals, picks. */
   readonly seed: number;
   readonly hosts: number;
-  readonly deployments: readonly { readonly name: string; readonly replicas: number }[];
+  readonly deployments: readonly ScenarioDeployment[];
   /** Requests that clients send while faults strike, spread evenly. */
   readonly requests: number;
+  /** Sequences of requests to stateful models that clients begin meanwhile; none when left out. */
+  readonly sequences?: number;
   /** Faults strike between the two, virtual ms; after the second everything is calm. */
   readonly stormMs: readonly [number, number];
   readonly faults: readonly FaultEvent[];
@@ -76,6 +85,9 @@ export interface DrawOptions {
 const stormMs = [20_000, 95_000] as const;
 const faultsMin = 7;
 const faultsMax = 12;
+/** Fewer hosts have no room for another model. */
+const statefulHostsMin = 6;
+const sequencesPerRequest = 0.04;
 
 /** The same seed draws the same scenario. */
 export function drawScenario({ seed, hosts, kinds = faultKinds, requests = 1_000 }: DrawOptions): GridScenario {
@@ -83,10 +95,12 @@ export function drawScenario({ seed, hosts, kinds = faultKinds, requests = 1_000
   const names = hostNames(hosts);
   const count = kinds.length === 0 ? 0 : whole(random, faultsMin, faultsMax);
   const faults = drawFaults(random, kinds, names, count);
-  const deployments = Array.from({ length: whole(random, 1, 3) }, (_, index) => ({
+  const deployments: ScenarioDeployment[] = Array.from({ length: whole(random, 1, 3) }, (_, index) => ({
     name: `d${index + 1}`,
     replicas: whole(random, 2, Math.max(2, Math.min(5, hosts - 1))),
   }));
+  const isStateful = hosts >= statefulHostsMin;
+  if (isStateful) deployments.push({ name: 's1', replicas: 2, stateful: true });
   const operators: OperatorEvent[] = [];
   // Whoever writes nothing is not hurt by a full disk: something is rolled out while it is full.
   for (const { kind, atMs } of faults) {
@@ -106,6 +120,7 @@ export function drawScenario({ seed, hosts, kinds = faultKinds, requests = 1_000
     hosts,
     deployments,
     requests,
+    sequences: isStateful ? Math.ceil(requests * sequencesPerRequest) : 0,
     stormMs,
     faults: faults.sort(byTime),
     operators: operators.sort(byTime),
@@ -127,6 +142,8 @@ export function readScenario(data: unknown): GridScenario {
   if (typeof hosts !== 'number' || !(hosts >= 2 && hosts <= 1_000)) throw wrong('needs `hosts`, 2 to 1,000');
   if (typeof requests !== 'number' || !(requests >= 0 && requests <= 1e6))
     throw wrong('needs `requests`, 0 to 1,000,000');
+  const { sequences = 0 } = scenario;
+  if (!(sequences >= 0 && sequences <= 1e6)) throw wrong('needs `sequences`, 0 to 1,000,000');
   for (const field of ['deployments', 'faults', 'operators', 'stormMs'] as const) {
     if (!Array.isArray(scenario[field])) throw wrong(`needs a list \`${field}\``);
   }

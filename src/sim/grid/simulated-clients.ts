@@ -37,7 +37,7 @@ export interface ClientCounts {
 }
 
 /** What a client may be told when a grid is in trouble; anything else is a mistake of the grid. */
-const troubleCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+export const troubleCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'DEADLINE_EXCEEDED',
   'UNAVAILABLE',
   'DEVICE_UNAVAILABLE',
@@ -388,4 +388,4 @@ class Call {
 /** After its deadline, or its client's leaving, a request must have ended within so long, ms. */
 const stragglerMs = 2_000;
 const noReserved: ReadonlySet<string> = new Set();
-const caller = { tenant: 'simulation' as TenantId, namesTenant: true, mayUse: () => true };
+export const caller = { tenant: 'simulation' as TenantId, namesTenant: true, mayUse: () => true };

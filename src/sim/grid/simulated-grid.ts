@@ -20,7 +20,8 @@ import { strayNumber, type PlantedBug } from './planted-bugs.js';
 import { hostNames, type GridScenario, type OperatorEvent } from './scenario.js';
 import { SimulatedClients } from './simulated-clients.js';
 import { SimulatedHost, type HostWorld, type Machine } from './simulated-host.js';
-import { manifestOf, SimulatedDisk, versionsPerModel } from './simulated-models.js';
+import { isStatefulModel, manifestOf, modelOf, SimulatedDisk, versionsPerModel } from './simulated-models.js';
+import { SimulatedSequences } from './simulated-sequences.js';
 import { StoreObserver } from './store-observer.js';
 import { Violations, type Violation } from './violations.js';
 
@@ -47,6 +48,16 @@ export interface ScenarioReport {
     readonly failed: Readonly<Partial<Record<ErrorCode, number>>>;
     /** Tries at gateways, and what gateways tried at devices. */
     readonly gatewayAttempts: number;
+    /** Second attempts that gateways made before the first was late. */
+    readonly hedges: number;
+  };
+  readonly sequences: {
+    readonly begun: number;
+    /** Answered to their ends, and requests of all that were. */
+    readonly ended: number;
+    readonly steps: number;
+    /** Ended by a failure, by its code. */
+    readonly broken: Readonly<Partial<Record<ErrorCode, number>>>;
   };
   readonly faults: readonly FiredFault[];
   /** Hosts that left at the end of a drain with a deadline, in that order. */
@@ -63,6 +74,7 @@ const settleMsMax = 15_000;
 const runMsMin = 120_000;
 const quietMs = 5_000;
 const quietRequests = 40;
+const quietSequences = 4;
 const checkMs = 250;
 const faultsFiredMin = 5;
 const forEver = { deadlineMs: Infinity };
@@ -87,6 +99,9 @@ class SimulatedGrid {
   readonly #operator: Store;
   readonly #observer: StoreObserver;
   readonly #clients: SimulatedClients;
+  readonly #sequences: SimulatedSequences;
+  /** Of gateways whose processes have ended. */
+  #hedges = 0;
   readonly #injector: FaultInjector;
   readonly #calm: CalmChecks;
   readonly #deployed = new Map<string, Deployment>();
@@ -102,7 +117,7 @@ class SimulatedGrid {
     this.#simulation = simulation;
     const { clock, random, trace } = simulation;
     const names = hostNames(scenario.hosts);
-    const models = scenario.deployments.map(({ name }) => modelOf(name));
+    const models = scenario.deployments.map(modelOf);
     const violations = new Violations(clock);
     const store = new PretendStore({ clock, random: random.stream('store'), latencyMs: [1, 5] });
     const network = new PretendNetwork({ clock, random: random.stream('network') });
@@ -122,10 +137,11 @@ class SimulatedGrid {
     this.#operator = store.client('$operator');
     this.#observer = new StoreObserver(store.client('$observer'), keys, violations);
     const hostOf = (name: string): SimulatedHost | undefined => this.#hosts.get(name);
-    this.#clients = new SimulatedClients({
-      ...{ clock, trace, violations, models, names, bug, hostOf },
-      random: random.stream('clients'),
-    });
+    const clients = { clock, trace, violations, names, bug, hostOf };
+    const stateless = models.filter((model) => !isStatefulModel(model));
+    this.#clients = new SimulatedClients({ ...clients, models: stateless, random: random.stream('clients') });
+    const stateful = models.filter(isStatefulModel);
+    this.#sequences = new SimulatedSequences({ ...clients, models: stateful, random: random.stream('sequences') });
     this.#makeMachines();
     const disks = new Map([...this.#machines].map(([name, { disk }]) => [name, disk]));
     this.#injector = new FaultInjector({
@@ -142,7 +158,7 @@ class SimulatedGrid {
 
   async run(): Promise<ScenarioReport> {
     const { clock } = this.#simulation;
-    const { faults, operators, requests, stormMs } = this.#scenario;
+    const { faults, operators, requests, sequences = 0, stormMs } = this.#scenario;
     const [stormStartMs, stormEndMs] = stormMs;
     this.#publish();
     for (const name of this.#world.names) this.#start(name);
@@ -157,6 +173,7 @@ class SimulatedGrid {
       const stray = this.#bug === 'stray-chance' ? strayNumber() / 1e6 : 0;
       clock.scheduleAt(stormStartMs + index * everyMs + stray, () => this.#clients.send());
     }
+    this.#spread(sequences, stormStartMs, stormEndMs - stormStartMs, () => this.#sequences.begin());
     await clock.settleUntil(stormEndMs);
     if (this.#bug === 'two-owners') await this.#robTheLeader();
     const { viewsMs, servedMs } = await this.#calmDown();
@@ -173,6 +190,7 @@ class SimulatedGrid {
   #makeMachines(): void {
     const { clock, random } = this.#simulation;
     const draw = random.stream('machines');
+    const hedging = random.stream('hedging');
     const tiers = ['core', 'regional', 'edge'] as const;
     const exchange = {
       isHeldBy: (sha256: string) => [...this.#hosts.values()].some(({ machine }) => machine.disk.holds(sha256)),
@@ -192,6 +210,7 @@ class SimulatedGrid {
         copiesMax: 3 + Math.floor(draw.next() * 3),
         disk,
         isSameAddress: draw.next() < 0.7,
+        hedgeShare: hedging.next() < 0.5 ? 0 : 0.2,
         rate: drifts.get(name) ?? 1,
       });
     });
@@ -216,6 +235,7 @@ class SimulatedGrid {
     this.#hosts.delete(name);
     this.#world.store.crash(name);
     this.#world.network.crash(name, how);
+    this.#hedges += host.gateway.attemptCounts.hedges;
     host.end(how);
   }
 
@@ -247,7 +267,7 @@ class SimulatedGrid {
     const deployment: Deployment = {
       format: 1,
       name,
-      model: modelName(modelOf(name)),
+      model: modelName(modelOf(this.#scenario.deployments.find((each) => each.name === name) ?? { name })),
       version: modelVersion(String(version)),
       replicas,
       constraints: {},
@@ -341,9 +361,10 @@ class SimulatedGrid {
     const { clock } = this.#simulation;
     await clock.settleUntil(Math.max(clock.nowMs() + quietMs, runMsMin - quietMs));
     this.#clients.isCalm = true;
-    for (let index = 0; index < quietRequests; index += 1) {
-      clock.schedule((index * quietMs) / quietRequests, () => this.#clients.send());
-    }
+    this.#sequences.isCalm = true;
+    this.#spread(quietRequests, clock.nowMs(), quietMs, () => this.#clients.send());
+    if ((this.#scenario.sequences ?? 0) > 0)
+      this.#spread(quietSequences, clock.nowMs(), quietMs, () => this.#sequences.begin());
     await clock.settleUntil(clock.nowMs() + quietMs);
     const endMs = clock.nowMs() + settleMsMax;
     while (this.#isBusy() && clock.nowMs() < endMs) await clock.settleUntil(clock.nowMs() + checkMs);
@@ -359,8 +380,17 @@ class SimulatedGrid {
     }
   }
 
+  /** So many times, evenly over that time. */
+  #spread(count: number, fromMs: number, durationMs: number, task: () => void): void {
+    const { clock } = this.#simulation;
+    for (let index = 0; index < count; index += 1) clock.scheduleAt(fromMs + (index * durationMs) / count, task);
+  }
+
   #isBusy(): boolean {
-    return this.#clients.open > 0 || [...this.#hosts.values()].some(({ gateway }) => gateway.requestsInFlight > 0);
+    return (
+      this.#clients.open + this.#sequences.open > 0 ||
+      [...this.#hosts.values()].some(({ gateway }) => gateway.requestsInFlight > 0)
+    );
   }
 
   #report(viewsConvergedMs: number, servedConvergedMs: number): ScenarioReport {
@@ -372,6 +402,7 @@ class SimulatedGrid {
       violations.report('enough-faults', `only ${firedCount} of ${faults.length} faults have fired`);
     }
     const { counts } = this.#clients;
+    const { begun, ended, steps, broken } = this.#sequences.counts;
     return {
       seed,
       hosts,
@@ -385,7 +416,12 @@ class SimulatedGrid {
         answered: counts.answered,
         failed: Object.fromEntries(counts.failed),
         gatewayAttempts: counts.attempts,
+        hedges: [...this.#hosts.values()].reduce(
+          (sum, { gateway }) => sum + gateway.attemptCounts.hedges,
+          this.#hedges,
+        ),
       },
+      sequences: { begun, ended, steps, broken: Object.fromEntries(broken) },
       faults: fired,
       departed: this.#departed,
       leaders: this.#observer.leaders,
@@ -397,10 +433,6 @@ class SimulatedGrid {
 
 /** Longest time that views, and what is served, may take to be right once all is calm, virtual ms. */
 const calmMsMax = 180_000;
-
-function modelOf(deployment: string): string {
-  return `model-of-${deployment}`;
-}
 
 function put(key: string, value: unknown): StoreOperation {
   return { type: 'put', key, value: JSON.stringify(value) };

@@ -46,6 +46,8 @@ export interface Machine {
   readonly disk: SimulatedDisk;
   /** Whether every process of it listens at the same address. */
   readonly isSameAddress: boolean;
+  /** Share of requests for which its gateway may ask a second replica. */
+  readonly hedgeShare: number;
 }
 
 export interface HostWorld {
@@ -151,7 +153,8 @@ export class SimulatedHost {
       stages: { counts: this.stageCounts },
       onDeparture: () => world.departed(machine.name),
     });
-    this.gateway = createGateway({ router: this.#router, clock, bytesInFlightMax, receipts: false });
+    const attempts = { hedgeShare: machine.hedgeShare };
+    this.gateway = createGateway({ router: this.#router, clock, bytesInFlightMax, receipts: false, attempts });
     this.actors.membership.tell({ type: 'subscribe', subscriber: keep((news: ViewNews) => (this.news = news)) });
     this.actors.membership.tell({ type: 'join', replyTo: keep((outcome: JoinOutcome) => (this.joined = outcome)) });
     registry.tell({ type: 'scan', replyTo: keep((_outcome: RegistryOutcome) => undefined) });
@@ -232,7 +235,7 @@ export class SimulatedHost {
       permits: 1,
       facts: {},
     };
-    const models = pretendModels(world.models, () => this.slowness, world.bug === 'wrong-answer');
+    const models = pretendModels(world.models, () => this.slowness, world.bug);
     const executors = new PretendExecutors({ clock: this.clock, models, startMs: 20 });
     const ref: ActorRef<DeviceMessage> = this.system.spawn(
       `device-cpu-${index}`,

@@ -6,12 +6,13 @@ import { intarsiaError } from '#core/errors.js';
 import type { ModelManifest } from '#core/grid/records.js';
 import { artifactDigest, modelName, modelVersion, type ModelName, type ModelVersion } from '#core/ids.js';
 import type { ModelFacts } from '#core/onnx/model-facts.js';
-import type { Tensor } from '#core/tensor.js';
+import type { Tensor, TensorSpec } from '#core/tensor.js';
 import { KiB } from '#core/units.js';
 import type { ArtifactSource, HeldModel } from '#ports/artifact-source.js';
 import type { Clock } from '#ports/clock.js';
 import type { ModelFiles, ModelFolder } from '#ports/model-files.js';
 import type { PretendModel } from '../pretend-executor.js';
+import type { PlantedBug } from './planted-bugs.js';
 
 export const width = 4;
 export const versionsPerModel = 3;
@@ -45,22 +46,48 @@ export function manifestOf(model: string, version: number): ModelManifest {
 export function pretendModels(
   models: readonly string[],
   slowness: () => number,
-  isWrong = false,
+  bug?: PlantedBug,
 ): ReadonlyMap<string, PretendModel> {
   const behaviour = new Map<string, PretendModel>();
+  const spec = (name: string): TensorSpec => ({ name, datatype: 'FP32', shape: [-1, width] });
   for (const model of models) {
+    const isStateful = isStatefulModel(model);
     for (let version = 1; version <= versionsPerModel; version += 1) {
       behaviour.set(pathOf(digestText(model, version)), {
-        inputs: [{ name: 'x', datatype: 'FP32', shape: [-1, width] }],
-        outputs: [{ name: 'y', datatype: 'FP32', shape: [-1, width] }],
+        inputs: ['x', ...(isStateful ? ['before'] : [])].map(spec),
+        outputs: ['y', ...(isStateful ? ['after'] : [])].map(spec),
         loadMs,
         memoryBytes: copyBytes,
         runMs: (items) => (2 + items * 0.5) * slowness(),
-        compute: ([x]) => (x === undefined ? [] : [computed(x, isWrong ? version + 1 : version)]),
+        compute: (inputs) => {
+          const [x, before] = ['x', 'before'].map((name) => inputs.find((input) => input.name === name));
+          if (x === undefined) return [];
+          if (!isStateful) return [computed(x, bug === 'wrong-answer' ? version + 1 : version)];
+          return before === undefined ? [] : summed(x, before, bug === 'forgotten-state');
+        },
       });
     }
   }
   return behaviour;
+}
+
+/** Name of the model of a deployment; that of a stateful one says so. */
+export function modelOf({ name, stateful = false }: { readonly name: string; readonly stateful?: boolean }): string {
+  return stateful ? `${statefulPrefix}${name}` : `model-of-${name}`;
+}
+
+const statefulPrefix = 'sums-of-';
+
+export function isStatefulModel(model: string): boolean {
+  return model.startsWith(statefulPrefix);
+}
+
+/** The sum of all of a sequence so far, and the same as its state. */
+function summed(x: Tensor, before: Tensor, isForgotten: boolean): readonly Tensor[] {
+  const sums = floatsOf(before.data);
+  const values = floatsOf(x.data).map((value, index) => value + (isForgotten ? 0 : (sums[index] ?? 0)));
+  const data = new Uint8Array(values.buffer);
+  return ['y', 'after'].map((name) => ({ name, datatype: 'FP32', shape: x.shape, data }));
 }
 
 function computed(x: Tensor, version: number): Tensor {
@@ -145,7 +172,7 @@ export class SimulatedDisk implements ModelFiles, Pick<ArtifactSource, 'ensure' 
     if (manifests.length === 0) return Promise.reject(intarsiaError('MODEL_NOT_FOUND', `no model "${name}" here`));
     return Promise.resolve({
       versions: manifests.map(({ version }) => version).sort((left, right) => Number(left) - Number(right)),
-      configText,
+      configText: isStatefulModel(name) ? statefulConfigText : configText,
       bytes: (path) => Promise.reject(intarsiaError('NOT_FOUND', `${name}/${path} does not exist`)),
       artifact: (version: ModelVersion) => {
         const manifest = manifests.find((each) => each.version === version);
@@ -156,7 +183,7 @@ export class SimulatedDisk implements ModelFiles, Pick<ArtifactSource, 'ensure' 
         return Promise.resolve({
           digest: manifest.digest,
           path: pathOf(sha256),
-          facts,
+          facts: isStatefulModel(name) ? statefulFacts : facts,
           files: [{ name: fileName, bytes: copyBytes, sha256 }],
           release: () => Promise.resolve(),
         });
@@ -173,6 +200,14 @@ export class SimulatedDisk implements ModelFiles, Pick<ArtifactSource, 'ensure' 
 const configText = `max_batch_size: 8
 dynamic_batching { max_queue_delay_microseconds: 500 }`;
 
+/** Longer than any client is silent between two requests of a sequence. */
+const statefulConfigText = `max_batch_size: 8
+sequence_batching {
+  max_sequence_idle_microseconds: 20000000
+  oldest { max_candidate_sequences: 64 }
+  state [ { input_name: "before" output_name: "after" data_type: TYPE_FP32 dims: [ ${width} ] } ]
+}`;
+
 const batched = [
   { size: -1, symbol: 'n' },
   { size: width, symbol: '' },
@@ -188,6 +223,12 @@ const facts: ModelFacts = {
   weightBytes: copyBytes / 2,
   externalTensors: [],
   operators: new Map([['Mul', 1]]),
+};
+
+const statefulFacts: ModelFacts = {
+  ...facts,
+  inputs: [...facts.inputs, { name: 'before', datatype: 'FP32', shape: batched }],
+  outputs: [...facts.outputs, { name: 'after', datatype: 'FP32', shape: batched }],
 };
 
 function pathOf(sha256: string): string {
