@@ -1,5 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
@@ -85,6 +85,8 @@ describe('a decision log of a process', () => {
     const { columns } = await readLogTable(folder, 'decisions');
     const kept = (columns.get('request') ?? []).map(Number);
     expect(kept).toEqual(written.map(({ id }) => id));
+    // And leaves tables, which everybody reads, instead of journals.
+    expect(readdirSync(folder).every((name) => name.endsWith('.parquet'))).toBe(true);
   }, 60_000);
 });
 
