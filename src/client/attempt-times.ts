@@ -36,12 +36,12 @@ export class AttemptTimes {
   /** Milliseconds after which an attempt is overdue; Infinity when a second one could not end in the time that is left. */
   limitMs(key: string, remainingMs: number): number {
     const known = this.#times.get(key);
-    const likelyMs = known?.meanMs ?? 0;
+    const likelyMs = known === undefined ? 0 : known.meanMs + 2 * known.deviationMs;
     const limitMs =
       known === undefined
         ? unmeasuredMs
         : Math.max(floorMs, known.meanMs * factor, known.meanMs + 4 * known.deviationMs);
     if (limitMs <= remainingMs / 2) return limitMs;
-    return likelyMs * 2 <= remainingMs / 2 ? remainingMs / 2 : Infinity;
+    return likelyMs <= remainingMs / 2 ? remainingMs / 2 : Infinity;
   }
 }
