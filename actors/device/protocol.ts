@@ -26,6 +26,10 @@ export interface Placement {
   readonly optimization: OptimizationLevel;
   /** Name of the variant that the artefact is; absent: the exact model. */
   readonly variant?: string;
+  /** Of a variant: what the comparison with the exact model gave, in one line. */
+  readonly variantGate?: string;
+  /** What the server of a remote device calls it; absent: as the model is called here. */
+  readonly remoteModel?: { readonly name: string; readonly version: string };
   /** Of a variant: the digest of the exact model, by which its version is known. */
   readonly exactDigest?: ArtifactDigest;
   /** The configured warm-ups, run before the model counts as ready. Without one the device makes a trial run by itself. */
@@ -81,6 +85,9 @@ export interface SessionStatus {
   readonly state: 'loading' | 'ready' | 'evicted' | 'quarantined' | 'unloading' | 'failed';
   readonly memoryBytes: number;
   readonly notes: readonly string[];
+  /** Of a variant: its name, and what its comparison with the exact model gave. */
+  readonly variant?: string;
+  readonly variantGate?: string;
 }
 
 export interface DeviceStatus {

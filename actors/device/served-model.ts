@@ -191,7 +191,11 @@ export class ServedModel implements LaunchView {
 
   status(memoryBytes: number): SessionStatus {
     const { model, version, digest, notes } = this;
-    return { model, version, digest, state: this.#state(), memoryBytes, notes: [...notes] };
+    const { variant, variantGate = '' } = this.placement;
+    return {
+      ...{ model, version, digest, state: this.#state(), memoryBytes, notes: [...notes] },
+      ...(variant === undefined ? {} : { variant, variantGate }),
+    };
   }
 
   #state(): SessionStatus['state'] {

@@ -164,7 +164,7 @@ export class SessionKeeper {
       const loaded = await executor.load({
         session: id,
         artifact: placement.artifact,
-        model: { name: model.model, version: model.version },
+        model: placement.remoteModel ?? { name: model.model, version: model.version },
         options: {
           intraOpThreads: threadsOf(placement.config) ?? this.#options.descriptor.threads,
           optimization: placement.optimization,

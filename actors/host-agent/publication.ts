@@ -9,7 +9,7 @@ import type { ActualReplica, HostActual } from '#core/grid/records.js';
 import { publishedFacts } from '#core/grid/served-facts.js';
 import { pieceModelName } from '#core/split/split-spec.js';
 import type { StoreOperation } from '#ports/store.js';
-import type { DeviceStatus } from '#actors/device/protocol.js';
+import type { DeviceStatus, SessionStatus } from '#actors/device/protocol.js';
 import type { OwnRegistration } from '#actors/membership/protocol.js';
 import type { ActorContext } from '#runtime/actor.js';
 import type { CompleteAgentOptions } from './options.js';
@@ -79,12 +79,13 @@ export class Publication {
   }
 
   async #actual({ catalog, replicas, degraded, assignmentRevision }: PublicationInput): Promise<HostActual> {
-    const memory = await this.#memory();
+    const sessions = await this.#sessions();
     const shown = replicas.map((replica): ActualReplica => {
       const { model, version, device, state, reason, deployment, split, shard } = replica;
       const name = pieceModelName(replica);
       const served = catalog.models.get(name)?.served.get(version);
       const isThere = served?.devices.includes(device) === true;
+      const held = sessions.get(`${device} ${name}/${version}`);
       return {
         model,
         version,
@@ -92,7 +93,8 @@ export class Publication {
         state,
         reason: reason.slice(0, reasonLengthMax),
         digest: isThere ? served.digest : '',
-        memoryBytes: memory.get(`${device} ${name}/${version}`) ?? 0,
+        memoryBytes: held?.memoryBytes ?? 0,
+        ...(held?.variant === undefined ? {} : { variant: held.variant, variantGate: held.variantGate ?? '' }),
         ...(isThere ? { facts: this.#factsOf(served).fingerprint } : {}),
         deployment,
         ...(split === undefined || shard === undefined ? {} : { split, shard }),
@@ -102,22 +104,22 @@ export class Publication {
     return { format: 1, host, assignmentRevision, replicas: shown, degraded: Object.fromEntries(degraded) };
   }
 
-  async #memory(): Promise<ReadonlyMap<string, number>> {
-    const memory = new Map<string, number>();
+  async #sessions(): Promise<ReadonlyMap<string, SessionStatus>> {
+    const sessions = new Map<string, SessionStatus>();
     const deadlineMs = this.#context.clock.nowMs() + statusMsMax;
     await Promise.all(
       this.#options.devices.map(async ({ id, ref }) => {
         try {
           const status = await ref.ask<DeviceStatus>((replyTo) => ({ type: 'status', replyTo }), { deadlineMs });
-          for (const { model, version, memoryBytes } of status.sessions) {
-            memory.set(`${id} ${model}/${version}`, memoryBytes);
+          for (const session of status.sessions) {
+            sessions.set(`${id} ${session.model}/${session.version}`, session);
           }
         } catch (thrown) {
           this.#context.log.debug(`${id} did not say what it holds: ${asIntarsiaError(thrown).message}`);
         }
       }),
     );
-    return memory;
+    return sessions;
   }
 
   #factsOf(served: ServedModel): { readonly fingerprint: string; readonly value: string } {

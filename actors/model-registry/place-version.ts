@@ -7,6 +7,7 @@ import type { DeviceId } from '#core/ids.js';
 import type { Clock } from '#ports/clock.js';
 import type { DeviceStatus, LoadOutcome, Placement } from '#actors/device/protocol.js';
 import type { ResidencyDevice } from '#policies/residency/residency-first-fit.js';
+import { variantGateText } from '#core/variants/variant-record.js';
 import { chooseVariant, variantWish } from '#policies/residency/variant-choice.js';
 import type { ModelRegistryOptions, RegistryDevice } from './options.js';
 import type { HeldVariant } from './read-variants.js';
@@ -184,8 +185,14 @@ function formFor(
   const wish = variants.length === 0 ? undefined : variantWish(config);
   const chosen = wish === undefined ? undefined : chooseVariant(variants, { config, wish, device, engine });
   if (chosen === undefined) return exact;
-  const { name, artifact, weightBytes, record } = chosen;
+  const { name, artifact = exact.artifact, weightBytes, record } = chosen;
+  const { remote } = record;
   // What ONNX Runtime has optimised already is loaded as it is.
   const optimization = record.kind === 'ort' ? 'disabled' : exact.optimization;
-  return { ...exact, artifact, weightBytes, optimization, variant: name, exactDigest: exact.artifact.digest };
+  return {
+    ...exact,
+    ...{ artifact, weightBytes, optimization, variant: name, exactDigest: exact.artifact.digest },
+    variantGate: variantGateText(record, device.provider),
+    ...(remote === undefined ? {} : { remoteModel: { name: remote.model, version: remote.version } }),
+  };
 }

@@ -168,7 +168,7 @@ async function prepareVersion(
       devices: [],
     };
     const states = (config.sequenceBatching?.states ?? []).map(({ initial }) => [...(initial ?? [])]);
-    const forms = variants.map((variant) => [variant.name, variant.artifact.digest, variant.record]);
+    const forms = variants.map((variant) => [variant.name, variant.artifact?.digest ?? '', variant.record]);
     const identity = JSON.stringify([digest, modelConfigToJson(config), [...labels], states, forms]);
     const release = async (): Promise<void> => {
       await held?.release();

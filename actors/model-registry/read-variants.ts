@@ -11,7 +11,8 @@ import type { ModelFolder } from '#ports/model-files.js';
 export interface HeldVariant {
   readonly name: string;
   readonly record: VariantRecord;
-  readonly artifact: { readonly digest: ArtifactDigest; readonly path: string };
+  /** Absent for a foreign artefact: the server of its remote device holds it. */
+  readonly artifact?: { readonly digest: ArtifactDigest; readonly path: string };
   readonly weightBytes: number;
 }
 
@@ -40,9 +41,8 @@ export async function readVariants(
         continue;
       }
       if (record.kind === 'foreign') {
-        notes.push(
-          `variant ${name} (${record.remote?.format ?? ''}) is known for remote device ${record.remote?.device ?? ''}`,
-        );
+        // What it takes of this host is nothing.
+        variants.push({ name, record, weightBytes: 0 });
         continue;
       }
       const artifact = await folder.artifact(version, `variants/${name}/model.onnx`);

@@ -80,7 +80,10 @@ export function chooseVariant<Candidate extends VariantCandidate>(
   return best;
 }
 
-function isUsable({ kind, shapes, boundTo, remote }: VariantRecord, { config, device, engine }: VariantQuestion): boolean {
+function isUsable(
+  { kind, shapes, boundTo, remote }: VariantRecord,
+  { config, device, engine }: VariantQuestion,
+): boolean {
   switch (kind) {
     case 'foreign':
       // Held by the server of one remote device.

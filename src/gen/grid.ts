@@ -309,6 +309,16 @@ export interface ReplicaStatus {
      * @generated from protobuf field: bool standby = 12
      */
     standby: boolean;
+    /**
+     * Name of the variant that serves in place of the exact model, and what their comparison gave; empty for the exact one.
+     *
+     * @generated from protobuf field: string variant = 13
+     */
+    variant: string;
+    /**
+     * @generated from protobuf field: string variant_gate = 14
+     */
+    variantGate: string;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.DeploymentStatus
@@ -1089,7 +1099,9 @@ class ReplicaStatus$Type extends MessageType<ReplicaStatus> {
             { no: 9, name: "stage", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 10, name: "stages", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 11, name: "split", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
-            { no: 12, name: "standby", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
+            { no: 12, name: "standby", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 13, name: "variant", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 14, name: "variant_gate", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
         ]);
     }
 }

@@ -69,6 +69,9 @@ export interface GridReplicaStatus {
   readonly stages: number;
   readonly split: string;
   readonly standby: boolean;
+  /** Name of the variant that serves in place of the exact model, and what the two were found to be; empty for the exact one. */
+  readonly variant: string;
+  readonly variantGate: string;
 }
 
 export interface GridDeploymentStatus {

@@ -515,6 +515,8 @@ function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deploymen
         stage: shard === undefined ? 0 : shard + 1,
         stages: order?.split?.shards.length ?? 0,
         standby: order?.standby === true,
+        variant: replica.variant ?? '',
+        variantGate: replica.variantGate ?? '',
       };
     }),
   );

@@ -23,6 +23,7 @@ export function servedReplicas({ candidates, reserve }: RoutingTable): readonly 
             stages: stages.length > 1 ? stages.length : 0,
             split: '',
             standby: false,
+            ...{ variant: '', variantGate: '' },
           };
           rows.set(`${model}/${version}/${host}/${device}/${row.stage}`, row);
         }

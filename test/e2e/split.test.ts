@@ -119,10 +119,8 @@ describe('intarsia serve --deploy with a split model on one host', () => {
 
   const skipped = [grpcio, triton].flatMap((client) => (client.ok ? [] : [client.reason]));
   const reason = skipped.length === 2 ? ` (skipped: ${skipped.join('; ')})` : '';
-  it.skipIf(reason !== '')(
-    `answers stock clients as Triton does for a model that is served in pieces${reason}`,
-    { timeout: 300_000 },
-    async () => {
+  describe.skipIf(reason !== '')(`for clients of others${reason}`, () => {
+    it('answers stock clients as Triton does for a model that is served in pieces', { timeout: 300_000 }, async () => {
       const repository = join(folder, 'triton');
       await mkdir(repository, { recursive: true });
       await writeTritonExamples(repository);
@@ -148,8 +146,8 @@ describe('intarsia serve --deploy with a split model on one host', () => {
       } finally {
         await host.stop();
       }
-    },
-  );
+    });
+  });
 
   it('takes requests of ever other shapes through all stages', { timeout: 120_000 }, async () => {
     const graph = new GraphBuilder('shapes');

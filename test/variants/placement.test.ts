@@ -1,6 +1,7 @@
 /** Which devices get a variant: a registry over a repository in memory, devices that note what they are asked to load. */
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import type { ModelRegistryOptions } from '#actors/model-registry/options.js';
 import type { VariantRecord, VariantRow } from '#core/variants/variant-record.js';
 import { identity, RegistryWorld } from '../actors/model-registry-world.js';
 
@@ -108,5 +109,59 @@ describe('variants and devices', () => {
     world.repository.write('m/config.pbtxt', parameter).write('m/1/model.onnx', exact);
     world.start();
     expect(await world.load('m')).toMatch(/intarsia_variants is "a b"; it must be none, allow, or names of variants/);
+  });
+});
+
+const everywhere: ModelRegistryOptions['residency'] = (_, devices) => ({
+  ok: true,
+  devices: devices.map(({ descriptor }) => descriptor.id),
+  notes: [],
+});
+
+describe('a foreign artefact', () => {
+  const remoteRow = row({ provider: 'remote', engine: 'tritonserver', runMs: 3, errorShare: 0.004 });
+  const { exactRunMs: _, ...timedAlone } = remoteRow;
+
+  /** What each device was asked to load: form, name over there, and what is told of its comparison. */
+  async function placed(record: Partial<VariantRecord>, parameters = 'allow') {
+    const world = new RegistryWorld(['cpu:0', 'triton:0', 'triton:1']);
+    for (const device of world.devices.slice(1))
+      Object.assign(device.descriptor, { provider: 'remote', kind: 'remote' });
+    const foreign: VariantRecord = {
+      ...{ kind: 'foreign', digest: '', bytes: 0, madeFrom: { digest: sha256(exact), bytes: exact.byteLength } },
+      ...{ tolerance: 0.01, vectors: [], rows: [timedAlone], notes: [] },
+      remote: { device: 'triton:1', format: 'tensorrt_plan', model: 'm_plan', version: '7' },
+      ...record,
+    };
+    world.repository
+      .write('m/config.pbtxt', `parameters { key: "intarsia_variants" value { string_value: "${parameters}" } }`)
+      .write('m/1/model.onnx', exact)
+      .write('m/1/variants/plan/variant.json', JSON.stringify(foreign));
+    world.start({ residency: everywhere });
+    expect(await world.load('m')).toBe('ok');
+    return world.devices.map(({ placements }) =>
+      placements.map(({ variant = 'exact', remoteModel, variantGate = '' }) => [variant, remoteModel, variantGate]),
+    );
+  }
+
+  it('is what the remote device that it is bound to serves, under its name there, with its own accuracy row', async () => {
+    expect(await placed({})).toEqual([
+      [['exact', undefined, '']],
+      [['exact', undefined, '']],
+      [
+        [
+          'plan',
+          { name: 'm_plan', version: '7' },
+          "within tolerance on remote: largest error 0.00400 of its output's largest value (0.0100 passes)",
+        ],
+      ],
+    ]);
+  });
+
+  it('is not used when its row says that it differs, or is slower than the exact model there, or nobody allows it', async () => {
+    const exactOnly = [[['exact', undefined, '']], [['exact', undefined, '']], [['exact', undefined, '']]];
+    expect(await placed({ rows: [{ ...timedAlone, verdict: 'different' }] })).toEqual(exactOnly);
+    expect(await placed({ rows: [{ ...timedAlone, exactRunMs: 2 }] })).toEqual(exactOnly);
+    expect(await placed({}, 'none')).toEqual(exactOnly);
   });
 });

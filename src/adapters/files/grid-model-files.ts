@@ -127,7 +127,13 @@ async function openTrees(
         throw thrown;
       }
     },
-    bytes: (path) => newest.folder.bytes(path),
+    // What is in a version's own folder is that version's.
+    bytes: (path) =>
+      (opened.find(({ tree }) => path.startsWith(`${tree.manifest.version}/`)) ?? newest).folder.bytes(path),
+    variants: async (version) => {
+      const found = opened.find(({ tree }) => tree.manifest.version === version);
+      return (await found?.folder.variants?.(version)) ?? [];
+    },
     close: async () => {
       for (const { folder, files } of opened) {
         await folder.close();

@@ -45,11 +45,12 @@ export function printGrid(grid: GridStatus, output: Output): void {
   if (grid.replicas.length === 0) return;
   output.line();
   output.table(
-    ['model', 'version', 'stage', 'replica on', 'state', 'memory', 'deployment', 'reason'],
+    ['model', 'version', 'stage', 'variant', 'replica on', 'state', 'memory', 'deployment', 'reason'],
     grid.replicas.map((replica) => [
       replica.model,
       replica.version,
       stageOf(replica),
+      replica.variant,
       `${replica.host}/${replica.device}`,
       replica.state,
       replica.memoryBytes === 0 ? '' : formatBytes(replica.memoryBytes),
@@ -57,6 +58,8 @@ export function printGrid(grid: GridStatus, output: Output): void {
       replica.reason,
     ]),
   );
+  const gates = new Map(grid.replicas.map(({ model, variant, variantGate }) => [`${model}, ${variant}`, variantGate]));
+  for (const [name, gate] of gates) if (gate !== '') output.line(`variant of ${name}: ${gate}`);
 }
 
 /** `2/3` is the second of three stages; of a whole model nothing. */

@@ -109,6 +109,9 @@ export interface ActualReplica {
   readonly memoryBytes: number;
   /** Fingerprint of what a gateway must know to take requests for it, found under `served/`. Absent until it is ready. */
   readonly facts?: string;
+  /** Of a variant in place of the exact model: its name, and what its comparison with the exact model gave. */
+  readonly variant?: string;
+  readonly variantGate?: string;
   /** The deployment it was assigned by; empty for a model of the host's own repository. */
   readonly deployment: string;
   /** Of a shard: id of its split, and which one. Absent for a whole model. */

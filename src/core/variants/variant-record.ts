@@ -57,6 +57,19 @@ export interface VariantRecord {
   };
 }
 
+/** What the comparison on that kind of device gave, in one line; empty when there is no row. */
+export function variantGateText({ rows, tolerance }: VariantRecord, provider: string): string {
+  const row = rows.find((each) => each.provider === provider && each.verdict === 'equal') ?? rows[0];
+  if (row === undefined) return '';
+  const { verdict, errorShare, runMs, exactRunMs } = row;
+  const error = `largest error ${errorShare.toPrecision(3)} of its output's largest value (${tolerance.toPrecision(3)} passes)`;
+  const times =
+    runMs === undefined || exactRunMs === undefined
+      ? ''
+      : `; ${runMs.toPrecision(3)} ms, the exact model ${exactRunMs.toPrecision(3)} ms`;
+  return `${verdict === 'equal' ? 'within tolerance' : verdict} on ${row.provider}: ${error}${times}`;
+}
+
 const digestPattern = /^[0-9a-f]{64}$/;
 const textMax = 10_000;
 const listMax = 1_000;
