@@ -6,15 +6,11 @@ import type { IntarsiaError } from './errors.js';
 import type { DeviceId, ModelName, ModelVersion, RequestId } from './ids.js';
 import type { Receipt } from './receipt.js';
 import type { SloClass } from './scheduling/slo-class.js';
+import type { SequenceStep } from './sequence-step.js';
 import type { StageChain } from './split/stage-route.js';
 import type { Tensor } from './tensor.js';
 
-/** Triton's sequence parameters. `id` 0n or '' never appears: such a request has no sequence. */
-export interface SequenceStep {
-  readonly id: bigint | string;
-  readonly start: boolean;
-  readonly end: boolean;
-}
+export type { SequenceStep } from './sequence-step.js';
 
 /** A validated request: names, types and shapes fit the model, and the bytes fit the shapes. */
 export interface InferenceRequest {

@@ -1,6 +1,6 @@
 /** What hosts tell each other of the stages of a split model: how its requests are run, and what is left of one on its way. */
 import type { ModelName } from '../ids.js';
-import type { SequenceStep } from '../inference.js';
+import type { SequenceStep } from '../sequence-step.js';
 import type { Tensor } from '../tensor.js';
 import type { PackedTensor } from './activation-codec.js';
 import type { SplitCompression } from './split-spec.js';
