@@ -24,7 +24,7 @@ import type { AttemptDesk } from './attempt-desk.js';
 import { answerOf } from './infer-answer.js';
 import { isOn, noReplica, shedError, type RoutedModel } from './no-replica.js';
 import type { Router } from './router.js';
-import type { SequenceRoutes } from './sequence-routes.js';
+import { lostSequence, type SequenceRoutes } from './sequence-routes.js';
 
 /** What a call needs of the gateway it belongs to. */
 export interface CallHost {
@@ -264,6 +264,10 @@ export class InferenceCall extends Attempt implements InferTicket {
         // Its state stays where it is, also on a device or host that others are led away from.
         const reserve = reserveOf(table, request.model, request.version);
         candidate = gateway.sequences.find(request, sequence, candidates, reserve);
+        if (candidate === undefined && gateway.sequences.isUnderWay(request, sequence)) {
+          error = lostSequence(request, sequence, 'whoever kept it is gone');
+          break;
+        }
       }
       candidate ??= this.#choose(table, candidates, nowMs);
       if (candidate === undefined) {

@@ -18,9 +18,7 @@ import {
   type InferenceOutcome,
   type InferenceRequest,
   type InferenceSuccess,
-  type SequenceStep,
 } from '#core/inference.js';
-import { readShardName } from '#core/split/split-spec.js';
 import { candidatesOf, reserveOf } from '#core/routing-table.js';
 import { stageReceipt } from '#core/receipt.js';
 import type { PackedTensor } from '#core/split/activation-codec.js';
@@ -34,7 +32,7 @@ import type { Delivery, ReplyTo } from '#runtime/actor.js';
 import { AttemptDesk, type AttemptOptions } from './attempt-desk.js';
 import { InferenceCall, type CallHost, type HopReply } from './inference-call.js';
 import type { DeviceRef, Router } from './router.js';
-import { SequenceRoutes } from './sequence-routes.js';
+import { lostSequence, sequenceKey, SequenceRoutes } from './sequence-routes.js';
 import type { StageCounts } from './stage-counts.js';
 
 export interface StageDeskOptions {
@@ -210,19 +208,6 @@ export class StageDesk implements CallHost {
     if (delivery !== 'accepted') call.dropped();
     return delivery;
   }
-}
-
-function sequenceKey({ model, version }: InferenceRequest, { id }: SequenceStep): string {
-  return `${model}/${version}/${typeof id === 'string' ? '"' : '#'}${id}`;
-}
-
-function lostSequence({ model, version }: InferenceRequest, { id }: SequenceStep, why: string): IntarsiaError {
-  const whole = readShardName(model)?.model ?? model;
-  return intarsiaError(
-    'UNAVAILABLE',
-    `sequence ${id} of model '${whole}' version ${version} has lost a state: ${why}; begin it again (sequence_start)`,
-    { model: whole, sequence: String(id) },
-  );
 }
 
 interface StageCallParts {

@@ -255,7 +255,7 @@ describe('a gateway with a dispatch picker', () => {
     const callerWith = (slo: { readonly sloMs?: number; readonly sloClass?: SloClass }): Caller =>
       createAccess({ tokens: [{ ...grant, ...slo }], restricted: [], sha256 }).authorize(
         'inference',
-        'rest',
+        'http',
         () => 'Bearer key',
       );
     const { infer } = setUpGateway(new Map([['intarsia_slo_ms', '50']]));

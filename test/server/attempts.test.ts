@@ -304,6 +304,29 @@ describe('attempts in a grid', () => {
     expect(more.reduce((sum, each) => sum + each, 0)).toBe(1);
   });
 
+  it('of a sequence whose replica is gone fail, and never reach one that has an older state of it', () => {
+    const grid = new Grid(['a', 'b']);
+    grid.warm(20);
+    const step = (start: boolean): Record<string, InferParameter> => ({
+      sequence_id: { kind: 'int64', value: 7n },
+      sequence_start: { kind: 'bool', value: start },
+    });
+    grid.infer(2000, step(true));
+    grid.run(100);
+    const holder = grid.answers.at(-1)?.host ?? '';
+    const other = grid.devices.find(({ host }) => host !== holder)!;
+    const sent = other.seen.length;
+    grid.states({ [other.host]: 'up' });
+    grid.infer(2000, step(false));
+    grid.run(100);
+    expect(grid.answers.at(-1)?.error?.message).toContain('sequence 7 of model');
+    expect(grid.answers.at(-1)?.error?.code).toBe('UNAVAILABLE');
+    expect(other.seen).toHaveLength(sent);
+    grid.infer(2000, step(true));
+    grid.run(100);
+    expect(grid.answers.at(-1)).toMatchObject({ host: other.host });
+  });
+
   it('keep to the device that the client names, on whichever host, and say where the model is when it is not there', () => {
     const grid = new Grid(['a', 'b']);
     const named = (value: string): Record<string, InferParameter> => ({ intarsia_device: { kind: 'string', value } });
