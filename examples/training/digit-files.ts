@@ -21,6 +21,11 @@ output [
 ]
 # A batch leaves as soon as the device is free, with whatever waits: delay would cost more than it brings for so small a model.
 dynamic_batching { }
+# A run takes some 20 µs: to wake a second thread for it costs more than that thread takes over.
+parameters {
+  key: "intra_op_thread_count"
+  value { string_value: "1" }
+}
 model_warmup [
   {
     name: "one"
