@@ -4,6 +4,10 @@ import { encodeModelBytes } from '#core/onnx/writer.js';
 import { RandomStream } from '#core/random.js';
 
 export function perceptron(layers: number, width: number): Uint8Array {
+  return encodeModelBytes(perceptronDraft(layers, width));
+}
+
+export function perceptronDraft(layers: number, width: number): ReturnType<GraphBuilder['model']> {
   const random = new RandomStream('weights');
   const builder = new GraphBuilder('perceptron');
   let value = builder.input('x', 'FP32', ['batch', width]);
@@ -13,5 +17,5 @@ export function perceptron(layers: number, width: number): Uint8Array {
     value = builder.node('Tanh', [value]);
   }
   builder.output(value, 'FP32', ['batch', width], 'y');
-  return encodeModelBytes(builder.model({ opset: 17 }));
+  return builder.model({ opset: 17 });
 }

@@ -3,8 +3,11 @@
  * files when it is opened, kept on disk under its split and number, and made again only when it is damaged or gone: the
  * same bytes on every host, because the cutter is deterministic. Making is a port, since it takes a thread and an engine.
  *
- * What is kept is bounded in bytes: the shards that nobody holds and that were used least lately go first.
+ * What is kept is bounded in bytes: the shards that nobody holds and that were used least lately go first. The folder is
+ * one process's; what a killed one had under way is removed.
  */
+import { createHash } from 'node:crypto';
+import { renameSync } from 'node:fs';
 import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { intarsiaError } from '#core/errors.js';
@@ -16,6 +19,8 @@ import type { ArtifactPart, ModelArtifact, ModelFiles, ModelFolder, RepositoryLi
 export interface ShardOrder {
   /** The whole model's file, its side files beside it. */
   readonly modelPath: string;
+  /** All of the model's files, as they were when somebody hashed them. */
+  readonly files: ModelArtifact['files'];
   readonly cuts: readonly number[];
   readonly shard: number;
   /** Types of the values that cross, where the split says them; else an engine is asked, with the whole model. */
@@ -47,6 +52,8 @@ export interface ShardModelFilesOptions {
 }
 
 export const shardFileName = 'model.onnx';
+/** Characters of positions that are a folder's name as they are. */
+const longestCuts = 100;
 
 export function shardModelFiles(options: ShardModelFilesOptions): ModelFiles {
   return new ShardModelFiles(options);
@@ -58,6 +65,7 @@ class ShardModelFiles implements ModelFiles {
   readonly #held = new Map<string, number>();
   /** One at a time: each takes a thread, and the memory of the whole model. */
   #making: Promise<unknown> = Promise.resolve();
+  #tidying: Promise<unknown> = Promise.resolve();
 
   constructor(options: ShardModelFilesOptions) {
     this.#options = options;
@@ -98,6 +106,7 @@ class ShardModelFiles implements ModelFiles {
 
   async close(): Promise<void> {
     await this.#making.catch(() => undefined);
+    await this.#tidying.catch(() => undefined);
     await this.#options.whole.close();
   }
 
@@ -118,15 +127,12 @@ class ShardModelFiles implements ModelFiles {
         { split: spec.id, digest: model.digest },
       );
     }
-    const folder = join(
-      this.#options.folder,
-      `${model.digest.slice(0, 16)}-${spec.cuts.join('.')}`.slice(0, 200),
-      String(shard),
-    );
+    const folder = join(this.#options.folder, folderNameOf(spec), String(shard));
     this.#hold(folder, 1);
     try {
       const { cuts, values } = spec;
-      const order = { modelPath: model.path, cuts, shard, folder, ...(values === undefined ? {} : { values }) };
+      const { path: modelPath, files } = model;
+      const order = { modelPath, files, cuts, shard, folder, ...(values === undefined ? {} : { values }) };
       const made = await this.#make(order);
       let isHeld = true;
       return {
@@ -166,7 +172,9 @@ class ShardModelFiles implements ModelFiles {
         return shard;
       });
     this.#making = made;
-    return await made;
+    const shard = await made;
+    await this.#tidy();
+    return shard;
   }
 
   #hold(folder: string, change: number): void {
@@ -175,17 +183,24 @@ class ShardModelFiles implements ModelFiles {
     else this.#held.delete(folder);
   }
 
-  /** Removes what nobody holds, the longest unused first, until the rest is within the bound. */
   async #tidy(): Promise<void> {
+    const tidied = this.#tidying.catch(() => undefined).then(() => this.#tidyNow());
+    this.#tidying = tidied;
+    await tidied;
+  }
+
+  /** Removes what nobody holds, the longest unused first, until the rest is within the bound. */
+  async #tidyNow(): Promise<void> {
     const kept: { readonly path: string; readonly bytes: number; readonly usedMs: number }[] = [];
     const { folder: root, bytesMax } = this.#options;
     for (const split of await readdir(root).catch(() => [])) {
       for (const shard of await readdir(join(root, split)).catch(() => [])) {
         const path = join(root, split, shard);
-        const [file, folder] = await Promise.all(
-          [join(path, shardFileName), path].map((each) => stat(each).catch(() => undefined)),
-        );
-        if (!this.#held.has(path)) kept.push({ path, bytes: file?.size ?? 0, usedMs: folder?.mtimeMs ?? 0 });
+        const [place = ''] = shard.split('.');
+        if (this.#held.has(join(root, split, place))) continue;
+        // What is written beside its place and nobody waits for: a killed process left it.
+        if (place !== shard) await rm(path, { recursive: true, force: true });
+        else kept.push({ path, bytes: await bytesIn(path), usedMs: (await stat(path)).mtimeMs });
       }
     }
     kept.sort((a, b) => a.usedMs - b.usedMs);
@@ -193,7 +208,27 @@ class ShardModelFiles implements ModelFiles {
     for (const each of kept) {
       if (bytes <= bytesMax) return;
       bytes -= each.bytes;
-      if (!this.#held.has(each.path)) await rm(each.path, { recursive: true, force: true });
+      if (this.#held.has(each.path)) continue;
+      // In one step with the look at who holds it: whoever wants it from now on finds nothing and makes it.
+      renameSync(each.path, `${each.path}.gone`);
+      await rm(`${each.path}.gone`, { recursive: true, force: true });
     }
   }
+}
+
+/** Another cut of another artefact has another name, and names are short enough for any file system. */
+function folderNameOf({ digest, cuts }: SplitSpec): string {
+  const text = cuts.join('.');
+  const isShort = text.length <= longestCuts;
+  return `${digest.slice(0, 16)}-${isShort ? text : createHash('sha256').update(text).digest('hex')}`;
+}
+
+/** Bytes of the files that a folder alone has: side files with further names elsewhere take no room of their own. */
+async function bytesIn(folder: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(folder, { recursive: true })) {
+    const found = await stat(join(folder, name));
+    if (found.isFile() && found.nlink === 1) bytes += found.size;
+  }
+  return bytes;
 }
