@@ -44,7 +44,7 @@ export async function evaluationGrid({ quick, full = false }: BenchOptions): Pro
       ...sizes[quick ? 'quick' : full ? 'full' : 'small'],
       // Without a learned policy the grid is that of the default rule, without targets.
       ...{ policies: shipped.length > 0 ? shipped : ['cheapest-feasible'], rules, batching: ['deadline-cap+shed'] },
-      ...{ traces: [], seed: 1, workers: 2, htmlPath: '' },
+      ...{ traces: [], seconds: 0, seed: 1, workers: 2, htmlPath: '' },
     },
     { onProgress: () => {}, isStopWanted: () => false },
   );

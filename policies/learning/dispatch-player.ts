@@ -25,6 +25,8 @@ export interface DispatchPlayerOptions {
   /** The policy of a player that is neither a rule nor a network. */
   readonly own?: DispatchPolicy | undefined;
   readonly recorder: DecisionRecorder | undefined;
+  /** Of so many decisions one is recorded. Default 1: all. */
+  readonly recordEvery?: number | undefined;
   readonly teacher: string | undefined;
   /** The player's own dice. */
   readonly dice: Chance;
@@ -43,19 +45,22 @@ class DispatchPlayer implements DispatchPolicy {
   readonly #teacher: DispatchPolicy | undefined;
   readonly #recorder: DecisionRecorder | undefined;
   readonly #dice: Chance;
+  readonly #recordEvery: number;
+  #decisions = 0;
   readonly #scale = { usd: 0, joules: 0 };
   #rows = new Float32Array(0);
   #scores = new Float32Array(0);
   /** Candidate of each row; `SHED` for the last one where it refuses. */
   #answers = new Int32Array(0);
 
-  constructor({ player, rule, own, recorder, teacher, dice }: DispatchPlayerOptions) {
+  constructor({ player, rule, own, recorder, recordEvery = 1, teacher, dice }: DispatchPlayerOptions) {
     this.#rule = player.kind === 'rule' ? rule(player.name) : own;
     this.#scorer =
       player.kind === 'network' ? new SimdScorer({ layers: player.layers, activation: 'tanh' }) : undefined;
     this.#samples = player.kind === 'network' && player.choose === 'sample';
     this.#teacher = teacher === undefined ? undefined : rule(teacher);
     this.#recorder = recorder;
+    this.#recordEvery = recordEvery;
     this.#dice = dice;
     this.name = this.#rule?.name ?? 'network';
     if (this.#rule?.trace !== undefined) this.trace = this.#rule.trace;
@@ -67,7 +72,9 @@ class DispatchPlayer implements DispatchPolicy {
 
   choose(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): number {
     const ruled = this.#rule?.choose(request, candidates, fleet, this.#dice);
-    if (ruled !== undefined && this.#recorder === undefined) return ruled;
+    this.#decisions += 1;
+    const recorder = this.#decisions % this.#recordEvery === 0 ? this.#recorder : undefined;
+    if (ruled !== undefined && recorder === undefined) return ruled;
     const count = this.#write(request, candidates, fleet);
     if (count === 0) return NONE;
     let row = 0;
@@ -80,10 +87,10 @@ class DispatchPlayer implements DispatchPolicy {
         logProb = Math.log(this.#scores[row] as number);
       } else row = bestChoice(this.#scores, count);
     }
-    if (this.#recorder !== undefined) {
+    if (recorder !== undefined) {
       const wanted = this.#teacher?.choose(request, candidates, fleet, this.#dice);
       const teacher = wanted === undefined ? row : this.#rowOf(wanted, count);
-      this.#recorder.add({ rows: this.#rows, count, atMs: request.nowMs, choice: row, logProb, teacher });
+      recorder.add({ rows: this.#rows, count, atMs: request.nowMs, choice: row, logProb, teacher });
     }
     return this.#answers[row] as number;
   }

@@ -44,6 +44,8 @@ export interface EpisodeOrder<Scenario> {
   readonly teacher?: string;
   /** Whether decisions are recorded, or only outcomes. */
   readonly record: boolean;
+  /** Of so many decisions one is recorded. Default 1: all. */
+  readonly recordEvery?: number;
   /** Whether the least objective that any policy could reach is computed, too. It takes longer than the episode. */
   readonly withBound?: boolean;
 }

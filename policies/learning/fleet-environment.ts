@@ -61,7 +61,10 @@ export interface FleetScenario {
   readonly fleet: number;
   /** Arriving work over what the fleet, as it is in this scenario, can do in time. */
   readonly load: number;
+  /** At most. */
   readonly requests: number;
+  /** Above 0: it ends after so many virtual seconds of arrivals, or with the last of `requests`. */
+  readonly seconds?: number;
   /** Takes the place of `load`: requests a second. */
   readonly ratePerSecond?: number;
   /** A stream, as `arrivalProcess` reads it, or rows of a trace. */
@@ -96,13 +99,13 @@ async function play(
   tools: FleetTools,
   order: EpisodeOrder<FleetScenario>,
 ): Promise<EpisodeRecord> {
-  const { scenario, player, teacher, record, withBound = false } = order;
+  const { scenario, player, teacher, record, recordEvery, withBound = false } = order;
   const fleet = fleetOf(world, scenario);
   const arrivals = arrivalsOf(world, scenario, fleet);
   const recorder = record ? new DecisionRecorder(featureCount) : undefined;
   const dice = new RandomStream(`dice ${order.dice}`);
   const own = await ownPolicy(player, tools);
-  const policy = dispatchPlayer({ player, rule: dispatchByName, own, recorder, teacher, dice });
+  const policy = dispatchPlayer({ player, rule: dispatchByName, own, recorder, recordEvery, teacher, dice });
   const witness = new ChoiceWitness(policy);
   const batches = batchPlayer(player.batching ?? world.batching, record);
   const result = await runFleet({
@@ -205,11 +208,17 @@ function kept(fleet: Fleet, share: number, random: RandomStream): Fleet['devices
   return fleet.devices.filter(({ id }) => !gone.has(id));
 }
 
+/** Requests of a run of so many virtual seconds, at least 1 and at most `most`; `most` where no length is given. */
+export function requestsIn(seconds: number, ratePerSecond: number, most: number): number {
+  return seconds > 0 ? Math.max(1, Math.min(most, Math.round(seconds * ratePerSecond))) : most;
+}
+
 const capacities = new WeakMap<Fleet['devices'], number>();
 
 function arrivalsOf(world: FleetWorldData, scenario: FleetScenario, fleet: Fleet): Arrivals {
   const ratePerSecond = scenario.ratePerSecond ?? scenario.load * capacityKnown(fleet);
-  const { requests, seed } = scenario;
+  const { seed, seconds = 0 } = scenario;
+  const requests = requestsIn(seconds, ratePerSecond, scenario.requests);
   if (typeof scenario.arrivals === 'string') {
     return drawArrivals(fleet, arrivalProcess(scenario.arrivals), { seed, requests, ratePerSecond });
   }

@@ -27,7 +27,7 @@ export function fleetTraining(
     objective: (outcomes) => objectiveOf(outcomes).total,
     missWeights: defaultObjective.missWeight,
     allowedMisses: sloClasses.map((name) => defaultSloRules[name].allowedMiss),
-    scenario: (name, progress, requests) => {
+    scenario: (name, progress, requests, seconds = 0) => {
       const own = random.stream(name);
       const isJudging = name.startsWith('validation');
       const lesson = drawLesson(own.stream('lesson'), progress);
@@ -49,7 +49,7 @@ export function fleetTraining(
         ...plainScenario,
         fleet,
         load: lesson.load,
-        requests,
+        ...{ requests, seconds },
         arrivals: fromTrace ? trace : lesson.arrivals,
         seed: `${seed} ${name}`,
         profileError: lesson.profileError,

@@ -9,11 +9,14 @@ import { traceArrivals } from '#sim/fleet/arrivals.js';
 import { feasibleRate, kindsOf, mixOf, type Kind } from '#sim/fleet/fleet-bounds.js';
 import type { Fleet } from '#sim/fleet/fleet.js';
 import type { EvaluationCell } from './evaluate.js';
-import { plainScenario, type FleetScenario, type FleetWorldData } from './fleet-environment.js';
+import { plainScenario, requestsIn, type FleetScenario, type FleetWorldData } from './fleet-environment.js';
 import { stressSuite } from './stress.js';
 
 /** Share of a trace that nobody trains on: it begins here. */
 export const judgedTraceFrom = 0.8;
+
+/** Of a run whose length is given in seconds. */
+const requestsMost = 10_000_000;
 
 export interface JudgePlan {
   readonly fleets: readonly Fleet[];
@@ -24,6 +27,8 @@ export interface JudgePlan {
   readonly seeds: number;
   /** Of an episode; of a short trace all that is left. */
   readonly requests: number;
+  /** Above 0: takes the place of `requests`, virtual seconds of arrivals. */
+  readonly seconds?: number;
   readonly seed: number;
 }
 
@@ -60,7 +65,7 @@ export function stressCells(plan: JudgePlan, solver: LinearSolver): JudgedCells 
       const fleet = makeFleet?.(original) ?? original;
       const number = makeFleet === undefined ? index : fleets.push(fleet) - 1;
       const ratePerSecond = load * capacityFor(plan, fleet, plainScenario.arrivals as string, solver);
-      const { requests } = plan;
+      const requests = lengthOf(plan, ratePerSecond);
       const changed = change?.({ fleet, requests, spanMs: (requests / ratePerSecond) * 1000 }) ?? {};
       const base = { fleet: number, load, ratePerSecond };
       return {
@@ -77,10 +82,12 @@ export function stressCells(plan: JudgePlan, solver: LinearSolver): JudgedCells 
 
 /** Equal seeds for all cells of a plan: load changes the rate, never what is drawn. */
 function scenariosOf(
-  { traces, seeds, requests, seed }: JudgePlan,
+  plan: JudgePlan,
   base: Pick<FleetScenario, 'fleet' | 'load'> & { readonly ratePerSecond: number },
   arrivals: string | number,
 ): readonly FleetScenario[] {
+  const { traces, seeds, seed } = plan;
+  const requests = lengthOf(plan, base.ratePerSecond);
   const left = typeof arrivals === 'number' ? lastRows(traces[arrivals]?.rows.length ?? 0) : Number.POSITIVE_INFINITY;
   return Array.from({ length: seeds }, (_, number) => ({
     ...plainScenario,
@@ -92,6 +99,10 @@ function scenariosOf(
         ? arrivals
         : { trace: arrivals, fromShare: (number + 0.5) / seeds, after: judgedTraceFrom },
   }));
+}
+
+function lengthOf({ requests, seconds = 0 }: JudgePlan, ratePerSecond: number): number {
+  return requestsIn(seconds, ratePerSecond, seconds > 0 ? requestsMost : requests);
 }
 
 function lastRows(rows: number): number {

@@ -28,9 +28,9 @@ export interface TrainingWorld<Scenario> {
   readonly rollouts: Rollouts<Scenario>;
   /**
    * A scenario by its name: same name, same scenario. `progress` (0 to 1) is how far the curriculum is, `requests` how long
-   * it should be. Names that begin with `validation` give scenarios that no other name gives.
+   * it should be, `seconds` of virtual time, where above 0, after which it ends before. Names that begin with `validation` give scenarios that no other name gives.
    */
-  scenario(name: string, progress: number, requests: number): Scenario;
+  scenario(name: string, progress: number, requests: number, seconds?: number): Scenario;
   /** A network that decides like `cheapest-feasible:share`, for worlds with features to build it of. */
   ruleLayers?(share: number): Layer[];
   /** A network that forms batches sensibly, to begin with, for worlds whose batches are formed. */
@@ -80,7 +80,12 @@ export async function trainStep<Scenario>(
 async function compareRules<Scenario>(state: TrainingState, tools: TrainingTools<Scenario>): Promise<TrainingState> {
   const { world, plan } = tools;
   const training = Array.from({ length: plan.imitation.episodes }, (_, number) =>
-    world.scenario(`rules ${number}`, number / plan.imitation.episodes, plan.imitation.requests),
+    world.scenario(
+      `rules ${number}`,
+      number / plan.imitation.episodes,
+      plan.imitation.requests,
+      plan.imitation.seconds,
+    ),
   );
   const judged = validationScenarios(tools);
   const orders = plan.rules.flatMap((name) =>
@@ -126,7 +131,12 @@ async function imitate<Scenario>(state: TrainingState, tools: TrainingTools<Scen
     round === 0 ? { kind: 'rule', name: teacher } : { kind: 'network', layers: state.layers, choose: 'sample' };
   const ordersOf = (round: number): EpisodeOrder<Scenario>[] =>
     Array.from({ length: plan.imitation.episodes }, (_, number) => ({
-      scenario: world.scenario(`imitation ${number}`, number / plan.imitation.episodes, plan.imitation.requests),
+      scenario: world.scenario(
+        `imitation ${number}`,
+        number / plan.imitation.episodes,
+        plan.imitation.requests,
+        plan.imitation.seconds,
+      ),
       player: playedIn(round),
       dice: `imitation ${round} ${number} ${plan.seed}`,
       teacher,
@@ -163,18 +173,23 @@ async function beginWithRule<Scenario>(
   return advance(state, tools, { layers, values, judge: true, ranges, batchRanges });
 }
 
+/** Decisions of an episode that are kept for ranges, about. */
+const rangeDecisions = 3_000;
+
 /** Decisions of a network and of its teacher, each in the states that it gets into by itself. */
 async function statesOf<Scenario>(
   networks: Networks,
   { teacher }: TrainingState,
   { world, plan, random }: TrainingTools<Scenario>,
 ): Promise<{ readonly decisions: Decisions; readonly batchRanges: TrainedRanges | undefined }> {
-  const { episodes, requests } = plan.imitation;
+  const { episodes, requests, seconds } = plan.imitation;
   const players: readonly Player[] = [playedBy(networks), { kind: 'rule', name: teacher }];
   const orders = players.flatMap((player) =>
     Array.from({ length: episodes }, (_, number) => {
-      const scenario = world.scenario(`imitation ${number}`, number / episodes, requests);
-      return { ...order(scenario, player), teacher, record: true };
+      const scenario = world.scenario(`imitation ${number}`, number / episodes, requests, seconds);
+      // Ranges need no more of a long run.
+      const recordEvery = Math.ceil(requests / rangeDecisions);
+      return { ...order(scenario, player), teacher, record: true, recordEvery };
     }),
   );
   const records = await world.rollouts.run(orders);
@@ -242,7 +257,12 @@ async function search<Scenario>(state: TrainingState, tools: TrainingTools<Scena
   const options = plan.search;
   const before = state.search ?? startCem(lastLayers(state), options);
   const scenarios = Array.from({ length: options.scenarios }, (_, number) =>
-    world.scenario(`search ${step} ${number}`, (plan.strain * (number + 0.5)) / options.scenarios, options.requests),
+    world.scenario(
+      `search ${step} ${number}`,
+      (plan.strain * (number + 0.5)) / options.scenarios,
+      options.requests,
+      options.seconds,
+    ),
   );
   const iteration = await iterateCem(before, options, random.stream('search'), async (vectors) => {
     const players: Player[] = [
@@ -398,9 +418,9 @@ async function validate<Scenario>(
 }
 
 function validationScenarios<Scenario>({ world, plan }: TrainingTools<Scenario>): Scenario[] {
-  const { scenarios, requests } = plan.validation;
+  const { scenarios, requests, seconds } = plan.validation;
   return Array.from({ length: scenarios }, (_, number) =>
-    world.scenario(`validation ${number}`, (plan.strain * (number + 0.5)) / scenarios, requests),
+    world.scenario(`validation ${number}`, (plan.strain * (number + 0.5)) / scenarios, requests, seconds),
   );
 }
 

@@ -8,6 +8,7 @@ import { cemDefaults, type CemOptions, type CemState } from './cem.js';
 import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import { ppoDefaults, type PpoOptions, type PpoState } from './ppo.js';
 
+/** Runs end after their `seconds` of virtual time or their `requests`, whichever is first; 0 seconds: with their requests. */
 export interface TrainingPlan {
   readonly seed: number;
   /**
@@ -24,6 +25,7 @@ export interface TrainingPlan {
   readonly imitation: BcOptions & {
     readonly episodes: number;
     readonly requests: number;
+    readonly seconds: number;
     /** Rounds after the first, in which the network plays and the teacher says what it would have done. */
     readonly corrections: number;
   };
@@ -32,6 +34,7 @@ export interface TrainingPlan {
   readonly search: CemOptions & {
     readonly scenarios: number;
     readonly requests: number;
+    readonly seconds: number;
     /** How much more being worse than the best rule counts than being better. */
     readonly worseWeight: number;
     /** Weight of a class's share of misses beyond the best rule's. */
@@ -39,7 +42,12 @@ export interface TrainingPlan {
   };
   readonly optimisation: PpoOptions & { readonly requestsFirst: number; readonly requestsLast: number };
   /** Scenarios that are never trained on; the best network on them is the result. */
-  readonly validation: { readonly scenarios: number; readonly requests: number; readonly every: number };
+  readonly validation: {
+    readonly scenarios: number;
+    readonly requests: number;
+    readonly seconds: number;
+    readonly every: number;
+  };
 }
 
 export const fullPlan: TrainingPlan = {
@@ -49,7 +57,7 @@ export const fullPlan: TrainingPlan = {
   hidden: [32, 32],
   rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02', 'milp-rate'],
   strain: 0.4,
-  imitation: { ...bcDefaults, episodes: 12, requests: 1_500, corrections: 2, epochs: 5 },
+  imitation: { ...bcDefaults, episodes: 12, requests: 1_500, seconds: 0, corrections: 2, epochs: 5 },
   search: {
     ...cemDefaults,
     ...{
@@ -61,11 +69,11 @@ export const fullPlan: TrainingPlan = {
       deviationShare: 0.25,
       deviationMin: 0.03,
     },
-    ...{ scenarios: 12, requests: 3_000, worseWeight: 1, missWeight: 2 },
+    ...{ scenarios: 12, requests: 3_000, seconds: 0, worseWeight: 1, missWeight: 2 },
   },
   // None: at this length it has not been shown to gain anything over the search.
   optimisation: { ...ppoDefaults, iterations: 0, requestsFirst: 300, requestsLast: 1_500 },
-  validation: { scenarios: 12, requests: 4_000, every: 4 },
+  validation: { scenarios: 12, requests: 4_000, seconds: 0, every: 4 },
 };
 
 /** One to three minutes on two cores. */
@@ -73,13 +81,13 @@ export const quickPlan: TrainingPlan = {
   ...fullPlan,
   hidden: [16],
   rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'sed'],
-  imitation: { ...fullPlan.imitation, episodes: 6, requests: 1_000, corrections: 1, epochs: 6 },
+  imitation: { ...fullPlan.imitation, episodes: 6, requests: 1_000, seconds: 0, corrections: 1, epochs: 6 },
   search: { ...fullPlan.search, iterations: 8, widenEvery: 0, population: 20, scenarios: 6, requests: 800 },
   optimisation: {
     ...fullPlan.optimisation,
     ...{ iterations: 4, sequences: 4, plays: 4, decisionsMax: 4_096, requestsFirst: 200, requestsLast: 400 },
   },
-  validation: { scenarios: 4, requests: 800, every: 4 },
+  validation: { scenarios: 4, requests: 800, seconds: 0, every: 4 },
 };
 
 export const stages = ['rules', 'imitation', 'search', 'optimisation', 'done'] as const;

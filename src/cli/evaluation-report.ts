@@ -16,6 +16,8 @@ export interface EvaluationRequest {
   readonly seeds: number;
   /** Of an episode. */
   readonly requests: number;
+  /** Length of a run in virtual seconds, in the place of `requests`; 0: `requests` says. */
+  readonly seconds: number;
   readonly stress: boolean;
   readonly bounds: boolean;
   readonly seed: number;

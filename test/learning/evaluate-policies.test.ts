@@ -3,13 +3,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
+import { loadHighsSolver } from '#adapters/highs/highs-solver.js';
+import { parseYaml } from '#adapters/yaml/read-yaml.js';
 import type { EvaluationReport, EvaluationRequest } from '#cli/evaluation-report.js';
 import { evaluatePolicies } from '#compose/learning/evaluate-policies.js';
+import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { RandomStream } from '#core/random.js';
 import { featureCount } from '#core/scheduling/features.js';
 import { encodePolicy } from '#core/scheduling/policy-file.js';
+import { gridCells } from '#policies/learning/judge-cells.js';
 import { initialLayers } from '#policies/learning/layers.js';
 import { stressSuite } from '#policies/learning/stress.js';
+import { readFleet } from '#sim/fleet/read-fleet.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'intarsia-evaluate-'));
 const at = (name: string): string => join(folder, name);
@@ -18,7 +23,16 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const example = fileURLToPath(new URL('../../examples/policies/cheapest-with-headroom.mjs', import.meta.url));
 const small: EvaluationRequest = {
   ...{ policies: ['sed'], rules: ['cheapest-feasible:0.8', 'rr'], batching: ['deadline-cap+shed'], fleets: ['four'] },
-  ...{ traces: [], arrivals: ['poisson'], loads: [0.5], seeds: 2, requests: 150, stress: false, bounds: false },
+  ...{
+    traces: [],
+    arrivals: ['poisson'],
+    loads: [0.5],
+    seeds: 2,
+    requests: 150,
+    seconds: 0,
+    stress: false,
+    bounds: false,
+  },
   ...{ seed: 1, workers: 0, htmlPath: '' },
 };
 const judge = (change: Partial<EvaluationRequest>, stopAfter = Infinity): Promise<EvaluationReport> => {
@@ -62,6 +76,20 @@ describe('intarsia evaluate', () => {
       }
     }
     expect(report.overall.map(({ contender, cells }) => [contender, cells])).toEqual(policies.map((name) => [name, 4]));
+  });
+
+  it('runs last as many virtual seconds as asked for, at every load', async () => {
+    const path = 'policies/fleets/four.yaml';
+    const fleet = readFleet(parseYaml(readFileSync(path, 'utf8'), path), path, builtInProfiles);
+    const plan = { fleets: [fleet], traces: [], streams: ['poisson'], loads: [0.4, 0.8], seeds: 2, seed: 1 };
+    const cells = gridCells({ ...plan, requests: 150, seconds: 20 }, await loadHighsSolver());
+    expect(cells).toHaveLength(2);
+    for (const { ratePerSecond = 0, requests } of cells.flatMap(({ scenarios }) => scenarios)) {
+      expect(requests).toBe(Math.round(20 * ratePerSecond));
+      expect(requests).toBeGreaterThan(1_000);
+    }
+    const { cells: judged } = await judge({ loads: [0.4], seconds: 1, seeds: 1 });
+    expect(judged[0]?.figures[0]?.objective).toBeGreaterThan(0);
   });
 
   it('the same seed gives the same report', async () => {

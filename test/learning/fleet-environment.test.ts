@@ -60,6 +60,18 @@ describe('training on simulated fleets', () => {
     expect(other.decisions!.choices).not.toEqual(first.decisions!.choices);
   });
 
+  it('ends after the seconds that are asked for or with its requests, whichever is first', async () => {
+    const count = async (seconds: number, requests: number): Promise<number> => {
+      const long = { ...scenario, ratePerSecond: 100, seconds, requests };
+      const player = { kind: 'rule', name: 'cheapest-feasible' } as const;
+      const { outcomes } = await environment.runEpisode({ scenario: long, player, dice: 'a', record: false });
+      return outcomes.doneMs.length;
+    };
+    expect(await count(3, 5_000)).toBe(300);
+    expect(await count(3, 50)).toBe(50);
+    expect(await count(0, 70)).toBe(70);
+  });
+
   it('decisions hold every allowed row, refusing where the class allows it, and the probability of the choice', async () => {
     const { decisions, outcomes } = await environment.runEpisode({
       scenario,

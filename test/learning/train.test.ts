@@ -23,6 +23,7 @@ const plan: TrainingPlan = {
     population: 12,
     scenarios: 3,
     requests: 400,
+    seconds: 0,
     deviationStart: 0.5,
     worseWeight: 0,
     missWeight: 0,
@@ -39,7 +40,7 @@ const plan: TrainingPlan = {
       halfLifeMs: 200,
     },
   },
-  validation: { scenarios: 3, requests: 1_000, every: 2 },
+  validation: { scenarios: 3, requests: 1_000, seconds: 0, every: 2 },
 };
 
 /** The same with little to do. */

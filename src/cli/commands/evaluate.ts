@@ -20,6 +20,7 @@ interface EvaluateFlags {
   readonly loads: readonly number[];
   readonly seeds: number;
   readonly requests: number;
+  readonly seconds: number;
   readonly stress?: boolean;
   readonly bounds: boolean;
   readonly seed: number;
@@ -56,6 +57,12 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
     .option('--loads <shares...>', 'shares of what each fleet can serve in time', shares, loadsDefault)
     .option('--seeds <count>', 'runs of each cell', count(10_000), 20)
     .option('--requests <count>', 'requests of a run', count(10_000_000), 4_000)
+    .option(
+      '--seconds <seconds>',
+      'length of a run in virtual seconds, 1 to 3600, in the place of --requests; several times the longest target',
+      seconds,
+      0,
+    )
     .option('--stress', 'the stress suite, too, on each fleet')
     .option('--no-bounds', 'do not compute the bound on J of each run')
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber, 1)
@@ -257,6 +264,12 @@ function shares(text: string, before: readonly number[]): readonly number[] {
 function share(text: string): number {
   const value = text === '' ? Number.NaN : Number(text);
   if (!(value > 0 && value <= 10)) throw new InvalidArgumentError('It must be above 0 and at most 10.');
+  return value;
+}
+
+function seconds(text: string): number {
+  const value = text === '' ? Number.NaN : Number(text);
+  if (!(value >= 1 && value <= 3_600)) throw new InvalidArgumentError('It must be 1 to 3600 seconds.');
   return value;
 }
 

@@ -135,7 +135,7 @@ function verdictsOf({ cell, comparisons, figures }: CellReport): StressVerdict[]
 }
 
 async function planOf(request: EvaluationRequest): Promise<JudgePlan> {
-  const { seeds, requests, seed, loads } = request;
+  const { seeds, requests, seconds, seed, loads } = request;
   const profiles = await readProfiles('');
   const fleets = [];
   for (const name of request.fleets) {
@@ -152,5 +152,5 @@ async function planOf(request: EvaluationRequest): Promise<JudgePlan> {
     }
     traces.push({ name: basename(path), rows: readTrace(text, basename(path)) });
   }
-  return { fleets, traces, streams: request.arrivals, loads, seeds, requests, seed };
+  return { fleets, traces, streams: request.arrivals, loads, seeds, requests, seconds, seed };
 }
