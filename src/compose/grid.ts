@@ -147,7 +147,16 @@ export class GridHost {
       leaseMs: ports.config.leaseMs,
       onDeparture: this.#options.onDeparture,
       ...(isHost
-        ? { serving: { registry, artifacts: ports.artifacts, onRuled: (models, splits) => ports.rule(models, splits) } }
+        ? {
+            serving: {
+              registry,
+              artifacts: ports.artifacts,
+              onRuled: (models, splits) => {
+                this.#options.stageCounts.splits = splits;
+                ports.rule(models, splits);
+              },
+            },
+          }
         : {}),
     });
     this.#actors = actors;

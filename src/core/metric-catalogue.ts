@@ -340,7 +340,7 @@ export const metricCatalogue = {
     type: 'gauge',
     unit: '1',
     labels: ['model', 'stage', 'device'],
-    help: 'Time of a stage on this host now, by what is expected of it there: the median of its first runs.',
+    help: 'Time of a stage on this host now, by what is expected of it there: what its plan says, else the median of its first runs.',
   },
   intarsia_spot_checks_total: {
     type: 'counter',

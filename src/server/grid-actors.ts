@@ -194,7 +194,7 @@ export function startGridActors(options: GridActorsOptions): GridActors {
       )
     : undefined;
   if (options.replan !== undefined && isCandidate) {
-    const rows = (): readonly StageRow[] => options.stages.counts.rows();
+    const rows = (): readonly StageRow[] => options.stages.counts.rows().map(({ model: _, ...row }) => row);
     system.spawn('replan', replanActor({ ...options.replan, host, store, keys, election, rows }));
   }
   if (isCandidate) system.spawn('served-sweep', servedSweepActor({ store, keys, election }));

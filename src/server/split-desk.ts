@@ -97,7 +97,8 @@ export class SplitDesk {
     if (better === undefined) return undefined;
     const tolerance = request.known(split.id)?.toleranceRelative ?? 0;
     const shards = better.kept.map((kept): SplitWish['shards'][number] => {
-      const { memoryBytes: _, ...before } = split.shards[kept] ?? { memoryBytes: 0 };
+      // What a plan expected was expected of another cut.
+      const { memoryBytes: _, plannedMs: _planned, ...before } = split.shards[kept] ?? { memoryBytes: 0 };
       return { ...before, prefer: stages[kept]?.place ?? '' };
     });
     const splitWish: SplitWish = {

@@ -1,7 +1,8 @@
 /** What happens between the stages of split models, as plain numbers; and as metrics, read when somebody scrapes. */
+import type { ModelName } from '#core/ids.js';
 import { metric } from '#core/metric-catalogue.js';
 import type { PackedTensor } from '#core/split/activation-codec.js';
-import { readShardName } from '#core/split/split-spec.js';
+import { readShardName, type SplitSpec } from '#core/split/split-spec.js';
 import { StagePace } from '#core/split/stage-pace.js';
 import type { Counter, Metrics } from '#ports/metrics.js';
 
@@ -9,6 +10,16 @@ import type { Counter, Metrics } from '#ports/metrics.js';
 const stagesShown = 64;
 /** Shards whose times are kept; the oldest is forgotten. */
 const pacesMax = 1_000;
+
+interface StagePaceRow {
+  readonly model: ModelName;
+  readonly split: string;
+  readonly shard: number;
+  readonly device: string;
+  /** In the engine, for an item. */
+  readonly expectedMs: number;
+  readonly observedMs: number;
+}
 
 export class StageCounts {
   /** Stages that this host's devices have run. */
@@ -25,6 +36,8 @@ export class StageCounts {
   readonly paces = new Map<string, StagePace>();
   /** Runs of a stage that were sent again, by stage. */
   readonly reruns = new Map<number, number>();
+  /** Of which shards are wanted here, by id: plans among them say what is expected of their stages. */
+  splits: ReadonlyMap<string, SplitSpec> = new Map();
 
   reran(stage: number): void {
     const shown = Math.min(stage, stagesShown - 1);
@@ -43,14 +56,15 @@ export class StageCounts {
     pace.add(ms);
   }
 
-  /** The paces that are known, by shard and device. */
-  rows(): readonly { split: string; shard: number; device: string; expectedMs: number; observedMs: number }[] {
+  /** The paces that are known, by shard and device. What a plan said is expected in place of a stage's own first runs. */
+  rows(): readonly StagePaceRow[] {
     return [...this.paces].flatMap(([key, { now }]) => {
       const [name = '', device = ''] = key.split(' ');
       const piece = readShardName(name);
-      return piece === undefined || now === undefined
-        ? []
-        : [{ split: piece.split, shard: piece.shard, device, ...now }];
+      if (piece === undefined || now === undefined) return [];
+      const { model, split, shard } = piece;
+      const expectedMs = this.splits.get(split)?.shards[shard]?.plannedMs ?? now.expectedMs;
+      return [{ model, split, shard, device, expectedMs, observedMs: now.observedMs }];
     });
   }
 
@@ -88,11 +102,8 @@ export function exportStageMetrics(metrics: Metrics, counts: Readonly<StageCount
       row.counter.add(now - row.told);
       row.told = now;
     }
-    for (const [key, pace] of counts.paces) {
-      const [name = '', device = ''] = key.split(' ');
-      const shard = readShardName(name);
-      if (shard === undefined || pace.now === undefined) continue;
-      ratio.bind(shard.model, String(shard.shard + 1), device).set(pace.now.observedMs / pace.now.expectedMs);
+    for (const { model, shard, device, expectedMs, observedMs } of counts.rows()) {
+      ratio.bind(model, String(shard + 1), device).set(observedMs / expectedMs);
     }
     kept.set(counts.keptBytes);
     error.set(counts.packingErrorMax);

@@ -255,8 +255,10 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
     }
     const { chain, desk } = this.#parts;
     this.#own = outcome;
-    const { device, computeInferUs, batchItems } = outcome.receipt;
-    desk.counts.ran(this.#parts.request.model, device, computeInferUs / 1000 / Math.max(1, batchItems));
+    const { device, computeInputUs, computeInferUs, computeOutputUs, batchItems } = outcome.receipt;
+    // As plans count it: with the way into the engine and out of it.
+    const ms = (computeInputUs + computeInferUs + computeOutputUs) / 1000;
+    desk.counts.ran(this.#parts.request.model, device, ms / Math.max(1, batchItems));
     try {
       if (chain.stages.length === 0) this.#end(this.#finished(outcome));
       else this.#sendOn(outcome);

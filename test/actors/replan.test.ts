@@ -2,14 +2,18 @@ import { expect, it } from 'vitest';
 import { replanActor, type StageRow } from '#actors/replan/actor.js';
 import type { Deployment } from '#core/grid/records.js';
 import { defaultDrift, type ServingStage } from '#core/split/replan.js';
-import { splitIdOf } from '#core/split/split-spec.js';
+import { shardModelName, splitIdOf } from '#core/split/split-spec.js';
+import { StageCounts } from '#server/stage-counts.js';
 import { GridWorld, keys } from './grid-world.js';
 
 const digest = 'a'.repeat(64) as never;
 
-function deployment(cuts: readonly number[], replan: boolean): Deployment {
+function deployment(cuts: readonly number[], replan: boolean, plannedMs?: readonly number[]): Deployment {
   const id = splitIdOf({ digest, cuts, compression: 'none' });
-  const shards = [...cuts, 0].map(() => ({ memoryBytes: 1000 }));
+  const shards = [...cuts, 0].map((_, shard) => {
+    const ms = plannedMs?.[shard];
+    return { memoryBytes: 1000, ...(ms === undefined ? {} : { plannedMs: ms }) };
+  });
   const split = { format: 1, id, digest, cuts, shards, compression: 'none', ...(replan ? { replan: true } : {}) };
   return {
     ...{ format: 1, name: 'd', model: 'm', version: '1', replicas: 1, constraints: {}, spread: 'host', memoryBytes: 0 },
@@ -73,4 +77,47 @@ it('a split that does not ask for it stays as it is cut', async () => {
   const { asked, cuts } = await drift(false);
   expect(asked).toEqual([]);
   expect(cuts()).toEqual([10]);
+});
+
+/** Stages that run for 10 and 30 ms from their first request on. @returns The times with which a new cut was asked for. */
+async function steady(plannedMs?: readonly number[]): Promise<readonly (readonly number[])[]> {
+  const world = new GridWorld({ elections: true });
+  const hosts = await world.startMany(2);
+  const operator = world.store.client('operator');
+  const served = deployment([10], true, plannedMs);
+  const { split } = served;
+  if (split === undefined) throw new Error('there is no split');
+  const asked: (readonly number[])[] = [];
+  const put = async (key: string, value: unknown): Promise<void> => {
+    const operations = [{ type: 'put', key, value: JSON.stringify(value) } as const];
+    void operator.transact({ conditions: [], operations }, { deadlineMs: Infinity });
+    await world.pass(100);
+  };
+  await put(keys.deployment('d'), served);
+  for (const [shard, { name: host, system, store, election }] of hosts.entries()) {
+    if (election === undefined) throw new Error('there is no election');
+    await put(keys.assignment(host), {
+      format: 1,
+      host,
+      replicas: [{ deployment: 'd', split, shard, device: 'cpu:0' }],
+    });
+    const counts = new StageCounts();
+    counts.splits = new Map([[split.id, split]]);
+    for (let run = 0; run < 100; run += 1) {
+      counts.ran(shardModelName('m' as never, split.id, shard), 'cpu:0', shard === 0 ? 10 : 30);
+    }
+    const planAgain = (_: Deployment, stages: readonly ServingStage[]): Promise<undefined> => {
+      asked.push(stages.map(({ ms }) => ms));
+      return Promise.resolve(undefined);
+    };
+    system.spawn('replan', replanActor({ host, store, keys, election, rows: () => counts.rows(), planAgain }));
+  }
+  await world.pass(120_000);
+  return asked;
+}
+
+it('a stage that never was as fast as its plan said drifts from the plan, one without a plan from its own first runs', async () => {
+  expect(await steady([10, 10])).toEqual([[10, 30]]);
+  expect(await steady([10, 28])).toEqual([]);
+  expect(await steady()).toEqual([]);
 });

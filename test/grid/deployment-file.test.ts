@@ -64,7 +64,12 @@ describe('a deployment file', () => {
     expect(counted?.splitWish).toEqual({ stages: 3, shards: [], compression: 'none' });
     const digest = artifactDigest('a'.repeat(64));
     const made = { digest, cuts: [3], compression: 'none' } as const;
-    const spec = { format: 1, id: splitIdOf(made), ...made, shards: [{ memoryBytes: 1 }, { memoryBytes: 2 }] };
+    const spec = {
+      format: 1,
+      id: splitIdOf(made),
+      ...made,
+      shards: [{ memoryBytes: 1, plannedMs: 2.5 }, { memoryBytes: 2 }],
+    };
     const [stored] = deploymentsOfFile({ ...file, split: spec }, 'f');
     expect(stored?.split).toEqual(spec);
     expect(deploymentFromText(deploymentToText(stored!), 'key')).toEqual(stored);

@@ -1,13 +1,23 @@
 import { describe, expect, it } from 'vitest';
+import type { ModelConfig } from '#core/model-config.js';
+import { whyNotSpread } from '#core/split/spread-rule.js';
 import type { GridEventLine } from '#ports/grid-admin.js';
 import { linksModel } from '#core/profile/profile-record.js';
 import { timesOfMean } from '#core/profile/time-stats.js';
 import type { Store } from '#ports/store.js';
+import { modelConfig } from '../actors/device-world.js';
 import { keys, PretendGrid } from './pretend-grid.js';
 
 const call = { deadlineMs: Infinity } as Parameters<PretendGrid['desk']['status']>[0];
 const wanted = (change: object = {}): string =>
   JSON.stringify({ name: 'd', model: 'm', version: '1', replicas: 1, ...change });
+
+const sequences: NonNullable<ModelConfig['sequenceBatching']> = {
+  idleUsMax: 1_000_000,
+  controls: [],
+  states: [],
+  strategy: { kind: 'direct', queueDelayUsMax: 0, minimumSlotUtilization: 0 },
+};
 
 /** A store whose transactions are preceded by what somebody else does. */
 function raced(before: (attempt: number) => Promise<void>): (store: Store) => Store {
@@ -57,6 +67,30 @@ describe('deploying', () => {
     const unknown = await grid.desk.deploy({ deploymentJson: wanted({ model: 'x' }), dryRun: false }, call);
     expect(unknown.refusals).toEqual(['no host of the grid has model x version 1 in its repository']);
     expect(await grid.read(keys.deployment('d'))).toBeUndefined();
+  });
+
+  it("refuses strategy: 'data' for a model whose requests cannot be spread, with the reason, and writes nothing", async () => {
+    const deploy = async (config: ModelConfig | undefined, strategy: string): Promise<PretendGrid> => {
+      const grid = new PretendGrid(undefined, undefined, () => config);
+      await grid.publish('m');
+      const outcome = grid.desk.deploy({ deploymentJson: wanted({ strategy }), dryRun: false }, call);
+      if (config !== undefined && strategy === 'data' && whyNotSpread(config) !== '') {
+        await expect(outcome).rejects.toMatchObject({
+          code: 'INVALID_ARGUMENT',
+          message: `deployment d: strategy: 'data' is not possible for m/1, because ${whyNotSpread(config)}; it may be 'pipeline' or 'auto'`,
+        });
+        expect(await grid.read(keys.deployment('d'))).toBeUndefined();
+      } else expect(await outcome).toMatchObject({ applied: true, refusals: [] });
+      return grid;
+    };
+    const single = modelConfig('m', { maxBatchSize: 0 });
+    const stateful = modelConfig('m', { sequenceBatching: sequences });
+    expect(whyNotSpread(single)).toContain('max_batch_size');
+    expect(whyNotSpread(stateful)).toContain('sequences');
+    expect(whyNotSpread(modelConfig('m'))).toBe('');
+    for (const config of [single, stateful, modelConfig('m'), undefined]) {
+      for (const strategy of ['data', 'auto', 'pipeline']) await deploy(config, strategy);
+    }
   });
 
   it('writes nothing in a dry run', async () => {

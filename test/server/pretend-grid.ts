@@ -7,6 +7,7 @@ import { NodeClock } from '#adapters/node/clock.js';
 import { gridKeys } from '#core/grid/keys.js';
 import type { GridEvent, HostRecord, ViewHost } from '#core/grid/records.js';
 import { deviceId, hostId, type HostId } from '#core/ids.js';
+import type { ModelConfig } from '#core/model-config.js';
 import type { SplitGate } from '#ports/split-gate.js';
 import type { Store } from '#ports/store.js';
 import { GridDesk } from '#server/grid-desk.js';
@@ -26,7 +27,11 @@ export class PretendGrid {
   #revision = 1;
 
   /** `wrap`: in front of the desk's client, to see or to disturb its calls. */
-  constructor(wrap: (store: Store) => Store = (store) => store, gate?: SplitGate) {
+  constructor(
+    wrap: (store: Store) => Store = (store) => store,
+    gate?: SplitGate,
+    configOf?: () => ModelConfig | undefined,
+  ) {
     this.desk = new GridDesk({
       grid: 'test',
       host: hostId('a'),
@@ -35,6 +40,7 @@ export class PretendGrid {
       keys,
       clock: this.clock,
       ...(gate === undefined ? {} : { gate }),
+      ...(configOf === undefined ? {} : { configOf }),
       policyTools,
     });
     this.setHost('a');

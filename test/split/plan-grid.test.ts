@@ -104,6 +104,10 @@ describe('a plan over a grid', () => {
     const [deployment] = await readDeployments(path, program);
     expect(deployment).toMatchObject({ name: 'perceptron', model: 'perceptron', version: '3', strategy: 'pipeline' });
     expect(deployment?.splitWish).toMatchObject({ cuts: report.choice?.cuts, digest: report.digest });
+    // What the plan says of each stage is what is expected of it when it serves.
+    expect(deployment?.splitWish?.shards.map(({ plannedMs }) => plannedMs)).toEqual(
+      report.choice?.stages.map(({ ms }) => ms.value / (report.choice?.batch ?? 0)),
+    );
     const places = deployment?.splitWish?.shards.map(({ constraints }) => constraints);
     expect(places).toEqual(
       report.choice?.stages.map(({ devices }) => ({ hosts: [devices[0]?.split('/')[0]], devices: ['cpu:0'] })),

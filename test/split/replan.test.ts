@@ -1,7 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { defaultDrift, driftStep, noDrift, rebalanced, type DriftState } from '#core/split/replan.js';
+import { shardModelName, type SplitSpec } from '#core/split/split-spec.js';
 import { StagePace } from '#core/split/stage-pace.js';
+import { exportStageMetrics, StageCounts } from '#server/stage-counts.js';
+import { RecordingMetrics } from '#sim/recording-metrics.js';
 
 const second = 1_000;
 
@@ -101,5 +104,22 @@ describe('what is expected of a stage', () => {
     for (let run = 0; run < 200; run += 1) pace.add(50);
     expect([9, 11]).toContain(pace.now?.expectedMs);
     expect(pace.now?.observedMs).toBeCloseTo(50, 1);
+  });
+
+  it('is what its plan says where it has one, in the metric too', () => {
+    const counts = new StageCounts();
+    const split = { shards: [{ memoryBytes: 1, plannedMs: 4 }, { memoryBytes: 1 }] } as unknown as SplitSpec;
+    counts.splits = new Map([['0123456789', split]]);
+    for (let run = 0; run < 60; run += 1) {
+      for (const shard of [0, 1]) counts.ran(shardModelName('m' as never, '0123456789', shard), 'cpu:0', 8);
+    }
+    expect(counts.rows().map(({ shard, expectedMs, observedMs }) => [shard, expectedMs, observedMs])).toEqual([
+      [0, 4, 8],
+      [1, 8, 8],
+    ]);
+    const metrics = new RecordingMetrics();
+    exportStageMetrics(metrics, counts);
+    expect(metrics.value('intarsia_stage_ratio', 'm', '1', 'cpu:0')).toBe(2);
+    expect(metrics.value('intarsia_stage_ratio', 'm', '2', 'cpu:0')).toBe(1);
   });
 });

@@ -173,15 +173,16 @@ function numberOf(value: number, { source, deviation }: Pick<KnownMs, 'source' |
   return { value, plusMinus: deviation, source: source === 'measured' ? 'measured' : 'estimated' };
 }
 
-function splitOf({ digest }: PlanFindings, chosen: PlanCandidate, { cuts, stages }: PlanRow): SplitSpec {
+function splitOf({ digest }: PlanFindings, chosen: PlanCandidate, { cuts, stages, batch }: PlanRow): SplitSpec {
   const compression = 'none';
   return {
     format: 1,
     id: splitIdOf({ digest, cuts, compression }),
     digest,
     cuts,
-    shards: stages.map(({ memoryBytes, devices }, index) => ({
+    shards: stages.map(({ memoryBytes, devices, ms }, index) => ({
       memoryBytes,
+      ...(ms.value > 0 ? { plannedMs: ms.value / batch } : {}),
       constraints: constraintsOf((chosen.stages[index]?.devices ?? []) as readonly PlanDevice[]),
       // Further devices of a stage hold the same shard.
       standby: devices.length - 1,

@@ -210,10 +210,14 @@ function stagesOf(list: readonly unknown[], at: Place): readonly StageWish[] {
   return list.map((value, index): StageWish => {
     const place = at.in(index);
     if (!isRecord(value)) throw place.wrong('a map of fields', value);
-    onlyFields(value, ['constraints', 'standby', 'memory', 'memoryBytes', 'prefer'], place);
+    onlyFields(value, ['constraints', 'standby', 'memory', 'memoryBytes', 'prefer', 'plannedMs'], place);
     const memoryBytes = memoryOf(value, place);
-    const { standby, prefer } = value;
+    const { standby, prefer, plannedMs } = value;
+    if (plannedMs !== undefined && !(typeof plannedMs === 'number' && plannedMs > 0 && plannedMs < Infinity)) {
+      throw place.in('plannedMs').wrong('milliseconds above 0', plannedMs);
+    }
     return {
+      ...(plannedMs === undefined ? {} : { plannedMs }),
       ...(prefer === undefined ? {} : { prefer: textOf(prefer, place.in('prefer')) }),
       ...(memoryBytes === 0 ? {} : { memoryBytes }),
       ...(value['constraints'] === undefined

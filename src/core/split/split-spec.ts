@@ -19,6 +19,8 @@ export interface SplitShard {
   readonly standby?: number;
   /** `host/device` where it should be while that takes it: the speed of that place was counted on. */
   readonly prefer?: string;
+  /** What the plan that it was cut by expects it to take in the engine, ms for an item. */
+  readonly plannedMs?: number;
 }
 
 /** Type of a value that crosses between stages, in ONNX's numbers. */
