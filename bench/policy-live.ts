@@ -1,9 +1,9 @@
 /**
  * Policies on real requests: a host with CPU, WebAssembly and emulated devices is sent the same requests at the same moments once
- * with the policy that comes with the product and once with the best rule, five times in turns; the same requests then go
- * through the same fleet simulated. Emulated devices compute nothing and take the time of a hardware profile.
+ * with the policy that comes with the product, dispatch and batches, and once with the best rule, five times in turns; the same
+ * requests then go through the same fleet simulated. Emulated devices compute nothing and take the time of a hardware profile.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type InferenceClient } from '#client/index.js';
@@ -12,8 +12,10 @@ import { policyMaker } from '#compose/learning/contenders.js';
 import { packageRoot } from '#compose/package-root.js';
 import { RandomStream } from '#core/random.js';
 import { defaultObjective } from '#core/scheduling/objective.js';
+import { shippedPolicy } from '#core/scheduling/shipped-policy.js';
 import { sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { batchingFromFile } from '#policies/batching/batching-from-file.js';
 import { bootstrapMean } from '#policies/learning/bootstrap.js';
 import { calibrate, calibrationLimits } from '#policies/learning/calibration.js';
 import { episodesOfLog } from '#policies/learning/logged-decisions.js';
@@ -29,7 +31,8 @@ import { liveFleet, type LiveDevice } from './live-fleet.js';
 import { denseModel, denseWidth, writeDenseModel } from './models/dense-layers.js';
 import { benchRow, type BenchOptions, type BenchRow } from './report.js';
 
-const learned = 'dispatch-1';
+const learned = shippedPolicy;
+const learnedFolder = join(packageRoot, 'policies/checkpoints', learned);
 const batching = 'deadline-cap+shed';
 const rules = [
   ...['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1'],
@@ -136,10 +139,22 @@ export async function livePolicies({ quick }: BenchOptions): Promise<readonly Be
 }
 
 async function startLiveHost(folder: string, policy: string, own: string): Promise<Host> {
-  const args = ['--repository', join(folder, 'models'), '--model', denseModel, '--batching', batching];
-  const file = policy === learned ? join(packageRoot, `policies/checkpoints/${learned}/policy.onnx`) : policy;
+  const args = ['--repository', join(folder, 'models'), '--model', denseModel];
+  const isLearned = policy === learned;
+  const file = isLearned ? join(learnedFolder, 'policy.onnx') : policy;
+  const batches = isLearned ? join(learnedFolder, 'batching.onnx') : batching;
   const child = await startChild('bench/live-host-main.js', [
-    ...[...args, '--policy', file, '--log', join(own, 'log'), '--profiles', join(own, 'profiles')],
+    ...[
+      ...args,
+      '--policy',
+      file,
+      '--batching',
+      batches,
+      '--log',
+      join(own, 'log'),
+      '--profiles',
+      join(own, 'profiles'),
+    ],
     ...['--emulated', JSON.stringify(emulated)],
   ]);
   const client = connect({ endpoints: `127.0.0.1:${String(child.ready['grpc'])}`, attemptsMax: 1 });
@@ -219,10 +234,14 @@ async function simulated(
   trace: readonly TraceRow[],
   policy: string,
 ): Promise<{ readonly objective: number; readonly durationsMs: Float64Array }> {
+  const batches =
+    policy === learned
+      ? batchingFromFile(await readFile(join(learnedFolder, 'batching.onnx')))
+      : () => batchingByName(batching);
   const result = await runFleet({
     ...{ fleet, seed: 1, arrivals: traceArrivals(fleet, trace, { seed: 1 }) },
     dispatch: fleetDispatch((await policyMaker(policy))()),
-    batching: () => batchingByName(batching),
+    batching: batches,
   });
   const durations: number[] = [];
   for (const [index, doneMs] of result.doneMs.entries()) {

@@ -18,14 +18,22 @@ import { StoreFollower, type FollowerMessage } from '#runtime/store-follower.js'
 /** A version that was loaded, or why it was refused. */
 export type LoadedVersion<Policy> = { readonly policy: Policy } | { readonly refused: string };
 
+/** Files of one version, in base64, and the digests that its record names. */
+export interface StoredFiles {
+  readonly artifact: string;
+  readonly sha256: string;
+  /** The file that forms batches; absent where the version has none. */
+  readonly batching?: { readonly artifact: string; readonly sha256: string };
+}
+
 export interface PolicyFollowerOptions<Policy> {
   readonly host: HostId;
   readonly store: Store;
   readonly keys: GridKeys;
   /** The rule of that name, or what this host was started with (`own`). @throws CONFIG_INVALID for none. */
   readonly ruleOf: (reference: string) => Policy;
-  /** The policy of a stored file. @throws MODEL_INVALID, ARTIFACT_DAMAGED (not the digest that the record names) */
-  readonly versionOf: (bytes: string, sha256: string) => Policy;
+  /** The policy of stored files. @throws MODEL_INVALID, ARTIFACT_DAMAGED (not the digest that the record names) */
+  readonly versionOf: (files: StoredFiles) => Policy;
   /** Takes effect with the next decision. `policy` is undefined where it cannot be used here. */
   readonly follow: (pointer: PolicyPointer, policy: Policy | undefined, base: Policy) => void;
   /** What was seen of the policy on trial, and why it is to be taken back (empty: it is not). */
@@ -160,13 +168,24 @@ class PolicyFollower<Policy> implements Actor<Inbox<Policy>> {
     const versions = new Map<string, LoadedVersion<Policy>>();
     for (const id of ids) {
       const until = { deadlineMs: this.#context.clock.nowMs() + callMs };
-      const [record, artifact] = await Promise.all([
+      const [record, artifact, batching] = await Promise.all([
         store.get(keys.policyVersion(id), until),
         store.get(keys.policyArtifact(id), until),
+        store.get(keys.policyBatching(id), until),
       ]);
       try {
         if (record.entry === undefined || artifact.entry === undefined) throw new Error('it is not in the store');
-        versions.set(id, { policy: versionOf(artifact.entry.value, readVersion(record.entry.value).sha256) });
+        const { sha256, batching: second } = readVersion(record.entry.value);
+        if (second !== undefined && batching.entry === undefined)
+          throw new Error('its batching file is not in the store');
+        versions.set(id, {
+          policy: versionOf({
+            ...{ artifact: artifact.entry.value, sha256 },
+            ...(second === undefined
+              ? {}
+              : { batching: { artifact: batching.entry?.value ?? '', sha256: second.sha256 } }),
+          }),
+        });
       } catch (error) {
         versions.set(id, { refused: messageOf(error) });
       }

@@ -33,6 +33,7 @@ import type { Random } from '#ports/random.js';
 import type { Finished } from '#server/gateway.js';
 import type { PublishedRouter } from '#server/router.js';
 import type { HostConfig } from '#config.js';
+import type { HostBatching } from './batching.js';
 import { LiveBook } from './live-book.js';
 import { promotionOf, type Promotion } from './promotion.js';
 
@@ -64,6 +65,8 @@ export interface HostDispatchOptions {
   readonly random: Random;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** What devices form batches by, which a promoted policy may change. */
+  readonly batching: HostBatching;
   /** Told of every decision and of every request that ended. */
   readonly decisionLog?: DecisionLog | undefined;
 }
@@ -96,7 +99,10 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
     promotion:
       own === undefined || policy === undefined
         ? undefined
-        : promotionOf({ own, promoted: policy, clock, metrics: options.metrics }),
+        : promotionOf({
+            ...{ own, promoted: policy, clock, metrics: options.metrics, batching: options.batching },
+            choiceClockMs: () => performance.now(),
+          }),
     pickerOver: (untimed) => {
       if (policy === undefined) return untimed;
       picker = dispatchPicker({

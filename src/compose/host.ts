@@ -191,6 +191,7 @@ export async function startHost(
           });
     undo.push(() => decisionLog?.close());
     if (decisionLog !== undefined) exportDecisionLogMetrics(metrics, decisionLog);
+    const batching = await hostBatching(config.batching, log);
     const dispatch = await hostDispatch({
       decisionLog,
       config,
@@ -202,8 +203,8 @@ export async function startHost(
       random: random.stream('dispatch'),
       log,
       metrics,
+      batching,
     });
-    const makeBatching = await hostBatching(config.batching, log);
     const picker = dispatch.pickerOver(leastWorkPicker());
     const healths = new Map<DeviceId, { readonly health: DeviceHealth; readonly reason: string }>();
     const started: StartedDevice[] = descriptors.map((descriptor) => {
@@ -217,7 +218,7 @@ export async function startHost(
           fallbacks,
           metrics,
           limits,
-          batchingPolicy: makeBatching(),
+          batchingPolicy: batching.make(),
           closeMsMax: Math.min(executorCloseMsMax, config.drainMsMax),
           hooks: {
             onHealth: (health, reason) => {

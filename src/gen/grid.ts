@@ -791,6 +791,16 @@ export interface PolicyVersion {
      * @generated from protobuf field: double wall_ms = 8
      */
     wallMs: number;
+    /**
+     * Of the file that forms batches, which belongs to the version; empty and 0 for none.
+     *
+     * @generated from protobuf field: string batching_sha256 = 9
+     */
+    batchingSha256: string;
+    /**
+     * @generated from protobuf field: uint32 batching_bytes = 10
+     */
+    batchingBytes: number;
 }
 /**
  * What one gateway saw of the policy on trial.
@@ -938,6 +948,12 @@ export interface OrderPolicyRequest {
      * @generated from protobuf field: bool dry_run = 14
      */
     dryRun: boolean;
+    /**
+     * File of the batching policy that goes with `artifact`; at most 262,144 bytes, empty for none.
+     *
+     * @generated from protobuf field: bytes batching = 15
+     */
+    batching: Uint8Array;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.OrderPolicyResponse
@@ -1393,7 +1409,9 @@ class PolicyVersion$Type extends MessageType<PolicyVersion> {
             { no: 5, name: "fallback", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
             { no: 6, name: "notes", kind: "map", K: 9 /*ScalarType.STRING*/, V: { kind: "scalar", T: 9 /*ScalarType.STRING*/ } },
             { no: 7, name: "evaluated", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
-            { no: 8, name: "wall_ms", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ }
+            { no: 8, name: "wall_ms", kind: "scalar", T: 1 /*ScalarType.DOUBLE*/ },
+            { no: 9, name: "batching_sha256", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 10, name: "batching_bytes", kind: "scalar", T: 13 /*ScalarType.UINT32*/ }
         ]);
     }
 }
@@ -1454,7 +1472,8 @@ class OrderPolicyRequest$Type extends MessageType<OrderPolicyRequest> {
             { no: 11, name: "decisions_min", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 12, name: "answers_min", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 13, name: "expected_revision", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
-            { no: 14, name: "dry_run", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
+            { no: 14, name: "dry_run", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 15, name: "batching", kind: "scalar", T: 12 /*ScalarType.BYTES*/ }
         ]);
     }
 }

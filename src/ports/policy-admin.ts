@@ -23,6 +23,8 @@ export interface PolicyOrder {
   readonly policy: string;
   /** File of a policy that is stored first; empty for none. */
   readonly artifact: Uint8Array;
+  /** File of the batching policy that goes with it; empty or absent for none. */
+  readonly batching?: Uint8Array;
   /** Reports as JSON; empty: those that were given before. */
   readonly evaluationJson: string;
   readonly calibrationJson: string;
@@ -59,7 +61,7 @@ export interface PolicyAdmin {
   /** @throws STORE_UNAVAILABLE. */
   policies(call: PolicyCall): Promise<PolicyBook>;
   /**
-   * @throws MODEL_INVALID (the file), NOT_FOUND (the version), INVALID_ARGUMENT, FAILED_PRECONDITION (nothing would change, or
+   * @throws MODEL_INVALID (a file), NOT_FOUND (the version), INVALID_ARGUMENT, FAILED_PRECONDITION (nothing would change, or
    * somebody changed it meanwhile), RESOURCE_EXHAUSTED (too many versions), STORE_UNAVAILABLE.
    */
   orderPolicy(order: PolicyOrder, call: PolicyCall): Promise<PolicyOutcome>;

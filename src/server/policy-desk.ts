@@ -40,6 +40,8 @@ export interface PolicyTools {
   readonly base64: (bytes: Uint8Array) => string;
   /** @throws CONFIG_INVALID for a rule that there is none of. */
   readonly checkRule: (name: string) => void;
+  /** @throws INVALID_ARGUMENT for a rule of batching that there is none of. */
+  readonly checkBatchingRule: (name: string) => void;
 }
 
 export interface PolicyDeskOptions {
@@ -50,6 +52,7 @@ export interface PolicyDeskOptions {
   readonly tools: PolicyTools;
 }
 
+const noFile = new Uint8Array();
 const callMsMax = 10_000;
 const reportBytesMax = 4 * 1024 * 1024;
 const notesMax = 16;
@@ -91,10 +94,10 @@ export class PolicyDesk implements PolicyAdmin {
     }
     const before = await this.policies(call);
     if (order.expectedRevision >= 0 && order.expectedRevision !== before.revision) throw changed(before.pointer);
-    const { version, gate } = this.#versionOf(order, before);
+    const { version, gates: found = [] } = this.#versionOf(order, before);
     const policy = version?.id ?? this.#reference(order, before);
     const step = stepOf(order, before.pointer, policy);
-    const gates = [...(gate === undefined ? [] : [gate]), ...this.#gates(order, step, before, version)];
+    const gates = [...found, ...this.#gates(order, step, before, version)];
     const isRefused = !order.force && gates.some(({ passed }) => !passed);
     const { trialLate, isNewTrial } = trialOf(before, step);
     const pointer = nextPointer(before.pointer, step, {
@@ -108,7 +111,7 @@ export class PolicyDesk implements PolicyAdmin {
     const text = pointerText(pointer);
     if (isRefused || order.dryRun) return { applied: false, gates, text, book: before };
     // The version first: whoever follows the pointer finds it there.
-    if (version !== undefined) await this.#store(version, order.artifact, before, pointer, until);
+    if (version !== undefined) await this.#store(version, order, before, pointer, until);
     const { store, keys } = this.#options;
     const isWritten = await writeWithEvent({
       ...{ store, keys, pointer, deadlineMs: until.deadlineMs },
@@ -121,11 +124,11 @@ export class PolicyDesk implements PolicyAdmin {
     return { applied: true, gates, text, book };
   }
 
-  /** The version that an order brings or adds reports to, and what the artefact's gate says of it. */
+  /** The version that an order brings or adds reports to, and what the gates of its files say. */
   #versionOf(
-    { artifact, evaluationJson, calibrationJson, policy, step }: PolicyOrder,
+    { artifact, batching = noFile, evaluationJson, calibrationJson, policy, step }: PolicyOrder,
     book: PolicyBook,
-  ): { readonly version?: PolicyVersion; readonly gate?: GateFinding } {
+  ): { readonly version?: PolicyVersion; readonly gates?: readonly GateFinding[] } {
     for (const [what, { length }] of Object.entries({ evaluation: evaluationJson, calibration: calibrationJson })) {
       if (length <= reportBytesMax) continue;
       throw intarsiaError(
@@ -136,6 +139,13 @@ export class PolicyDesk implements PolicyAdmin {
     }
     const hasReports = evaluationJson !== '' || calibrationJson !== '';
     if (artifact.byteLength === 0) {
+      if (batching.byteLength > 0) {
+        throw intarsiaError(
+          'INVALID_ARGUMENT',
+          'a batching policy is promoted with the file of its dispatch policy',
+          {},
+        );
+      }
       if (!hasReports || step === 'rollback') return {};
       const id = this.#reference({ policy }, book);
       const known = book.versions.find((each) => each.id === id);
@@ -143,18 +153,24 @@ export class PolicyDesk implements PolicyAdmin {
         throw intarsiaError('INVALID_ARGUMENT', `${id} is a rule: reports are about versions`, {});
       return { version: { ...known, ...reportsOf(known.sha256, evaluationJson, calibrationJson) } };
     }
-    if (artifact.byteLength > artifactBytesMax) {
+    for (const { byteLength: bytes } of [artifact, batching]) {
+      if (bytes <= artifactBytesMax) continue;
       throw intarsiaError(
         'REQUEST_TOO_LARGE',
-        `the policy's file has ${artifact.byteLength} bytes; ${artifactBytesMax} is the most`,
-        { bytes: artifact.byteLength },
+        `the policy's file has ${bytes} bytes; ${artifactBytesMax} is the most`,
+        { bytes },
       );
     }
     const { tools, host, clock } = this.#options;
     const { policy: read, gate } = checkArtifact(artifact);
     tools.checkRule(read.fallback);
     const sha256 = tools.sha256(artifact);
-    const id = versionId(read.name, sha256);
+    const second = batching.byteLength === 0 ? undefined : checkArtifact(batching, 'batching');
+    if (second !== undefined) tools.checkBatchingRule(second.policy.fallback);
+    const file = second === undefined ? undefined : { sha256: tools.sha256(batching), bytes: batching.byteLength };
+    // The same first file with another second one is another version.
+    const both = file === undefined ? sha256 : tools.sha256(new TextEncoder().encode(`${sha256} ${file.sha256}`));
+    const id = versionId(read.name, both);
     const known = book.versions.find((each) => each.id === id);
     const notes = Object.entries(read.notes)
       .slice(0, notesMax)
@@ -162,8 +178,12 @@ export class PolicyDesk implements PolicyAdmin {
     const made: PolicyVersion = {
       ...{ format: 1, id, name: read.name, sha256, bytes: artifact.byteLength, fallback: read.fallback },
       ...{ notes: Object.fromEntries(notes), host, wallMs: clock.wallMs() },
+      ...(file === undefined ? {} : { batching: file }),
     };
-    return { version: { ...(known ?? made), ...reportsOf(sha256, evaluationJson, calibrationJson) }, gate };
+    return {
+      version: { ...(known ?? made), ...reportsOf(sha256, evaluationJson, calibrationJson) },
+      gates: [gate, ...(second === undefined ? [] : [second.gate])],
+    };
   }
 
   /** The reference that an order means. */
@@ -203,7 +223,7 @@ export class PolicyDesk implements PolicyAdmin {
 
   async #store(
     version: PolicyVersion,
-    artifact: Uint8Array,
+    { artifact, batching = noFile }: PolicyOrder,
     { versions, pointer: before }: PolicyBook,
     pointer: PolicyPointer,
     until: StoreCallOptions,
@@ -215,6 +235,9 @@ export class PolicyDesk implements PolicyAdmin {
     if (artifact.byteLength > 0) {
       operations.push({ type: 'put', key: keys.policyArtifact(version.id), value: tools.base64(artifact) });
     }
+    if (batching.byteLength > 0) {
+      operations.push({ type: 'put', key: keys.policyBatching(version.id), value: tools.base64(batching) });
+    }
     const others = versions.filter(({ id }) => id !== version.id);
     if (others.length >= versionsMax) {
       const needed = new Set([...loadedVersions(before), ...loadedVersions(pointer)]);
@@ -223,6 +246,7 @@ export class PolicyDesk implements PolicyAdmin {
         operations.push(
           { type: 'delete', key: keys.policyVersion(oldest.id) },
           { type: 'delete', key: keys.policyArtifact(oldest.id) },
+          { type: 'delete', key: keys.policyBatching(oldest.id) },
         );
       }
     }

@@ -6,7 +6,7 @@ import { startGrpcServer } from '#adapters/grpc/server.js';
 import { silentLog } from '#ports/log.js';
 import { keys, PretendGrid } from '../server/pretend-grid.js';
 import { PretendHost } from '../server/pretend-host.js';
-import { evaluationJson, policyBytes } from '../scheduling/policies.js';
+import { batchingBytes, evaluationJson, policyBytes } from '../scheduling/policies.js';
 import { pretendProgram, run as runWith, type Said } from './pretend-program.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'intarsia-policy-'));
@@ -109,6 +109,30 @@ describe('intarsia policy', () => {
     expect((await policy('promote', 'cheapest-feasible:0.6')).out).toContain(
       'rule cheapest-feasible:0.6 decides about all requests',
     );
+  });
+
+  it('stores a batching file with its dispatch file as one version, and refuses one that is none', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    const batches = file('batches.onnx', batchingBytes('batches'));
+    const report = file('both.json', evaluationJson(policyBytes('quick')));
+    const shadow = await policy('shadow', quick, '--batching', batches, '--evaluation', report);
+    expect(shadow).toMatchObject({ code: 0, err: '' });
+    expect(shadow.out).toMatch(/artefact +passed +batches: 1000 decisions/);
+    const { policy: both } = (await grid.read(keys.policyPointer)) as { readonly policy: string };
+    expect(await grid.read(keys.policyVersion(both))).toMatchObject({
+      batching: { bytes: batchingBytes('batches').length },
+    });
+    expect((await policy('show', both)).out).toMatch(/forms batches, too: sha256 [0-9a-f]{64}, /);
+    const { entry } = await grid.operator.get(keys.policyBatching(both), { deadlineMs: Infinity });
+    expect(entry?.value).toBe(Buffer.from(batchingBytes('batches')).toString('base64'));
+    // The same dispatch file alone is another version.
+    await policy('shadow', quick);
+    const { policy: alone } = (await grid.read(keys.policyPointer)) as { readonly policy: string };
+    expect(alone).not.toBe(both);
+    expect((await policy('shadow', quick, '--batching', quick)).err).toMatch(/a file about batching is needed here/);
+    expect((await policy('shadow', both, '--batching', batches)).err).toMatch(/with the file of its dispatch policy/);
+    expect((await policy('shadow', batches)).err).toMatch(/a file about dispatch is needed here/);
   });
 
   it('refuses corrupt, wrong-schema and NaN-producing files with the reason, and stores nothing of them', async () => {

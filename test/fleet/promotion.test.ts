@@ -3,15 +3,16 @@
  * a simulated fleet, the actor that follows the pointer, the desk that writes it, and a pretended store.
  */
 import { describe, expect, it } from 'vitest';
-import { intarsiaError } from '#core/errors.js';
 import { gridKeys } from '#core/grid/keys.js';
 import { hostId } from '#core/ids.js';
 import { newDispatchCandidate, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { noPointer, versionId, type PolicyPointer } from '#core/scheduling/promotion.js';
 import { policyFollowerActor } from '#actors/policy-follower/actor.js';
-import { policyTools } from '#compose/promotion.js';
+import { policyTools, promotionOf, type HostPolicy, type PromotionOptions } from '#compose/promotion.js';
+import { batchingByName } from '#policies/batching/batching-by-name.js';
+import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
+import { PromotedBatching } from '#policies/batching/batching-promoted.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
-import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import { PromotedDispatch } from '#policies/placement/dispatch-promoted.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import { silentLog } from '#ports/log.js';
@@ -22,10 +23,11 @@ import { PolicyDesk } from '#server/policy-desk.js';
 import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
 import { fleetOutcomes } from '#sim/fleet/fleet-result.js';
 import { runFleet, type FleetWorld } from '#sim/fleet/run-fleet.js';
+import { silentMetrics } from '#sim/grid/silent-metrics.js';
 import { PretendStore } from '#sim/pretend-store.js';
 import { seededRandom } from '#sim/random.js';
 import { VirtualClock } from '#sim/virtual-clock.js';
-import { evaluationJson, linearNetwork, policyBytes } from '../scheduling/policies.js';
+import { batchingBytes, evaluationJson, linearNetwork, policyBytes } from '../scheduling/policies.js';
 import { plainFleet, poisson } from './fleets.js';
 
 const keys = gridKeys('test');
@@ -73,27 +75,22 @@ interface Gateway {
 }
 
 /** What a host has beside its gateway: the policy that decides, and the actor that follows the pointer. */
-function follow(clock: Clock, store: Store, own: DispatchPolicy): Gateway {
+function follow(
+  clock: Clock,
+  store: Store,
+  own: DispatchPolicy,
+  batching: PromotionOptions['batching'] = { follow: () => undefined },
+): Gateway {
   const promoted = new PromotedDispatch({ own, random: seededRandom('shadow') });
   const refused: string[] = [];
   const takenBack: string[] = [];
   const system = new ActorSystem({ host, clock, random: seededRandom('actors'), log: silentLog });
   system.spawn(
     'policy-follower',
-    policyFollowerActor<DispatchPolicy>({
+    policyFollowerActor<HostPolicy>({
+      // Without a clock of choices: what a busy machine takes to score has no part in virtual time.
+      ...promotionOf({ own, promoted, clock, batching, metrics: silentMetrics }),
       ...{ host, store, keys },
-      ruleOf: (reference) => (reference === 'own' ? own : dispatchByName(reference)),
-      versionOf: (text, sha256) => {
-        const bytes = Buffer.from(text, 'base64');
-        if (policyTools.sha256(bytes) !== sha256) throw intarsiaError('ARTIFACT_DAMAGED', 'the digest is another', {});
-        // Without a clock: what a busy machine takes to score has no part in virtual time.
-        return dispatchFromFile(bytes);
-      },
-      follow: (pointer, policy, base) => {
-        const nowMs = clock.nowMs();
-        promoted.follow({ pointer, policy, base, nowMs, wallOffsetMs: clock.wallMs() - nowMs });
-      },
-      look: () => ({ sighting: promoted.sighting(), verdict: promoted.verdict }),
       onRefused: (version) => refused.push(version),
       onTakenBack: (policy) => takenBack.push(policy),
     }),
@@ -205,6 +202,82 @@ describe('a promotion on virtual time', { timeout: 60_000 }, () => {
   });
 });
 
+describe('a batching file that is promoted with its dispatch file', { timeout: 60_000 }, () => {
+  it('forms batches in the same time slices, then always, and is taken back with it, and not as a shadow', async () => {
+    const sloMs = { interactive: 60, standard: 60, batch: 60 };
+    const fleet = plainFleet({ fast: { 1: 10 }, spare: { 1: 12 } }, { sloMs });
+    const formed: { readonly atMs: number; readonly by: string }[] = [];
+    const decided: { readonly atMs: number; readonly by: string }[] = [];
+    const outcomes: (PolicyOutcome | Error)[] = [];
+    const devices: PromotedBatching[] = [];
+    const second = batchingBytes('good-batches');
+    await runFleet({
+      ...{ fleet, arrivals: poisson(fleet, 20, 2_000), seed: 1 },
+      batching: (): BatchingPolicy => {
+        const device = new PromotedBatching(batchingByName('triton'));
+        devices.push(device);
+        return {
+          name: 'seen',
+          decidesAlone: true,
+          choose: (views, nowMs, choice) => {
+            // The device does not ask a policy about a single queue when that does not decide alone.
+            if (views.length > 1 || device.decidesAlone) device.choose(views, nowMs, choice);
+            else [choice.queue, choice.itemsMax] = [0, Infinity];
+            formed.push({ atMs: nowMs, by: device.name });
+          },
+        };
+      },
+      dispatch: (world) => {
+        const clock = new WorldClock(world);
+        const store = new PretendStore({ clock });
+        const own: DispatchPolicy = { ...dispatchByName('jsq'), name: 'own rule' };
+        const { promoted } = follow(clock, store.client('a'), own, {
+          follow: (followed) => devices.forEach((device) => device.follow(followed)),
+        });
+        const desk = new PolicyDesk({ store: store.client('operator'), keys, clock, host, tools: policyTools });
+        const step = (ms: number, change: Partial<PolicyOrder>): void =>
+          world.schedule(ms, () => {
+            desk
+              .orderPolicy({ ...order, ...change, force: true, reason: 'drill' }, { deadlineMs: Infinity })
+              .then((outcome) => outcomes.push(outcome))
+              .catch((error: unknown) => outcomes.push(error as Error));
+          });
+        step(5_000, { step: 'shadow', artifact: good, batching: second });
+        step(15_000, { step: 'share', percent: 50 });
+        step(60_000, { step: 'all' });
+        step(75_000, { step: 'rollback' });
+        return fleetDispatch({
+          name: 'seen',
+          finished: (...told) => promoted.finished(...told),
+          choose: (...asked) => {
+            const chosen = promoted.choose(...asked);
+            decided.push({ atMs: world.nowMs(), by: promoted.name });
+            return chosen;
+          },
+        })(world);
+      },
+    });
+
+    expect(outcomes.filter((each) => each instanceof Error)).toEqual([]);
+    expect((outcomes as readonly PolicyOutcome[]).map(({ applied }) => applied)).toEqual([true, true, true, true]);
+    const between = (from: number, to: number): ReadonlySet<string> =>
+      new Set(formed.filter(({ atMs }) => atMs >= from && atMs < to).map(({ by }) => by));
+    expect(between(0, 15_000)).toEqual(new Set(['triton']));
+    expect(between(17_000, 60_000)).toEqual(new Set(['triton', 'good-batches']));
+    expect(between(62_000, 75_000)).toEqual(new Set(['good-batches']));
+    expect(between(77_000, 200_000)).toEqual(new Set(['triton']));
+    // In every slice both files decide, or neither does; a second at its ends is left for what was on its way.
+    const sliceOf = (atMs: number): number => Math.floor((wallStartMs + atMs) / 10_000);
+    const within = (atMs: number): boolean =>
+      atMs >= 17_000 && atMs < 60_000 && (wallStartMs + atMs) % 10_000 > 1_000 && (wallStartMs + atMs) % 10_000 < 9_000;
+    const learnedSlices = (rows: typeof formed, name: string): readonly number[] =>
+      [...new Set(rows.filter(({ atMs, by }) => within(atMs) && by === name).map(({ atMs }) => sliceOf(atMs)))].sort();
+    expect(learnedSlices(formed, 'good-batches')).toEqual(learnedSlices(decided, 'good'));
+    expect(learnedSlices(formed, 'good-batches')).not.toEqual([]);
+    expect((outcomes[3] as PolicyOutcome).book.pointer).toMatchObject({ mode: 'rule', policy: 'own' });
+  });
+});
+
 describe('a gateway that follows the pointer', () => {
   const id = versionId('good', policyTools.sha256(good));
   const whole = Buffer.from(good).toString('base64');
@@ -212,16 +285,21 @@ describe('a gateway that follows the pointer', () => {
   async function started(
     artifact: string,
     sha256: string,
+    second?: { readonly artifact?: string; readonly sha256: string },
   ): Promise<{ gateway: Gateway; texts: string[]; clock: VirtualClock }> {
     const clock = new VirtualClock();
     const store = new PretendStore({ clock });
     const operator = store.client('operator');
     const gateway = follow(clock, store.client('a'), dispatchByName('jsq'));
-    const version = { format: 1, id, name: 'good', sha256, bytes: 1, fallback: 'sed', notes: {}, host: 'a', wallMs: 0 };
+    const version = {
+      ...{ format: 1, id, name: 'good', sha256, bytes: 1, fallback: 'sed', notes: {}, host: 'a', wallMs: 0 },
+      ...(second === undefined ? {} : { batching: { sha256: second.sha256, bytes: 1 } }),
+    };
     const pointer: PolicyPointer = { ...noPointer, number: 1, mode: 'all', policy: id, base: id };
     const puts = [
       [keys.policyVersion(id), JSON.stringify(version)],
       [keys.policyArtifact(id), artifact],
+      ...(second?.artifact === undefined ? [] : [[keys.policyBatching(id), second.artifact] as const]),
       [keys.policyPointer, JSON.stringify(pointer)],
     ] as const;
     const work = operator.transact(
@@ -247,13 +325,31 @@ describe('a gateway that follows the pointer', () => {
     const schema = policyBytes('good', { schema: 'dispatch-99' });
     const nan = policyBytes('good', { nan: true });
     for (const [bytes, sha256, reason] of [
-      [good.slice(0, good.length - 9), policyTools.sha256(good), /the digest is another/],
+      [good.slice(0, good.length - 9), policyTools.sha256(good), /its record names/],
       [schema, policyTools.sha256(schema), /its features are of schema 'dispatch-99'/],
       [nan, policyTools.sha256(nan), /not finite/],
     ] as const) {
       const { gateway, texts } = await started(Buffer.from(bytes).toString('base64'), sha256);
       expect(gateway.refused).toEqual([id]);
       expect(texts).toHaveLength(1);
+      expect(texts[0]).toMatch(reason);
+      expect(choiceOf(gateway.promoted)).toBe('jsq');
+    }
+  });
+
+  it('refuses a version whose batching file is damaged, missing or decides about something else, dispatch file and all', async () => {
+    const second = batchingBytes('good-batches');
+    const text = Buffer.from(second).toString('base64');
+    const sha256 = policyTools.sha256(second);
+    const { gateway: taken } = await started(whole, policyTools.sha256(good), { artifact: text, sha256 });
+    expect(choiceOf(taken.promoted)).toBe('good');
+    for (const [stored, reason] of [
+      [{ artifact: whole, sha256 }, /its record names/],
+      [{ sha256 }, /its batching file is not in the store/],
+      [{ artifact: whole, sha256: policyTools.sha256(good) }, /a batching policy is needed/],
+    ] as const) {
+      const { gateway, texts } = await started(whole, policyTools.sha256(good), stored);
+      expect(gateway.refused).toEqual([id]);
       expect(texts[0]).toMatch(reason);
       expect(choiceOf(gateway.promoted)).toBe('jsq');
     }

@@ -1,5 +1,6 @@
 /** Files of policies and reports about them, for tests. */
 import { createHash } from 'node:crypto';
+import { batchFeatureCount } from '#core/scheduling/batch-features.js';
 import { dispatchSchema, featureCount } from '#core/scheduling/features.js';
 import type { Network } from '#core/scheduling/network.js';
 import { networkModel } from '#core/scheduling/network-onnx.js';
@@ -41,6 +42,15 @@ export function policyBytes(
       'intarsia.fallback': artifact.fallback,
     }),
   );
+}
+
+/** The bytes of a policy that forms batches. */
+export function batchingBytes(name: string): Uint8Array<ArrayBuffer> {
+  const own = (value: number): number[] => new Array<number>(batchFeatureCount).fill(value);
+  return encodePolicy({
+    ...{ name, decides: 'batching', network: anyNetwork([batchFeatureCount, 8, 1], 11), fallback: 'deadline-cap+shed' },
+    ...{ ranges: { least: own(-3), low: own(-3), high: own(3), greatest: own(3) }, notes: {} },
+  });
 }
 
 /** A report that passes every gate; `change` replaces figures over all cells. */

@@ -66,7 +66,12 @@ function policyBook({ revision, pointer, versions, sightings }: PolicyBook): Fro
   return {
     revision,
     pointer,
-    versions: versions.map((version) => ({ ...version, evaluated: version.evaluation !== undefined })),
+    versions: versions.map(({ batching, ...version }) => ({
+      ...version,
+      evaluated: version.evaluation !== undefined,
+      batchingSha256: batching?.sha256 ?? '',
+      batchingBytes: batching?.bytes ?? 0,
+    })),
     sightings: sightings.map(({ host, refused, figures, groups }) => ({ host, refused, ...figures, groups })),
   };
 }

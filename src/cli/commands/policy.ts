@@ -12,6 +12,7 @@ import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
 
 interface StepFlags extends ConnectionFlags {
+  readonly batching?: string;
   readonly evaluation?: string;
   readonly calibration?: string;
   readonly minDecisions?: number;
@@ -52,11 +53,12 @@ function addList(parent: Command, context: CommandContext): void {
         return undefined;
       }
       output.table(
-        ['version', 'stands', 'size', 'falls back to', 'evaluated', 'stored'],
-        book.versions.map(({ id, bytes, fallback, evaluated, wallMs }) => [
+        ['version', 'stands', 'size', 'batches', 'falls back to', 'evaluated', 'stored'],
+        book.versions.map(({ id, bytes, batchingBytes, fallback, evaluated, wallMs }) => [
           id,
           standingOf(id, book),
           formatBytes(bytes),
+          batchingBytes === 0 ? '' : formatBytes(batchingBytes),
           fallback,
           evaluated ? 'yes' : 'no',
           new Date(wallMs).toISOString(),
@@ -91,6 +93,9 @@ function addShow(parent: Command, context: CommandContext): void {
       output.result(version);
       output.line(`${output.style('bold', version.id)}: ${standingOf(version.id, book) || 'stored'}`);
       output.line(`sha256 ${version.sha256}, ${formatBytes(version.bytes)}, falls back to ${version.fallback}`);
+      if (version.batchingSha256 !== '') {
+        output.line(`forms batches, too: sha256 ${version.batchingSha256}, ${formatBytes(version.batchingBytes)}`);
+      }
       for (const [name, value] of Object.entries(version.notes)) output.line(`${name}: ${value}`);
       return undefined;
     }),
@@ -132,6 +137,7 @@ function addPromote(parent: Command, context: CommandContext): void {
     'after',
     examples(
       'intarsia policy promote',
+      'intarsia policy promote run/policy.onnx --batching run/batching.onnx --all --force --reason drill',
       'intarsia policy promote quick-1 --share 10 --slice-seconds 300',
       'intarsia policy promote cheapest-feasible:0.6',
     ),
@@ -158,6 +164,7 @@ function addRollback(parent: Command, context: CommandContext): void {
 
 function addReports(command: Command): Command {
   return command
+    .option('--batching <file>', 'with a policy file: the file that forms batches, promoted and taken back with it')
     .option('--evaluation <file>', 'report of intarsia evaluate --json')
     .option('--calibration <file>', "report of the simulator's calibration, JSON")
     .addOption(new Option('--min-decisions <n>', 'decisions it must have been asked about').argParser(wholeNumber))
@@ -173,8 +180,9 @@ async function order(
   context: CommandContext,
   output: Output,
 ): Promise<number> {
-  const { evaluation = '', calibration = '', reason = '' } = flags;
+  const { evaluation = '', calibration = '', reason = '', batching: second = '' } = flags;
   const artifact = policy.endsWith('.onnx') ? await readArtifact(policy) : new Uint8Array();
+  const batching = second === '' ? new Uint8Array() : await readArtifact(second);
   const [evaluationJson, calibrationJson] = await Promise.all([readReport(evaluation), readReport(calibration)]);
   const outcome = await withClient(flags, context, async (client) => {
     // What somebody else does between here and there is not undone: the order is refused then.
@@ -183,6 +191,7 @@ async function order(
       step,
       policy: artifact.byteLength > 0 ? '' : policy,
       artifact,
+      batching,
       evaluationJson,
       calibrationJson,
       reason,

@@ -1,6 +1,7 @@
 /** `intarsia train`: a dispatch policy from fleets and traces, in a folder from which it can be continued. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { intarsiaError } from '#core/errors.js';
+import { shippedPolicy } from '#core/scheduling/shipped-policy.js';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import { startProgress } from '../progress.js';
@@ -53,7 +54,7 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
         'intarsia train --quick --out run',
         'intarsia train --fleets policies/fleets/*.yaml --traces trace.csv --seed 7 --out run',
         'intarsia train --resume run',
-        'intarsia train --from-log log --policy dispatch-1 --out tuned',
+        `intarsia train --from-log log --policy ${shippedPolicy} --out tuned`,
       ),
     )
     .addHelpText(

@@ -51,6 +51,8 @@ export interface GridKeys {
   policyVersion(id: string): string;
   /** The file of that version, in base64. */
   policyArtifact(id: string): string;
+  /** Of that version, too: the file that forms batches. */
+  policyBatching(id: string): string;
   policySighting(host: HostId): string;
   /** Undefined when the key is not of that shape. */
   parseMember(key: string): MemberKey | undefined;
@@ -105,6 +107,7 @@ export function gridKeys(grid: string): GridKeys {
     profile: (digest, host) => `${folder('profiles')}${digest}/${written(host)}`,
     policyVersion: under(folder('policies/versions')),
     policyArtifact: under(folder('policies/artefacts')),
+    policyBatching: under(folder('policies/batching')),
     policySighting: under(folder('policies/sightings')),
     parseMember: (key) => parseMember(key, members),
   };

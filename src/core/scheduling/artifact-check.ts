@@ -1,9 +1,8 @@
 /**
  * The first gate of a policy: its file is whole and of this host's schema, and the kernel that runs on the hot path scores as plain
- * arithmetic does, on decisions drawn from the ranges of its training.
+ * arithmetic does, on decisions drawn from the ranges of its training. A file that forms batches is held against the same.
  */
 import { intarsiaError } from '../errors.js';
-import { featureCount } from './features.js';
 import { outputsOf, type Network } from './network.js';
 import { readPolicy, type PolicyArtifact, type TrainedRanges } from './policy-file.js';
 import type { GateFinding } from './promotion-gates.js';
@@ -16,31 +15,42 @@ const differenceMax = 1e-5;
 /** Decisions scored in one call. */
 const chunk = 500;
 
-/** @throws MODEL_INVALID for a file that is damaged, of another schema, gives no numbers, or is scored otherwise by the kernel. */
-export function checkArtifact(bytes: Uint8Array): { readonly policy: PolicyArtifact; readonly gate: GateFinding } {
+/**
+ * @throws MODEL_INVALID for a file that is damaged, of another schema, gives no numbers, is scored otherwise by the kernel, or
+ * decides about something else.
+ */
+export function checkArtifact(
+  bytes: Uint8Array,
+  decides: PolicyArtifact['decides'] = 'dispatch',
+): { readonly policy: PolicyArtifact; readonly gate: GateFinding } {
   const policy = readPolicy(bytes);
-  if (policy.decides !== 'dispatch') {
-    throw intarsiaError('MODEL_INVALID', `policy ${policy.name} decides about batching; only dispatch is promoted`, {});
+  if (policy.decides !== decides) {
+    throw intarsiaError(
+      'MODEL_INVALID',
+      `policy ${policy.name} decides about ${policy.decides}; a file about ${decides} is needed here`,
+      {},
+    );
   }
   const { largest, otherwise } = parity(policy.network, policy.ranges);
   const text = `${decisions} decisions: largest difference of the kernel ${largest.toExponential(1)}, best row otherwise ${otherwise} times`;
   if (largest >= differenceMax || otherwise > 0) {
     throw intarsiaError('MODEL_INVALID', `policy ${policy.name} is not scored as its file says: ${text}`, {});
   }
-  return { policy, gate: { gate: 'artefact', passed: true, text } };
+  return { policy, gate: { gate: 'artefact', passed: true, text: decides === 'dispatch' ? text : `batches: ${text}` } };
 }
 
 function parity(network: Network, ranges: TrainedRanges): { readonly largest: number; readonly otherwise: number } {
   const outputs = outputsOf(network);
   const scorer = new SimdScorer(network);
-  const rows = new Float32Array(chunk * candidates * featureCount);
+  const inputs = network.layers[0]?.in ?? 0;
+  const rows = new Float32Array(chunk * candidates * inputs);
   const scores = new Float32Array(chunk * candidates * outputs);
   const random = lehmer(1);
   let largest = 0;
   let otherwise = 0;
   for (let from = 0; from < decisions; from += chunk) {
     for (let at = 0; at < rows.length; at += 1) {
-      const feature = at % featureCount;
+      const feature = at % inputs;
       const low = ranges.least[feature] ?? 0;
       rows[at] = low + random() * ((ranges.greatest[feature] ?? 0) - low);
     }

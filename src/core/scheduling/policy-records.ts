@@ -8,7 +8,13 @@ import type { CalibrationSummary, EvaluationSummary } from './evaluation-summary
 import type { TrialFigures } from './promotion-gates.js';
 import { promotionModes, type PolicyPointer } from './promotion.js';
 
-/** A learned policy that was stored; its file is under another key. */
+/** What a record says of a file that stands under another key. */
+export interface PolicyFile {
+  readonly sha256: string;
+  readonly bytes: number;
+}
+
+/** A learned policy that was stored; its files are under other keys. */
 export interface PolicyVersion {
   readonly format: 1;
   /** Name and beginning of the digest. */
@@ -16,6 +22,8 @@ export interface PolicyVersion {
   readonly name: string;
   readonly sha256: string;
   readonly bytes: number;
+  /** The file that forms batches where the first one dispatches; absent: devices form batches as they were started. */
+  readonly batching?: PolicyFile;
   /** Rule that decides when it must not. */
   readonly fallback: string;
   /** From the file: seed, data, command that made it; shortened. */
@@ -72,8 +80,12 @@ export function readPointer(text: string): PolicyPointer {
 /** @throws INVALID_ARGUMENT for a text that is no version of a known format. */
 export function readVersion(text: string): PolicyVersion {
   const record = recordOf(text, 'version');
-  const { id, name, sha256, bytes, fallback } = record;
-  if (![id, name, sha256, fallback].every(isReference) || !Number.isInteger(bytes)) {
+  const { id, name, sha256, bytes, fallback, batching } = record;
+  const isWhole =
+    [id, name, sha256, fallback].every(isReference) &&
+    Number.isInteger(bytes) &&
+    (batching === undefined || isFile(batching));
+  if (!isWhole) {
     throw intarsiaError('INVALID_ARGUMENT', 'a version of a policy is incomplete', {});
   }
   return record as unknown as PolicyVersion;
@@ -106,6 +118,12 @@ export function joinSightings(sightings: readonly PolicySighting[]): TrialFigure
     baseLate: sum(({ baseLate }) => baseLate),
     refusals: sightings.flatMap(({ host, refused }) => (refused === '' ? [] : [`host ${host}: ${refused}`])),
   };
+}
+
+function isFile(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { sha256, bytes } = value as Partial<Record<string, unknown>>;
+  return isReference(sha256) && Number.isInteger(bytes);
 }
 
 function isReference(value: unknown): value is string {

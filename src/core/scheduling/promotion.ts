@@ -3,7 +3,8 @@
  * steps that change it. A step makes the next pointer of the one before; whoever takes it writes it by compare-and-swap.
  *
  * A policy is named by a reference: `own` (what each host was started with), a rule such as `cheapest-feasible:0.6`, or a
- * version such as `quick-1@0123456789ab`: its name and the beginning of its artefact's digest.
+ * version such as `quick-1@0123456789ab`: its name and the beginning of its artefact's digest. A version may hold a second
+ * file, which forms batches; whatever decides about one decides about both.
  */
 import { intarsiaError } from '../errors.js';
 import type { GateFinding } from './promotion-gates.js';
