@@ -24,6 +24,8 @@ export interface PlanRequest {
   readonly memoryBytes: ReadonlyMap<string, number>;
   /** Seconds that measuring may take; 0: nothing is measured. */
   readonly measureSeconds: number;
+  /** Whether devices of one processor are measured at work together too, and their pace there counts; absent: no. */
+  readonly contention?: boolean;
   /** Rows of the frontier at most. */
   readonly frontierMax: number;
   /** Folder with `test_data_set_N`; empty: the model's own, or made-up inputs. */

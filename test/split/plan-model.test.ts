@@ -114,7 +114,7 @@ describe('a plan of a model', () => {
 
   it('measures devices of one processor at work together, once, and says so', async () => {
     const records: ProfileRecord[] = [];
-    const request = { devices: ['cpu:0', 'wasm:0'], measureSeconds: 8 };
+    const request = { devices: ['cpu:0', 'wasm:0'], measureSeconds: 8, contention: true };
     const first = await plan(request, { keep: (measured) => Promise.resolve(void records.push(...measured)) });
     expect(first.notes.join()).toContain('what they leave each other was measured');
     const together = records.filter((record) => record.type === 'contention');
@@ -132,6 +132,31 @@ describe('a plan of a model', () => {
       !ends.has(`${provider} ${from} ${to} ${batch}`);
     // Another plan may look best now; what the first one measured is not measured again.
     expect(repeated.length === 0 || repeated.some(isNew)).toBe(true);
+  });
+
+  it('counts what devices leave each other only where that is asked for, measured before or not', async () => {
+    const { digest } = await plan();
+    const times = { count: 10, sumMs: 105, squaresMs2: 0, minMs: 10.5, maxMs: 10.5, classes: [] };
+    const records: ProfileRecord[] = [
+      {
+        ...{ type: 'contention', schema: 1, model: digest, nodes: 13, from: 0, to: 13, batch: 1, beside: ['cpu 1'] },
+        ...{ times, aloneMs: 10, host: 'h', device: 'cpu:0', silicon: 'a cpu', provider: 'cpu', engine: 'e' },
+        ...{ threads: 1, emulated: false, precision: 'fp32', optimization: 'all', atMs: 0 },
+      },
+    ];
+    const request: Partial<PlanRequest> = { devices: ['cpu*2'], strategy: 'data' };
+    const rateOf = ({ frontier }: PlanReport): number =>
+      Math.max(
+        ...frontier.flatMap(({ strategy, requestsPerSecond: { value } }) => (strategy === 'data' ? [value] : [])),
+      );
+    const without = await plan(request);
+    const unasked = await plan(request, { records });
+    const asked = await plan({ ...request, contention: true }, { records });
+    expect(rateOf(without)).toBeGreaterThan(0);
+    expect(rateOf(unasked)).toBe(rateOf(without));
+    expect(rateOf(asked)).toBeCloseTo(rateOf(without) / 1.05, 6);
+    expect(unasked.notes.join()).toContain('which no figure here counts');
+    expect(asked.notes.join()).toContain('what they leave each other was measured');
   });
 
   it('takes measurements of the profile database instead of measuring again', async () => {

@@ -29,6 +29,7 @@ interface PlanFlags extends ConnectionFlags {
   readonly memory: ReadonlyMap<string, number>;
   readonly measure: boolean;
   readonly measureSeconds: number;
+  readonly contention?: boolean;
   readonly rows: number;
   readonly vectors?: string;
   readonly profiles?: string;
@@ -68,6 +69,7 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
     .option('--memory <limits>', 'memory limits by device, such as cpu:0=64MiB,wasm:0=1GiB', memoryLimits, new Map())
     .option('--no-measure', 'estimate everything from hardware profiles')
     .option('--measure-seconds <seconds>', 'longest time for measuring, 1 to 3600', countUpTo(3600), 30)
+    .option('--contention', 'measure devices of one processor at work together too, and count their pace there')
     .option('--rows <count>', 'rows of the frontier at most', countUpTo(1000), 10)
     .option('--vectors <dir>', "folder with test_data_set_N; without it the model's folder, or made-up inputs")
     .option('--profiles <file>', 'YAML file with more hardware profiles')
@@ -130,6 +132,7 @@ function requestOf(model: string, flags: PlanFlags): PlanRequest {
     providers: flags.providers,
     memoryBytes: flags.memory,
     measureSeconds: flags.measure ? flags.measureSeconds : 0,
+    ...(flags.contention === true ? { contention: true } : {}),
     frontierMax: flags.rows,
     vectors: flags.vectors ?? '',
     profilesPath: flags.profiles ?? '',

@@ -6,6 +6,7 @@
 import { messageOf } from '#core/errors.js';
 import type { ContentionRecord, ProfileRecord } from '#core/profile/profile-record.js';
 import { timeFigures, timeStats } from '#core/profile/time-stats.js';
+import { pacesTogether } from '#core/split/company-pace.js';
 import type { Contention, MeasuredContention } from '#core/split/contention.js';
 import type { Executor } from '#ports/executor.js';
 import { openShard, type MeteredShard, type PlacedShard } from './metered-shard.js';
@@ -159,14 +160,14 @@ export class CompanyMeter {
 
   async #keep(running: readonly Running[]): Promise<boolean> {
     const { clock, keep } = this.#parts;
-    // What came when another had not begun, or had ended already, was not in company.
-    const fromMs = Math.max(...running.map(({ answers }) => answers[answers.length < answersMin ? 0 : 1] ?? Infinity));
-    const toMs = Math.min(...running.map(({ answers }) => answers.at(-inFlight) ?? 0));
+    const paces = pacesTogether(
+      running.map(({ answers }) => answers),
+      inFlight,
+    );
     const records: ProfileRecord[] = [];
-    for (const { placed, executor, shard, answers, aloneMs } of running) {
+    for (const [index, { placed, executor, shard, aloneMs }] of running.entries()) {
       const { device, from, to, batch } = placed;
-      const inside = answers.filter((atMs) => atMs >= fromMs && atMs <= toMs);
-      const times = timeStats(inside.slice(1).map((atMs, index) => atMs - (inside[index] ?? atMs)));
+      const times = timeStats(paces[index] ?? []);
       if (times.count < 2) return false;
       const beside = companyOf(
         placed,

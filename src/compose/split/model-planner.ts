@@ -76,6 +76,7 @@ export class ModelPlanner {
   }
 
   #inCompany(problem: PlannerProblem, batch: number): PlannerProblem {
+    if (this.#request.contention !== true) return problem;
     const contention = this.#parts.contention();
     const { bounds } = this.#parts.tables;
     // Searches ask for many shards in the same company.
@@ -143,8 +144,9 @@ export class ModelPlanner {
     return count;
   }
 
-  /** The same plans and the best of whole models with all their devices busy; how many plans were measured so. */
+  /** Where that is asked for, the same plans and the best of whole models with all devices busy; how many were measured. */
   async #measureTogether({ choice, bestOf }: PlanChoice): Promise<number> {
+    if (this.#request.contention !== true) return 0;
     const { tables, company } = this.#parts;
     const plans = new Set([choice, bestOf.pipeline, bestOf.data]);
     let count = 0;

@@ -114,7 +114,9 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const links = new PlanLinks({ records, host, ...(facts === undefined ? {} : { roundTripMs: roundTrips(facts) }) });
     const work = nodeWork(graph, types, shapes);
     const unkept: string[] = [];
-    const sharing = devices.some((a) => a.isHere && devices.some((b) => a !== b && b.isHere && shareProcessor(a, b)));
+    const sharing =
+      request.contention === true &&
+      devices.some((a) => a.isHere && devices.some((b) => a !== b && b.isHere && shareProcessor(a, b)));
     const metering = {
       ...{ cutter, types, values, inputs, folder, clock, host, model: digest, precision: precisionOf(graph) },
       startExecutor: parts.startExecutor,

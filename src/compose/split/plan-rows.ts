@@ -271,7 +271,10 @@ function whyNone(
   return `no cut fits the devices in their memory${refusals.length > 0 ? ` (${refusals.join('; ')})` : ''}`;
 }
 
-function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings): readonly string[] {
+function notesOf(
+  { items, measureSeconds, contention: together = false }: PlanRequest,
+  findings: PlanFindings,
+): readonly string[] {
   const { devices, meter, batches, link, contention } = findings;
   const notes = [...findings.notes, ...meter.notes.slice(0, 20)];
   const emulated = devices.filter((device) => device.emulated).map(({ id }) => id);
@@ -299,13 +302,15 @@ function notesOf({ items, measureSeconds }: PlanRequest, findings: PlanFindings)
   if (processors.length > 1) {
     const names = processors.map(({ id, threads }) => `${id} (${threads} ${threads === 1 ? 'thread' : 'threads'})`);
     const kinds = processors.map(companionKind);
-    const isMeasured = processors.every((device, index) => {
-      const range = { from: 0, to: findings.cutter.graph.nodes.length, batch: 1 };
-      return contention.of(companionKind(device), kinds.toSpliced(index, 1), range).isMeasured;
-    });
-    const how = isMeasured
+    const isCounted =
+      together &&
+      processors.every((device, index) => {
+        const range = { from: 0, to: findings.cutter.graph.nodes.length, batch: 1 };
+        return contention.of(companionKind(device), kinds.toSpliced(index, 1), range).isMeasured;
+      });
+    const how = isCounted
       ? 'what they leave each other was measured and is in the requests/s'
-      : 'measured one after the other, and slower when they run together by what its memory cannot give to all';
+      : 'measured one after the other, and slower when they run together by what its memory cannot give to all, which no figure here counts';
     notes.push(`${names.join(', ')} share one processor: ${how}`);
   }
   return notes;
