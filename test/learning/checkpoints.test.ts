@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseYaml } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
+import { checkArtifact } from '#core/scheduling/artifact-check.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { dispatchSchema } from '#core/scheduling/features.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
@@ -72,6 +73,14 @@ describe('trained policies in the repository', () => {
         const data = readFileSync(join('policies/fleets', fleet.name));
         expect(createHash('sha256').update(data).digest('hex')).toBe(fleet.sha256);
       }
+    }
+  });
+
+  it('pass the first gate of promotion: the kernel scores them as plain arithmetic does', () => {
+    for (const name of names) {
+      expect(checkArtifact(read(name, 'policy.onnx')).gate.passed).toBe(true);
+      if (manifestOf(name).batchSha256 === undefined) continue;
+      expect(checkArtifact(read(name, 'batching.onnx'), 'batching').gate.passed).toBe(true);
     }
   });
 

@@ -11,6 +11,7 @@ import { SimdScorer } from './simd-scorer.js';
 /** Few enough for a host that serves meanwhile: about 50 ms. */
 const decisions = 1_000;
 const candidates = 8;
+/** Largest difference of a score, as a share of the largest score of its decision where that is above 1: scores are of 32 bits. */
 const differenceMax = 1e-5;
 /** Decisions scored in one call. */
 const chunk = 500;
@@ -56,14 +57,23 @@ function parity(network: Network, ranges: TrainedRanges): { readonly largest: nu
     }
     scorer.score(rows, chunk * candidates, scores);
     const plain = plainScores(network, rows, chunk * candidates);
-    for (let at = 0; at < scores.length; at += 1) {
-      largest = Math.max(largest, Math.abs((scores[at] as number) - (plain[at] as number)));
-    }
     for (let decision = 0; decision < chunk; decision += 1) {
+      largest = Math.max(largest, differenceOf(scores, plain, decision * candidates * outputs, candidates * outputs));
       if (!isSameBest(scores, plain, decision, outputs)) otherwise += 1;
     }
   }
   return { largest, otherwise };
+}
+
+/** The largest difference of the scores of one decision, relative to the largest of them, or to 1 when all are smaller. */
+function differenceOf(scores: Float32Array, plain: Float64Array, from: number, count: number): number {
+  let difference = 0;
+  let scale = 1;
+  for (let at = from; at < from + count; at += 1) {
+    difference = Math.max(difference, Math.abs((scores[at] as number) - (plain[at] as number)));
+    scale = Math.max(scale, Math.abs(plain[at] as number));
+  }
+  return difference / scale;
 }
 
 /** In 64 bits, layer by layer: what the file says, without any tuning. */
