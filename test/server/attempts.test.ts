@@ -179,6 +179,12 @@ class Grid {
   }
 }
 
+/** Parameters of a step of sequence 7. */
+const step = (start: boolean): Record<string, InferParameter> => ({
+  sequence_id: { kind: 'int64', value: 7n },
+  sequence_start: { kind: 'bool', value: start },
+});
+
 const failures = ({ answers }: Grid): string[] =>
   answers.flatMap(({ error }) => (error === undefined ? [] : [error.code]));
 
@@ -288,10 +294,6 @@ describe('attempts in a grid', () => {
   it('of a sequence stay where its state is, and are not repeated', () => {
     const grid = new Grid(['a', 'b']);
     grid.warm(20);
-    const step = (start: boolean): Record<string, InferParameter> => ({
-      sequence_id: { kind: 'int64', value: 7n },
-      sequence_start: { kind: 'bool', value: start },
-    });
     grid.infer(2000, step(true));
     grid.run(100);
     const holder = grid.devices.find(({ host }) => host === grid.answers[0]?.host);
@@ -307,10 +309,6 @@ describe('attempts in a grid', () => {
   it('of a sequence whose replica is gone fail, and never reach one that has an older state of it', () => {
     const grid = new Grid(['a', 'b']);
     grid.warm(20);
-    const step = (start: boolean): Record<string, InferParameter> => ({
-      sequence_id: { kind: 'int64', value: 7n },
-      sequence_start: { kind: 'bool', value: start },
-    });
     grid.infer(2000, step(true));
     grid.run(100);
     const holder = grid.answers.at(-1)?.host ?? '';
