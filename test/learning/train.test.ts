@@ -149,19 +149,32 @@ describe('the plan of a run', () => {
 
 describe('curves', () => {
   const curves = [
-    { stage: 'imitation', step: 0, values: { loss: 2, 'misses <all>': 0.5 } },
-    { stage: 'search', step: 0, values: { loss: Number.NaN } },
+    { stage: 'imitation', step: 0, values: { loss: 2, 'misses <all>': 0.5, agreement: 0.9 } },
+    { stage: 'search', step: 0, values: { loss: Number.NaN, 'misses <all>': 0.25, 'misses batch': 0 } },
     { stage: 'optimisation', step: 0, values: { loss: 1 } },
   ] as const;
 
-  it('each figure has a panel, each stage its line, and names cannot break the page', () => {
+  it('figures of one kind share a panel, what never moves is in a table, and names cannot break the page', () => {
     const svg = curvesSvg(curves);
     expect(svg.match(/<g /g)).toHaveLength(2);
-    expect(svg.match(/<circle /g)).toHaveLength(3);
-    expect(svg).toContain('misses &lt;all&gt;');
+    expect(svg.match(/<polyline /g)).toHaveLength(3);
+    expect(svg.match(/<circle /g)).toHaveLength(5);
+    expect(svg).toContain('■ &lt;all&gt;');
     expect(svg).not.toContain('NaN');
     const page = curvesPage(curves, 'Run', { teacher: 'a<b' });
     expect(page).toContain('<td>a&lt;b</td>');
+    expect(page).toContain('<td>agreement</td><td>0.9000</td>');
     expect(page).not.toMatch(/src=|href=/);
+  });
+
+  it('shares are in percent and show where zero is', () => {
+    const svg = curvesSvg([
+      { stage: 'search', step: 0, values: { 'mean against best rule': 0.3, 'elite against best rule': 0.1 } },
+      { stage: 'search', step: 1, values: { 'mean against best rule': -0.125, 'validation gain': -0.08 } },
+    ]);
+    expect(svg.match(/<g /g)).toHaveLength(1);
+    expect(svg).toContain('30.0 %');
+    expect(svg).toContain('-12.5 %');
+    expect(svg).toContain('stroke-dasharray');
   });
 });
