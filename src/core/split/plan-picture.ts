@@ -15,7 +15,7 @@ const columnWidth = 270;
 const gapWidth = 190;
 const blockHeight = 34;
 const blockGap = 10;
-const headHeight = 104;
+const headHeight = 114;
 const margin = 24;
 
 /** One hue a stage, told apart also in grey by their place. */
@@ -96,35 +96,22 @@ function column(
   const { index, left, top, colour, row } = place;
   const height = headHeight + blocks.length * (blockHeight + blockGap);
   const sure = stage.ms.source === 'measured' ? 'measured' : 'estimated';
-  const share = row.strategy === 'data' ? ` · ${percent(stage.share)} of the work` : '';
+  const devices = stage.devices.join(', ');
+  const head = [
+    `${formatMs(stage.ms.value)} ± ${percent(stage.ms.plusMinus)} ${sure}${stage.emulated ? ' (emulated)' : ''}`,
+    `${formatBytes(stage.memoryBytes)} · nodes ${stage.from} to ${stage.to - 1}`,
+    ...(row.strategy === 'data' ? [`${percent(stage.share)} of the work`] : []),
+  ];
+  const width = columnWidth - 28;
   const parts = [
     `<rect x="${left}" y="${top}" width="${columnWidth}" height="${height}" rx="8" fill="${colour}" fill-opacity="0.08" stroke="${colour}"${stage.emulated ? ' stroke-dasharray="6 4"' : ''}/>`,
-    text(
-      left + 14,
-      top + 24,
-      row.strategy === 'data' ? stage.devices.join(', ') : `Stage ${index + 1}: ${stage.devices.join(', ')}`,
-      {
-        size: 15,
-        weight: 600,
-        fill: colour,
-        width: columnWidth - 28,
-      },
-    ),
-    text(left + 14, top + 45, `${formatMs(stage.ms.value)} ± ${percent(stage.ms.plusMinus)} ${sure}${share}`, {
-      size: 13,
-      fill: '#333',
-      width: columnWidth - 28,
+    text(left + 14, top + 24, row.strategy === 'data' ? devices : `Stage ${index + 1}: ${devices}`, {
+      size: 15,
+      weight: 600,
+      fill: colour,
+      width,
     }),
-    text(
-      left + 14,
-      top + 64,
-      `${formatBytes(stage.memoryBytes)} · nodes ${stage.from} to ${stage.to - 1}${stage.emulated ? ' · emulated' : ''}`,
-      {
-        size: 13,
-        fill: '#333',
-        width: columnWidth - 28,
-      },
-    ),
+    ...head.map((line, at) => text(left + 14, top + 45 + at * 19, line, { size: 13, fill: '#333', width })),
   ];
   for (const [at, block] of blocks.entries()) {
     const y = top + headHeight - 20 + at * (blockHeight + blockGap);
