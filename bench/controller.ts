@@ -95,6 +95,7 @@ function look(grid: Grid, memory = emptyMemory): { readonly output: ReconcileOut
     actuals: grid.actuals,
     manifestOf: (model, version): ModelManifest => ({ format: 1, model, version, digest, memoryBytes: GiB, files: [] }),
     verificationOf: () => undefined,
+    variantsOf: () => [],
     memory,
     options: defaultReconcileOptions,
   };

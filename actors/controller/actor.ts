@@ -231,7 +231,7 @@ class Controller implements Actor<ControllerInbox> {
     this.#deleted.clear();
     const { clock } = this.#context;
     const { view } = this.#news;
-    const { deployments, rollouts, assignments, actuals, manifestOf, verificationOf } = this.#state;
+    const { deployments, rollouts, assignments, actuals, manifestOf, verificationOf, variantsOf } = this.#state;
     const output = reconcile({
       nowMs: clock.nowMs(),
       epoch: leadership.epoch,
@@ -242,6 +242,7 @@ class Controller implements Actor<ControllerInbox> {
       actuals,
       manifestOf,
       verificationOf,
+      variantsOf,
       memory: this.#memory,
       options: this.#options.reconcile,
     });

@@ -12,7 +12,7 @@ import type { OwnRegistration, ViewNews } from '#actors/membership/protocol.js';
 import type { ImposeOutcome } from '#actors/model-registry/protocol.js';
 import type { Actor, ActorContext, ActorFactory, ReplyTo, Signal } from '#runtime/actor.js';
 import { StoreFollower, type FollowerMessage } from '#runtime/store-follower.js';
-import { AgentBehavior, type AgentEffect, type ImposedVersions } from './behavior.js';
+import { AgentBehavior, type AgentEffect } from './behavior.js';
 import { fetchModel } from './fetch-model.js';
 import { completeAgent, type CompleteAgentOptions, type HostAgentOptions } from './options.js';
 import type { HostAgentMessage } from './protocol.js';
@@ -212,7 +212,7 @@ class HostAgent implements Actor<HostAgentInbox> {
         return;
       }
       case 'impose':
-        this.#impose(effect.model, effect.versions);
+        this.#impose(effect);
     }
   }
 
@@ -232,10 +232,10 @@ class HostAgent implements Actor<HostAgentInbox> {
     );
   }
 
-  #impose(model: ModelName, versions: ImposedVersions | undefined): void {
+  #impose({ model, versions, forms }: Extract<AgentEffect, { type: 'impose' }>): void {
     const { registry, imposeMsMax } = this.#options;
     this.#context.pipeToSelf(
-      registry.ask<ImposeOutcome>((replyTo) => ({ type: 'impose', model, versions, replyTo }), {
+      registry.ask<ImposeOutcome>((replyTo) => ({ type: 'impose', model, versions, forms, replyTo }), {
         deadlineMs: this.#context.clock.nowMs() + imposeMsMax,
       }),
       (outcome) => ({ type: 'imposed', model, outcome }),

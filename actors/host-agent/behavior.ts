@@ -16,6 +16,14 @@ import type { ImposeOutcome } from '#actors/model-registry/protocol.js';
 import type { AgentReplica } from './protocol.js';
 
 export type ImposedVersions = ReadonlyMap<ModelVersion, readonly DeviceId[]>;
+/** Names of variants, empty for the exact model, where the leader has chosen. */
+export type ImposedForms = ReadonlyMap<ModelVersion, ReadonlyMap<DeviceId, string>>;
+
+/** Where a model is to be. */
+interface Target {
+  readonly versions: ImposedVersions;
+  readonly forms: ImposedForms;
+}
 
 export type AgentEffect =
   | { readonly type: 'fetch'; readonly edition: Edition }
@@ -27,7 +35,12 @@ export type AgentEffect =
       readonly models: ReadonlySet<ModelName>;
       readonly splits: ReadonlyMap<string, SplitSpec>;
     }
-  | { readonly type: 'impose'; readonly model: ModelName; readonly versions: ImposedVersions | undefined };
+  | {
+      readonly type: 'impose';
+      readonly model: ModelName;
+      readonly versions: ImposedVersions | undefined;
+      readonly forms: ImposedForms;
+    };
 
 interface Slot {
   /** As the registry and the devices know it: a shard has a name of its own. */
@@ -38,6 +51,8 @@ interface Slot {
   readonly version: ModelVersion;
   readonly device: DeviceId;
   deployment: string;
+  /** Name of the variant that the device is to have, empty for the exact model; undefined: the host chooses. */
+  form: string | undefined;
   phase: 'fetching' | 'loading' | 'ready' | 'failed' | 'leaving';
   reason: string;
   attempts: number;
@@ -57,7 +72,7 @@ interface RuledModel {
   /** What the registry was last asked for and has answered well; undefined: nothing, or it failed. */
   settled: string | undefined;
   /** What it is being asked for. */
-  asking: ImposedVersions | undefined;
+  asking: Target | undefined;
   isAsking: boolean;
   /** The registry did not even try: asked again then, ms. */
   attempts: number;
@@ -147,7 +162,7 @@ export class AgentBehavior {
     ruled.dueMs = outcome.error === undefined ? 0 : nowMs + this.#retryMs(ruled.attempts);
     for (const [key, slot] of this.#slots) {
       if (slot.model !== model) continue;
-      const isAsked = asked?.get(slot.version)?.includes(slot.device) === true;
+      const isAsked = asked?.versions.get(slot.version)?.includes(slot.device) === true;
       if (slot.phase === 'leaving' && !isAsked && outcome.error === undefined) this.#slots.delete(key);
       if (slot.phase !== 'loading' || !isAsked) continue;
       const failure = outcome.failures.find(
@@ -212,15 +227,17 @@ export class AgentBehavior {
 
   #want(key: string, replica: AssignedReplica): void {
     const { model: whole, version, device, deployment, split, shard: index } = replica;
+    const form = replica.form?.variant;
     const slot = this.#slots.get(key);
     if (slot === undefined) {
       const model = pieceModelName(replica);
       const shard = split === undefined ? undefined : { split, index };
-      const state = { deployment, phase: 'fetching', reason: '', attempts: 0, dueMs: 0 } as const;
+      const state = { deployment, form, phase: 'fetching', reason: '', attempts: 0, dueMs: 0 } as const;
       this.#slots.set(key, { model, whole, shard, version, device, ...state });
       return;
     }
     slot.deployment = deployment;
+    slot.form = form;
     if (slot.phase === 'leaving') slot.phase = 'fetching';
   }
 
@@ -290,6 +307,7 @@ export class AgentBehavior {
         version,
         device,
         deployment: '',
+        form: undefined,
         phase: 'leaving',
         reason: '',
         attempts: 0,
@@ -328,7 +346,8 @@ export class AgentBehavior {
     }
     ruled.isAsking = true;
     ruled.asking = target;
-    this.#effects.push({ type: 'impose', model, versions: target });
+    const forms: ImposedForms = target?.forms ?? new Map();
+    this.#effects.push({ type: 'impose', model, versions: target?.versions, forms });
   }
 
   /** What leaves and is not loaded, or has been unloaded, is over. */
@@ -340,8 +359,9 @@ export class AgentBehavior {
   }
 
   /** Where the versions of a model are to be now; devices in a fixed order. */
-  #target(model: ModelName, nowMs: number): ImposedVersions {
-    const places: { readonly version: ModelVersion; readonly device: DeviceId }[] = [];
+  #target(model: ModelName, nowMs: number): Target {
+    const places: { readonly version: ModelVersion; readonly device: DeviceId; readonly form?: string | undefined }[] =
+      [];
     for (const slot of this.#slots.values()) {
       if (slot.model !== model || slot.phase === 'fetching') continue;
       // What waits for another try is asked for again when its time has come.
@@ -353,13 +373,15 @@ export class AgentBehavior {
     for (const served of this.#served()) {
       if (served.model === model && !this.#slots.has(slotKey(served))) places.push(served);
     }
-    const target = new Map<ModelVersion, DeviceId[]>();
-    for (const { version, device } of places.sort(byPlace)) {
-      const devices = target.get(version);
-      if (devices === undefined) target.set(version, [device]);
+    const versions = new Map<ModelVersion, DeviceId[]>();
+    const forms = new Map<ModelVersion, Map<DeviceId, string>>();
+    for (const { version, device, form } of places.sort(byPlace)) {
+      const devices = versions.get(version);
+      if (devices === undefined) versions.set(version, [device]);
       else devices.push(device);
+      if (form !== undefined) forms.set(version, (forms.get(version) ?? new Map<DeviceId, string>()).set(device, form));
     }
-    return target;
+    return { versions, forms };
   }
 
   #forget(model: ModelName): void {
@@ -419,8 +441,9 @@ function slotKey({ model, version, device }: { model: ModelName; version: ModelV
   return `${model}/${version}@${device}`;
 }
 
-function signature(target: ImposedVersions | undefined): string {
-  return target === undefined ? 'own' : JSON.stringify([...target]);
+function signature(target: Target | undefined): string {
+  if (target === undefined) return 'own';
+  return JSON.stringify([[...target.versions], [...target.forms].map(([version, forms]) => [version, ...forms])]);
 }
 
 function byPlace(

@@ -16,7 +16,7 @@ export interface HostAgentOptions {
   readonly keys: GridKeys;
   readonly membership: ActorRef<MembershipMessage>;
   readonly registry: ActorRef<ModelRegistryMessage>;
-  readonly artifacts: Pick<ArtifactSource, 'ensure' | 'describe'>;
+  readonly artifacts: Pick<ArtifactSource, 'ensure' | 'describe' | 'variants'>;
   /** To learn what loaded versions take. */
   readonly devices: readonly { readonly id: DeviceId; readonly ref: ActorRef<DeviceMessage> }[];
   /** Catalogue at the start; later ones come as messages. */

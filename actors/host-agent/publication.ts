@@ -4,7 +4,7 @@
  */
 import type { Catalog, ServedModel } from '#core/catalog.js';
 import { asIntarsiaError } from '#core/errors.js';
-import { manifestToText } from '#core/grid/manifest.js';
+import { modelRecords, type ModelRecord } from '#core/grid/model-records.js';
 import type { ActualReplica, HostActual } from '#core/grid/records.js';
 import { publishedFacts } from '#core/grid/served-facts.js';
 import { pieceModelName } from '#core/split/split-spec.js';
@@ -154,30 +154,47 @@ export class Publication {
 
   /** So that hosts without these models can be given them. */
   async #publishManifests({ replicas }: PublicationInput): Promise<void> {
-    const { keys, store, artifacts, isOwn } = this.#options;
+    const { keys, artifacts, isOwn } = this.#options;
     // Of deployed models too: a store that was wiped has forgotten theirs.
     for (const { model, version } of replicas) {
       const text = `${model}/${version}`;
       if (this.#described.has(text) || !isOwn(model, version)) continue;
       if (this.#described.size >= describedMax) return;
-      const manifest = await this.#describe(() => artifacts.describe(model, version), text);
-      if (manifest !== undefined) {
-        const key = keys.model(model, version);
-        const value = manifestToText(manifest);
-        const { ok } = await store.transact(
-          { conditions: [{ key, test: 'absent' }], operations: [{ type: 'put', key, value }] },
-          this.#deadline(),
-        );
-        if (!ok) await this.#compare(key, value, text);
+      const described = await this.#describe(async () => {
+        const manifest = await artifacts.describe(model, version);
+        return { manifest, variants: manifest === undefined ? [] : await artifacts.variants(model, version) };
+      }, text);
+      if (described?.manifest !== undefined) {
+        const { manifest, variants } = described;
+        const { host } = this.#options;
+        const records = modelRecords({ keys, manifest, variants, host, wallMs: this.#context.clock.wallMs() });
+        await this.#offer(records, text);
       }
       this.#described.add(text);
     }
   }
 
-  async #describe<Manifest>(
-    describe: () => Promise<Manifest | undefined>,
+  /** Where the manifest is there already, what is not known of its variants yet is added. */
+  async #offer([manifest, ...verifications]: readonly ModelRecord[], text: string): Promise<void> {
+    if (manifest === undefined) return;
+    const { store } = this.#options;
+    const write = (records: readonly ModelRecord[]): Promise<{ readonly ok: boolean }> =>
+      store.transact(
+        {
+          conditions: records.map(({ key }) => ({ key, test: 'absent' })),
+          operations: records.map(({ key, value }) => ({ type: 'put', key, value })),
+        },
+        this.#deadline(),
+      );
+    if ((await write([manifest, ...verifications])).ok) return;
+    if (!(await this.#isSame(manifest, text))) return;
+    for (const verification of verifications) await write([verification]);
+  }
+
+  async #describe<Described>(
+    describe: () => Promise<Described | undefined>,
     text: string,
-  ): Promise<Manifest | undefined> {
+  ): Promise<Described | undefined> {
     try {
       return await describe();
     } catch (thrown) {
@@ -187,10 +204,11 @@ export class Publication {
   }
 
   /** Two hosts may have different files under one version: the first one's are the grid's. */
-  async #compare(key: string, value: string, text: string): Promise<void> {
+  async #isSame({ key, value }: ModelRecord, text: string): Promise<boolean> {
     const { entry } = await this.#options.store.get(key, this.#deadline());
-    if (entry === undefined || entry.value === value) return;
+    if (entry === undefined || entry.value === value) return entry !== undefined;
     this.#context.log.warn(`the grid has other files of ${text} than this host's repository`, { key });
+    return false;
   }
 
   #deadline(): { readonly deadlineMs: number } {

@@ -142,7 +142,7 @@ class ModelRegistry implements Actor<ModelRegistryInbox> {
             model,
             operation,
             prepared,
-            result: { devices: [], failures: [], error: asIntarsiaError(thrown), notes: [] },
+            result: { devices: [], failures: [], forms: new Map(), error: asIntarsiaError(thrown), notes: [] },
           }),
         );
         return;

@@ -224,10 +224,11 @@ export class RegistryBehavior {
     this.#enqueue(known ?? this.#entry(name), { kind: type, overrides, replyTo, scan: undefined });
   }
 
-  #impose({ model, versions, replyTo }: Extract<ModelRegistryMessage, { type: 'impose' }>): void {
+  #impose({ model, versions, forms, replyTo }: Extract<ModelRegistryMessage, { type: 'impose' }>): void {
     const entry = this.#entry(model);
     const impose = { replyTo, failures: [] };
     entry.imposed = versions;
+    entry.imposedForms = forms;
     const isGivenBack = versions === undefined;
     const kind = isGivenBack ? 'restore' : versions.size === 0 ? 'unload' : 'load';
     this.#enqueue(entry, { kind, overrides: noOverrides, replyTo: undefined, scan: undefined, impose });
@@ -380,6 +381,7 @@ export class RegistryBehavior {
       id: this.#operations,
       request,
       imposed: entry.imposed,
+      forms: entry.imposedForms,
       selected: undefined,
       placing: new Set(),
       errors: new Map(),
@@ -459,9 +461,9 @@ export class RegistryBehavior {
       }
       const { prepared } = outcome;
       const version = entry.version(prepared.version);
-      const imposed = imposedDevices(operation.imposed?.get(prepared.version), version, prepared.identity);
+      const imposed = imposedDevices(operation, version, prepared);
       const isThere = version.loaded?.identity === prepared.identity && version.state === 'READY';
-      if (isThere && (imposed === undefined || isSameDevices(imposed.devices, version.loaded?.served.devices ?? []))) {
+      if (isThere && (imposed === undefined || isKept(imposed, version.loaded?.served.devices ?? []))) {
         version.reason = '';
         this.#effects.push({ type: 'release', version: prepared, replaced: false });
         continue;
@@ -497,7 +499,8 @@ export class RegistryBehavior {
       const gone = (before?.served.devices ?? []).filter((device) => !devices.includes(device));
       if (gone.length > 0) removals.push({ model: entry.name, version, devices: gone });
       if (before !== undefined) this.#effects.push({ type: 'release', version: before, replaced: true });
-      state.loaded = loadedVersion(prepared, devices);
+      const forms = new Map([...(before?.identity === prepared.identity ? before.forms : []), ...result.forms]);
+      state.loaded = loadedVersion(prepared, devices, forms);
       state.state = 'READY';
       state.reason = '';
       state.isQuarantined = false;
@@ -682,25 +685,37 @@ function isLoadOf({ selected }: Operation): boolean {
 }
 
 function imposedDevices(
-  devices: readonly DeviceId[] | undefined,
+  { imposed, forms: allForms }: Operation,
   { loaded }: VersionEntry,
-  identity: string,
+  { version, identity }: PreparedVersion,
 ): ImposedDevices | undefined {
+  const devices = imposed?.get(version);
   if (devices === undefined) return undefined;
-  const have = loaded?.identity === identity ? loaded.served.devices : [];
-  return { devices, kept: new Set(devices.filter((device) => have.includes(device))) };
+  const forms = allForms.get(version) ?? new Map<DeviceId, string>();
+  const isKeptOn = (device: DeviceId): boolean => {
+    if (loaded?.identity !== identity || !loaded.served.devices.includes(device)) return false;
+    const form = forms.get(device);
+    return form === undefined || form === (loaded.forms.get(device) ?? '');
+  };
+  return { devices, forms, kept: new Set(devices.filter(isKeptOn)) };
 }
 
-function isSameDevices(one: readonly DeviceId[], other: readonly DeviceId[]): boolean {
-  return one.length === other.length && one.every((device) => other.includes(device));
+/** Whether everything is where it is to be. */
+function isKept({ devices, kept }: ImposedDevices, have: readonly DeviceId[]): boolean {
+  return devices.length === have.length && devices.every((device) => kept.has(device));
 }
 
 function ascending(versions: Iterable<ModelVersion>): readonly ModelVersion[] {
   return [...versions].sort((a, b) => Number(a) - Number(b));
 }
 
-function loadedVersion(prepared: PreparedVersion, devices: readonly DeviceId[]): LoadedVersion {
+function loadedVersion(
+  prepared: PreparedVersion,
+  devices: readonly DeviceId[],
+  forms: LoadedVersion['forms'],
+): LoadedVersion {
   return {
+    forms,
     served: { ...prepared.served, devices },
     identity: prepared.identity,
     release: () => prepared.release(),

@@ -11,6 +11,8 @@ export interface LoadedVersion {
   readonly served: ServedModel;
   /** What it was made from; empty once a device has lost it, so that the next load brings it back there. */
   readonly identity: string;
+  /** Names of the variants that devices have, empty for the exact model; of devices that only ever had it, absent. */
+  readonly forms: ReadonlyMap<DeviceId, string>;
   release(): Promise<void>;
 }
 
@@ -40,14 +42,16 @@ export interface ModelRequest {
   readonly impose?: { readonly replyTo: ReplyTo<ImposeOutcome>; readonly failures: ImposeFailure[] };
 }
 
-/** Versions that are imposed on the registry, and their devices. */
+/** Versions that are imposed on the registry, their devices, and which variant a device is to have. */
 export type ImposedVersions = ReadonlyMap<ModelVersion, readonly DeviceId[]>;
+export type ImposedForms = ReadonlyMap<ModelVersion, ReadonlyMap<DeviceId, string>>;
 
 export interface Operation {
   readonly id: number;
   readonly request: ModelRequest;
   /** What was imposed when it began. */
   readonly imposed: ImposedVersions | undefined;
+  readonly forms: ImposedForms;
   /** Versions the policy selects; undefined until the model is read. */
   selected: ReadonlySet<ModelVersion> | undefined;
   /** Versions that devices are loading. */
@@ -67,6 +71,7 @@ export class ModelEntry {
   reason = '';
   /** Where its versions are to be, by somebody else's word; undefined: the registry decides. */
   imposed: ImposedVersions | undefined;
+  imposedForms: ImposedForms = new Map();
   running: Operation | undefined;
   readonly waiting: ModelRequest[] = [];
 

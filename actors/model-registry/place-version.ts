@@ -7,15 +7,16 @@ import type { DeviceId } from '#core/ids.js';
 import type { Clock } from '#ports/clock.js';
 import type { DeviceStatus, LoadOutcome, Placement } from '#actors/device/protocol.js';
 import type { ResidencyDevice } from '#policies/residency/residency-first-fit.js';
-import { variantGateText } from '#core/variants/variant-record.js';
-import { chooseVariant, variantWish } from '#policies/residency/variant-choice.js';
 import type { ModelRegistryOptions, RegistryDevice } from './options.js';
+import { FormChooser, type AllowedForm } from './form-chooser.js';
 import type { HeldVariant } from './read-variants.js';
 
 export interface PlacementResult {
   /** Devices it is loaded on, in order of preference; empty: it failed. */
   readonly devices: readonly DeviceId[];
   readonly failures: readonly { readonly device: DeviceId; readonly error: IntarsiaError }[];
+  /** Of the devices that have loaded it now: name of the variant, empty for the exact model. */
+  readonly forms: ReadonlyMap<DeviceId, string>;
   /** Why it is loaded nowhere. */
   readonly error?: IntarsiaError;
   readonly notes: readonly string[];
@@ -42,7 +43,9 @@ export async function placeVersion(
   ports: PlacementPorts,
 ): Promise<PlacementResult> {
   const { options } = ports;
-  const candidates = await Promise.all(options.devices.map((device) => askHowItIs(device, ports)));
+  const chooser = new FormChooser(placement, ports.variants ?? [], ports.options.engine);
+  const asked = await Promise.all(options.devices.map((device) => askHowItIs(device, ports)));
+  const candidates = asked.map((device) => chooser.withBytes(device));
   const failures: { readonly device: DeviceId; readonly error: IntarsiaError }[] = [];
   const notes: string[] = [];
   const { config, weightBytes, inputs, outputs } = placement;
@@ -52,12 +55,17 @@ export async function placeVersion(
       { config, weightBytes, inputs, outputs },
       candidates.map((candidate) => (full.has(candidate.descriptor.id) ? { ...candidate, usable: false } : candidate)),
     );
-    if (!plan.ok) return { devices: [], failures, error: failures[0]?.error ?? plan.error, notes };
+    if (!plan.ok) return { devices: [], failures, forms: new Map(), error: failures[0]?.error ?? plan.error, notes };
     notes.push(...plan.notes);
     const chosen = options.devices.filter(({ descriptor }) => plan.devices.includes(descriptor.id));
     // The order of the plan is the order of preference.
     chosen.sort((a, b) => plan.devices.indexOf(a.descriptor.id) - plan.devices.indexOf(b.descriptor.id));
-    const outcomes = await Promise.all(chosen.map((device) => load(device, placement, previous, ports)));
+    const forms = new Map(chosen.map(({ descriptor }) => [descriptor.id, chooser.chosenFor(descriptor.id)]));
+    const outcomes = await Promise.all(
+      chosen.map((device) =>
+        load(device, chooser.placement(device.descriptor, forms.get(device.descriptor.id)), previous, ports),
+      ),
+    );
     const devices: DeviceId[] = [];
     let isWorthAnother = chosen.length > 0;
     outcomes.forEach((outcome, index) => {
@@ -71,13 +79,23 @@ export async function placeVersion(
         failures.push({ device, error: outcome.error });
       }
     });
-    if (devices.length > 0) return { devices, failures, notes };
+    if (devices.length > 0) {
+      notes.push(...devices.flatMap((device) => chooser.noteOf(device)));
+      return { devices, failures, forms: namesOf(devices, forms), notes };
+    }
     if (!isWorthAnother) {
       const error =
         failures[0]?.error ?? intarsiaError('UNAVAILABLE', `no device was chosen for model '${config.name}'`);
-      return { devices: [], failures, error, notes };
+      return { devices: [], failures, forms: new Map(), error, notes };
     }
   }
+}
+
+function namesOf(
+  devices: readonly DeviceId[],
+  forms: ReadonlyMap<DeviceId, AllowedForm | undefined>,
+): ReadonlyMap<DeviceId, string> {
+  return new Map(devices.map((device) => [device, forms.get(device)?.name ?? '']));
 }
 
 /** Devices that somebody else chose. */
@@ -85,18 +103,22 @@ export interface ImposedDevices {
   /** In order of preference; those in `kept` have the very same version already. */
   readonly devices: readonly DeviceId[];
   readonly kept: ReadonlySet<DeviceId>;
+  /** Names of the variants that devices are to have, empty for the exact model; absent: the best for the device. */
+  readonly forms: ReadonlyMap<DeviceId, string>;
 }
 
 /** Brings a version onto exactly these devices. Never rejects: what fails is in the result. */
 export async function placeImposed(
   placement: Placement,
-  { devices, kept }: ImposedDevices,
+  { devices, kept, forms: wanted }: ImposedDevices,
   previous: readonly DeviceId[],
   ports: PlacementPorts,
 ): Promise<PlacementResult> {
   const failures: { readonly device: DeviceId; readonly error: IntarsiaError }[] = [];
   const notes: string[] = [];
   const loaded = new Set(kept);
+  const chooser = new FormChooser(placement, ports.variants ?? [], ports.options.engine);
+  const forms = new Map<DeviceId, AllowedForm | undefined>();
   await Promise.all(
     devices.map(async (id) => {
       if (kept.has(id)) return;
@@ -104,7 +126,7 @@ export async function placeImposed(
       const outcome: LoadOutcome =
         device === undefined
           ? { ok: false, error: intarsiaError('NOT_FOUND', `this host has no device ${id}`, { device: id }) }
-          : await load(device, placement, previous, ports);
+          : await loadImposed(device, wanted.get(id));
       if (outcome.ok) {
         loaded.add(id);
         notes.push(...outcome.notes.map((note) => `${id}: ${note}`));
@@ -113,10 +135,33 @@ export async function placeImposed(
       }
     }),
   );
+  async function loadImposed(device: RegistryDevice, name: string | undefined): Promise<LoadOutcome> {
+    const { descriptor } = device;
+    const form = name === undefined ? chooser.bestFor(descriptor) : chooser.named(name);
+    if (form === undefined && name !== undefined && name !== '') {
+      const { model, version } = placement;
+      return {
+        ok: false,
+        error: intarsiaError(
+          'NOT_FOUND',
+          `variant ${name} of ${model}/${version} is not among the files that are here`,
+          {
+            variant: name,
+          },
+        ),
+      };
+    }
+    forms.set(descriptor.id, form);
+    return await load(device, chooser.placement(descriptor, form), previous, ports);
+  }
   const [first] = failures;
   return {
     devices: devices.filter((id) => loaded.has(id)),
     failures,
+    forms: namesOf(
+      [...forms.keys()].filter((id) => loaded.has(id)),
+      forms,
+    ),
     ...(loaded.size > 0 || first === undefined ? {} : { error: first.error }),
     notes,
   };
@@ -155,11 +200,10 @@ function residencyDevice({ device, health, sessions, queues }: DeviceStatus): Re
 
 async function load(
   { descriptor, ref }: RegistryDevice,
-  exact: Placement,
+  placement: Placement,
   previous: readonly DeviceId[],
-  { clock, options, variants = [] }: PlacementPorts,
+  { clock, options }: PlacementPorts,
 ): Promise<LoadOutcome> {
-  const placement = formFor(descriptor, exact, { variants, engine: options.engine ?? '' });
   const loadMsMax = options.loadMsMax ?? loadMsMaxDefault;
   try {
     return await ref.ask<LoadOutcome>((replyTo) => ({ type: 'load', placement, replyTo }), {
@@ -173,26 +217,4 @@ async function load(
     }
     return { ok: false, error: asIntarsiaError(thrown) };
   }
-}
-
-/** The exact model, or the variant that this device is to have. */
-function formFor(
-  device: RegistryDevice['descriptor'],
-  exact: Placement,
-  { variants, engine }: { readonly variants: readonly HeldVariant[]; readonly engine: string },
-): Placement {
-  const { config } = exact;
-  const wish = variants.length === 0 ? undefined : variantWish(config);
-  const chosen = wish === undefined ? undefined : chooseVariant(variants, { config, wish, device, engine });
-  if (chosen === undefined) return exact;
-  const { name, artifact = exact.artifact, weightBytes, record } = chosen;
-  const { remote } = record;
-  // What ONNX Runtime has optimised already is loaded as it is.
-  const optimization = record.kind === 'ort' ? 'disabled' : exact.optimization;
-  return {
-    ...exact,
-    ...{ artifact, weightBytes, optimization, variant: name, exactDigest: exact.artifact.digest },
-    variantGate: variantGateText(record, device.provider),
-    ...(remote === undefined ? {} : { remoteModel: { name: remote.model, version: remote.version } }),
-  };
 }

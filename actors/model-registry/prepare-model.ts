@@ -13,12 +13,12 @@ import { modelConfigFromPbtxt } from '#core/model-config-text.js';
 import type { ModelConfig, SequenceState, VersionPolicy } from '#core/model-config.js';
 import { defaultModelFilename, defaultVersionPolicy } from '#core/model-config-draft.js';
 import { formatShape, tensorBytes } from '#core/tensor.js';
+import { variantWish } from '#core/variants/variant-choice.js';
 import { shardConfig, splitRoute } from '#core/split/shard-config.js';
 import type { ArtifactPart, ModelArtifact, ModelFiles, ModelFolder } from '#ports/model-files.js';
 import type { Random } from '#ports/random.js';
 import type { Placement } from '#actors/device/protocol.js';
 import type { LoadOverrides } from './protocol.js';
-import { variantWish } from '#policies/residency/variant-choice.js';
 import { readVariants, type HeldVariant, type HeldVariants } from './read-variants.js';
 import { warmupRuns } from './warmup-tensors.js';
 

@@ -54,12 +54,14 @@ export type ModelRegistryMessage =
   /**
    * From now on exactly these versions of the model are loaded, each on exactly these devices, whatever its configuration,
    * the residency policy and the mode say; none: it is not served. Undefined: the model is the registry's own again.
-   * Devices that have a version already keep it untouched. Answered when everything was loaded or has failed.
+   * `forms`: variants that devices are to have, by name, empty for the exact model; elsewhere the registry chooses.
+   * Devices that have a version in that form already keep it untouched. Answered when everything was loaded or has failed.
    */
   | {
       readonly type: 'impose';
       readonly model: ModelName;
       readonly versions: ReadonlyMap<ModelVersion, readonly DeviceId[]> | undefined;
+      readonly forms: ReadonlyMap<ModelVersion, ReadonlyMap<DeviceId, string>>;
       readonly replyTo: ReplyTo<ImposeOutcome>;
     }
   | { readonly type: 'catalog'; readonly replyTo: ReplyTo<Catalog> };

@@ -23,6 +23,8 @@ export interface ResidencyDevice {
   readonly usable: boolean;
   /** Bytes it could give, idle sessions included: they are evicted when room is needed. */
   readonly memoryFreeBytes: number;
+  /** Bytes of weights in the form of the model that this device would get; absent: as the request says. */
+  readonly weightBytes?: number;
 }
 
 export interface ResidencyRequest {
@@ -47,23 +49,25 @@ export function firstFit(request: ResidencyRequest, devices: readonly ResidencyD
       intarsiaError('UNAVAILABLE', `model '${config.name}' finds no usable device among ${devices.length}`),
     );
   }
-  const bytes = estimateSessionBytes({
-    weightBytes: request.weightBytes,
-    inputs: request.inputs,
-    outputs: request.outputs,
-    items: config.maxBatchSize,
-  });
+  const bytesOn: BytesOn = ({ weightBytes = request.weightBytes }) =>
+    estimateSessionBytes({
+      weightBytes,
+      inputs: request.inputs,
+      outputs: request.outputs,
+      items: config.maxBatchSize,
+    });
   const named = config.parameters.get('intarsia_devices');
-  if (named !== undefined) return placeNamed({ config, named, usable, devices, bytes });
+  if (named !== undefined) return placeNamed({ config, named, usable, devices, bytesOn });
   const chosen = new Set<ResidencyDevice>();
   const groups = config.instanceGroups.length > 0 ? config.instanceGroups : [autoGroup];
   for (const group of groups) {
     const wanted = candidatesOf(group, usable, notes, config.name);
-    const fitting = wanted.devices.filter((device) => device.memoryFreeBytes >= bytes);
-    if (fitting.length === 0) return failed(outOfMemory(config.name, bytes, wanted.devices));
+    const fitting = wanted.devices.filter((device) => device.memoryFreeBytes >= bytesOn(device));
+    if (fitting.length === 0) return failed(outOfMemory(config.name, bytesOn, wanted.devices));
     if (wanted.every) for (const device of fitting) chosen.add(device);
     else chosen.add(fitting[0] as ResidencyDevice);
     for (const device of wanted.every ? wanted.devices : []) {
+      const bytes = bytesOn(device);
       if (device.memoryFreeBytes < bytes) notes.push(`${device.descriptor.id} is left out: ${missing(device, bytes)}`);
     }
   }
@@ -77,9 +81,9 @@ function placeNamed(options: {
   readonly named: string;
   readonly usable: readonly ResidencyDevice[];
   readonly devices: readonly ResidencyDevice[];
-  readonly bytes: number;
+  readonly bytesOn: BytesOn;
 }): ResidencyPlan {
-  const { config, named, usable, devices, bytes } = options;
+  const { config, named, usable, devices, bytesOn } = options;
   const chosen = new Set<ResidencyDevice>();
   for (const name of named.split(',').map((text) => text.trim())) {
     if (name === '') continue;
@@ -102,8 +106,8 @@ function placeNamed(options: {
       intarsiaError('INVALID_ARGUMENT', `model '${config.name}': parameter intarsia_devices names no device`),
     );
   }
-  const full = [...chosen].filter((device) => device.memoryFreeBytes < bytes);
-  if (full.length > 0) return failed(outOfMemory(config.name, bytes, full));
+  const full = [...chosen].filter((device) => device.memoryFreeBytes < bytesOn(device));
+  if (full.length > 0) return failed(outOfMemory(config.name, bytesOn, full));
   return { ok: true, devices: ids(chosen), notes: [] };
 }
 
@@ -160,10 +164,16 @@ function preference(device: DeviceDescriptor): number {
   }
 }
 
-function outOfMemory(model: string, bytes: number, devices: readonly ResidencyDevice[]): IntarsiaError {
+/** Bytes that the model takes on a device. */
+type BytesOn = (device: ResidencyDevice) => number;
+
+function outOfMemory(model: string, bytesOn: BytesOn, devices: readonly ResidencyDevice[]): IntarsiaError {
+  const bytes = Math.min(...devices.map(bytesOn));
   const details: Record<string, number> = { bytesNeeded: bytes };
-  for (const device of devices) details[`bytesMissing ${device.descriptor.id}`] = bytes - device.memoryFreeBytes;
-  const each = devices.map((device) => `${device.descriptor.id}: ${missing(device, bytes)}`).join('; ');
+  for (const device of devices) {
+    details[`bytesMissing ${device.descriptor.id}`] = bytesOn(device) - device.memoryFreeBytes;
+  }
+  const each = devices.map((device) => `${device.descriptor.id}: ${missing(device, bytesOn(device))}`).join('; ');
   return intarsiaError('OUT_OF_MEMORY', `model '${model}' needs about ${formatBytes(bytes)}; ${each}`, details);
 }
 

@@ -37,6 +37,7 @@ import type { StartedDevice } from './statistics.js';
 import { splitGate } from './split/split-gate.js';
 import type { HostDispatch } from './dispatch.js';
 import { policyTools } from './promotion.js';
+import { nativeEngine } from './variants/native-engine.js';
 import { version } from './version.js';
 
 export interface GridHostOptions {
@@ -99,6 +100,7 @@ export class GridHost {
         providers: ownProviders(devices),
       }),
       describe: (model, version) => ports.artifacts.describe(model, version),
+      variants: (model, version) => ports.artifacts.variants(model, version),
       served: () => servedReplicas(router.current),
       configOf: (model, version) => router.current.catalog.models.get(model)?.served.get(version)?.config,
       policyTools,
@@ -269,7 +271,7 @@ export class GridHost {
       zone,
       labels: Object.fromEntries(labels.map(({ name, value }) => [name, value])),
       spot,
-      devices: devices.map(({ descriptor }) => gridDevice(descriptor, profiles)),
+      devices: devices.map(({ descriptor }) => gridDevice(descriptor, profiles, nativeEngine())),
     };
   }
 }
@@ -287,7 +289,7 @@ export function reachedAt({ grid, bindAddress }: HostConfig): string {
   return address.includes(':') ? `[${address}]` : address;
 }
 
-function gridDevice(descriptor: DeviceDescriptor, profiles: ProfileBook): GridDevice {
+function gridDevice(descriptor: DeviceDescriptor, profiles: ProfileBook, engine: string): GridDevice {
   const { id, provider, profile, emulated, memoryBytes, threads, price } = descriptor;
   const figures = profile === undefined ? undefined : profiles.get(profile)?.figures;
   const teraflops = figures?.fp16Tflops?.value;
@@ -303,6 +305,7 @@ function gridDevice(descriptor: DeviceDescriptor, profiles: ProfileBook): GridDe
     pricePerHour: price?.usdPerHour ?? 0,
     name: descriptor.name,
     threads,
+    ...(provider === 'cpu' && engine !== '' ? { engine } : {}),
   };
 }
 

@@ -11,6 +11,7 @@
  *   cache's bound), DEADLINE_EXCEEDED, CANCELLED, INVALID_ARGUMENT (a manifest that breaks its rules).
  */
 import type { ModelManifest } from '#core/grid/records.js';
+import type { DescribedVariant } from '#core/grid/variant-verification.js';
 import type { HostId, ModelName, ModelVersion } from '#core/ids.js';
 
 export interface FetchProgress {
@@ -48,6 +49,8 @@ export interface ArtifactSource {
   ensure(manifest: ModelManifest, options: FetchOptions): ModelFetch;
   /** Manifest of a model version of this host's own repository, to be published; undefined when it has no such version. */
   describe(model: ModelName, version: ModelVersion): Promise<ModelManifest | undefined>;
+  /** Of such a version: its variants that were compared with it and that its configuration allows. */
+  variants(model: ModelName, version: ModelVersion): Promise<readonly DescribedVariant[]>;
   /** Frees what it holds; transfers under way fail with CANCELLED. */
   close(): Promise<void>;
 }

@@ -8,13 +8,14 @@ import { DesiredState, prefixOf, type Folder } from '#core/grid/desired-state.js
 import { deploymentDifferences, differenceText } from '#core/grid/difference.js';
 import { readLeader } from '#core/grid/election.js';
 import type { GridKeys } from '#core/grid/keys.js';
-import { manifestToText } from '#core/grid/manifest.js';
 import { readHostOrder, writeMember } from '#core/grid/member-text.js';
+import { modelRecords } from '#core/grid/model-records.js';
 import { placedReplicas, placementLine, type PlacedReplica } from '#core/grid/placement-lines.js';
 import { reconcile } from '#core/grid/reconcile.js';
 import { defaultReconcileOptions, emptyMemory } from '#core/grid/reconcile-memory.js';
 import type { AssignedReplica, Deployment, GridEvent, HostOrder, ModelManifest, ViewHost } from '#core/grid/records.js';
 import { editionText, pieceText, wantedEdition } from '#core/grid/rollout.js';
+import { variantVerificationText, type DescribedVariant } from '#core/grid/variant-verification.js';
 import { verificationText } from '#core/grid/verification.js';
 import { hostId, type HostId, type ModelName, type ModelVersion } from '#core/ids.js';
 import type { ModelConfig } from '#core/model-config.js';
@@ -55,6 +56,8 @@ export interface GridDeskOptions {
   readonly gate?: SplitGate;
   /** The files of a version in this host's own repository, loaded or not; undefined when it has none. */
   readonly describe?: (model: ModelName, version: ModelVersion) => Promise<ModelManifest | undefined>;
+  /** Of such a version: its variants that were compared with it and are allowed. Default: none. */
+  readonly variants?: (model: ModelName, version: ModelVersion) => Promise<readonly DescribedVariant[]>;
   /** What policies are checked with; absent: none is promoted through this host. */
   readonly policyTools?: PolicyTools;
   /** The configuration of a version that this gateway knows as served; undefined when it knows none. */
@@ -207,7 +210,7 @@ export class GridDesk implements GridAdmin {
         name: deployment.name,
         differences: differenceText(differences).split('\n'),
         refusals: refusal === '' ? [] : [refusal],
-        placements: placed.map(placementLine),
+        placements: [...placed.map(placementLine), ...variantLines(state, deployment, placed)],
       };
       if (request.dryRun || refusal !== '') return { ...outcome, applied: false };
       const before = state.deployments.get(deployment.name);
@@ -363,13 +366,18 @@ export class GridDesk implements GridAdmin {
 
   /** Hosts publish what they serve. What this one only has on disk is published once a deployment asks for it. */
   async #offerFiles({ model, version }: Deployment, call: GridCall): Promise<void> {
-    const { store, keys, describe } = this.#options;
+    const { store, keys, describe, variants, host, clock } = this.#options;
     const key = keys.model(model, version);
     if (describe === undefined || (await store.get(key, this.#until(call))).entry !== undefined) return;
     const manifest = await describe(model, version);
     if (manifest === undefined) return;
+    const found = (await variants?.(model, version)) ?? [];
+    const records = modelRecords({ keys, manifest, variants: found, host, wallMs: clock.wallMs() });
     await store.transact(
-      { conditions: [{ key, test: 'absent' }], operations: [{ type: 'put', key, value: manifestToText(manifest) }] },
+      {
+        conditions: [{ key, test: 'absent' }],
+        operations: records.map((record) => ({ type: 'put', key: record.key, value: record.value })),
+      },
       this.#until(call),
     );
   }
@@ -451,6 +459,7 @@ export class GridDesk implements GridAdmin {
       actuals: state.actuals,
       manifestOf: state.manifestOf,
       verificationOf: isTrial ? (): typeof trial => trial : state.verificationOf,
+      variantsOf: state.variantsOf,
       memory: emptyMemory,
       options: defaultReconcileOptions,
     });
@@ -511,7 +520,9 @@ function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deploymen
       const { model, version, device, state: word, reason, memoryBytes, deployment, split = '', shard } = replica;
       const order = assigned.get(`${host} ${device} ${pieceText(replica)}`);
       return {
-        ...{ model, version, host, device, state: word, reason, memoryBytes, deployment, split },
+        ...{ model, version, host, device, state: word, memoryBytes, deployment, split },
+        // Of one that works, why it has this form.
+        reason: reason === '' ? (order?.form?.reason ?? '') : reason,
         stage: shard === undefined ? 0 : shard + 1,
         stages: order?.split?.shards.length ?? 0,
         standby: order?.standby === true,
@@ -545,6 +556,18 @@ function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deploymen
       ? -1
       : 1;
   return { replicas: replicas.sort(order), deployments: deployments.sort((a, b) => (a.name < b.name ? -1 : 1)) };
+}
+
+/** What the gate found of the variants that copies are placed in. */
+function variantLines(
+  { variantsOf }: DesiredState,
+  { model, version }: Deployment,
+  placed: readonly PlacedReplica[],
+): readonly string[] {
+  const used = new Set(placed.map(({ replica }) => replica.form?.variant ?? ''));
+  return variantsOf(model, version)
+    .filter(({ name }) => used.has(name))
+    .map(variantVerificationText);
 }
 
 /** Whole copies that are ready, and split ones of which every stage is. */

@@ -11,7 +11,7 @@ async function impose(world: RegistryWorld, versions?: Readonly<Record<string, r
           Object.entries(versions).map(([version, devices]) => [modelVersion(version), devices.map(deviceId)]),
         );
   const outcome = world.registry.ask<ImposeOutcome>(
-    (replyTo) => ({ type: 'impose', model: modelName('m'), versions: imposed, replyTo }),
+    (replyTo) => ({ type: 'impose', model: modelName('m'), versions: imposed, forms: new Map(), replyTo }),
     { deadlineMs: Infinity },
   );
   await world.pass(1000);

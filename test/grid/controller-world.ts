@@ -158,10 +158,11 @@ export class WorldHost {
   }
 
   /** Files come from a map, 50 ms a model. */
-  #artifacts(): Pick<ArtifactSource, 'ensure' | 'describe'> {
+  #artifacts(): Pick<ArtifactSource, 'ensure' | 'describe' | 'variants'> {
     const { repository } = this;
     return {
       describe: (model, version) => Promise.resolve(this.#manifest(model, version)),
+      variants: () => Promise.resolve([]),
       ensure: (manifest) => ({
         cancel: () => {},
         held: new Promise<HeldModel>((resolve, reject) => {

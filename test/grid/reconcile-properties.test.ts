@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PlacementTable, type PlaceHost, type PlacementRequest } from '#core/grid/placement.js';
+import { placementRefusals } from '#core/grid/placement-refusals.js';
 import { placeHosts } from '#core/grid/copies.js';
 import { defaultReconcileOptions, emptyMemory, type ReconcileMemory } from '#core/grid/reconcile-memory.js';
 import { reconcile, type ReconcileOutput } from '#core/grid/reconcile.js';
@@ -121,7 +122,7 @@ describe('placement', () => {
             found.push(...gang.map(({ host, device }) => `${host.host} ${device.id}`));
           }
           expect(found).toEqual(expected);
-          if (found.length < count) expect(table.refusals(request)).toHaveLength(hosts.length);
+          if (found.length < count) expect(placementRefusals(table.hosts, request)).toHaveLength(hosts.length);
         },
       ),
       { numRuns: 300 },
@@ -181,6 +182,7 @@ class Obedient {
       assignments: this.assignments,
       actuals: this.actuals,
       manifestOf: (model, version) => ({ format: 1, model, version, digest, memoryBytes: copyBytes, files: [] }),
+      variantsOf: () => [],
       verificationOf: () => undefined,
       memory: this.memory,
       options: defaultReconcileOptions,

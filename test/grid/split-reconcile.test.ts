@@ -118,6 +118,7 @@ class World {
       assignments: this.assignments,
       actuals: this.actuals,
       manifestOf: (model, version) => ({ format: 1, model, version, digest, memoryBytes: wholeBytes, files: [] }),
+      variantsOf: () => [],
       verificationOf: (model, version, id) => this.#verification(model, version, id),
       memory: this.remembered,
       options: defaultReconcileOptions,

@@ -47,12 +47,30 @@ function realModels(): readonly RealModel[] {
 
 const models = realModels();
 
+/** Of all reports with and without the optimiser; the long run prints them. */
+const totals = {
+  disabled: { reports: 0, cutsTried: 0, bitExact: 0, close: 0, wrong: 0, impossible: 0, maxRelativeError: 0 },
+  all: { reports: 0, cutsTried: 0, bitExact: 0, close: 0, wrong: 0, impossible: 0, maxRelativeError: 0 },
+};
+
+function count(optimization: keyof typeof totals, report: SplitReport): void {
+  const total = totals[optimization];
+  total.reports += 1;
+  for (const field of ['cutsTried', 'bitExact', 'close', 'wrong'] as const) total[field] += report[field];
+  total.impossible += report.impossible.length;
+  total.maxRelativeError = Math.max(total.maxRelativeError, report.maxRelativeError);
+}
+
 describe.skipIf(missing !== '')(`real models in pieces${missing}`, () => {
   let executor: Executor;
   beforeAll(async () => {
     executor = await startProcessExecutor({ provider: 'cpu', lanes: 1 });
   });
-  afterAll(() => executor.close({ graceMs: 5_000 }));
+  afterAll(async () => {
+    await executor.close({ graceMs: 5_000 });
+    // oxlint-disable-next-line no-console
+    if (long !== undefined) console.info(JSON.stringify(totals, undefined, 2));
+  });
 
   /** One process for all checks: each would start its own. */
   function check({ path, vectors }: RealModel, more: Partial<SplitRequest>): Promise<SplitReport> {
@@ -84,6 +102,7 @@ describe.skipIf(missing !== '')(`real models in pieces${missing}`, () => {
   it.each(models)('$name: bit-exact without optimisation', { timeout: 600_000 }, async (model) => {
     for (const stages of long === undefined ? [3] : [2, 3, 4, 5]) {
       const report = await check(model, { stages, optimization: 'disabled' });
+      count('disabled', report);
       expect(report, report.reason).toMatchObject({ verdict: 'equal', wrong: 0, impossible: [] });
       expect(report.cutsTried).toBeGreaterThan(0);
       if (report.toleranceRelative === 0) expect(report.bitExact).toBe(report.cutsTried);
@@ -94,6 +113,7 @@ describe.skipIf(missing !== '')(`real models in pieces${missing}`, () => {
   it.each(models)('$name: within tolerance with all optimisations', { timeout: 600_000 }, async (model) => {
     for (const stages of long === undefined ? [2] : [2, 3, 4, 5]) {
       const report = await check(model, { stages, optimization: 'all' });
+      count('all', report);
       expect(report, report.reason).toMatchObject({ verdict: 'equal', wrong: 0, impossible: [] });
       expect(report.cutsTried).toBeGreaterThan(0);
     }

@@ -11,6 +11,7 @@ import { asIntarsiaError, intarsiaError, messageOf, type IntarsiaError } from '#
 import { checkManifest, manifestBytes, type ManifestFile } from '#core/grid/manifest.js';
 import type { PublishedManifests } from '#core/grid/published-manifests.js';
 import type { ModelManifest } from '#core/grid/records.js';
+import type { DescribedVariant } from '#core/grid/variant-verification.js';
 import type { ModelName, ModelVersion } from '#core/ids.js';
 import type {
   ArtifactPeers,
@@ -106,6 +107,10 @@ export class CachedArtifacts implements ArtifactSource, ArtifactShelf {
 
   async describe(model: ModelName, version: ModelVersion): Promise<ModelManifest | undefined> {
     return await this.#options.local.describe(model, version);
+  }
+
+  async variants(model: ModelName, version: ModelVersion): Promise<readonly DescribedVariant[]> {
+    return await this.#options.local.variants(model, version);
   }
 
   /**

@@ -7,18 +7,22 @@ import { readdir, stat } from 'node:fs/promises';
 import { intarsiaError } from '#core/errors.js';
 import { isManifestPath, manifestFilesMax, type ManifestFile } from '#core/grid/manifest.js';
 import type { ModelManifest } from '#core/grid/records.js';
+import type { DescribedVariant } from '#core/grid/variant-verification.js';
 import type { ModelName, ModelVersion } from '#core/ids.js';
 import { estimateSessionBytes } from '#core/memory-ledger.js';
 import { completeModelConfig } from '#core/model-config-completion.js';
 import { defaultModelFilename, type ModelConfigDraft } from '#core/model-config-draft.js';
 import { artifactInputs, artifactOutputs } from '#core/model-config-specs.js';
 import { modelConfigFromPbtxt } from '#core/model-config-text.js';
-import { readModelFacts } from '#core/onnx/model-facts.js';
+import type { ModelConfig } from '#core/model-config.js';
+import { readModelFacts, type ModelFacts } from '#core/onnx/model-facts.js';
 import { MiB } from '#core/units.js';
+import { allowedVariants, variantWish, type VariantCandidate } from '#core/variants/variant-choice.js';
+import { parseVariantRecord, type VariantRecord } from '#core/variants/variant-record.js';
 import type { GivenFile } from '#ports/artifact-source.js';
 import { artifactDigestOf } from './artifact-store.js';
 import { diskFailure } from './disk-failure.js';
-import { openRoot, versionsOf } from './folder-survey.js';
+import { foldersIn, openRoot, versionsOf } from './folder-survey.js';
 import { openGuarded, readGuarded, resolveInside, type GuardedFile, type GuardedRoot } from './guarded-file.js';
 
 const modelBytesMax = 2 ** 31 - 1;
@@ -65,9 +69,7 @@ export class LocalManifests {
       const { sha256, bytes } = await this.#hash(root, `${model}/${path}`);
       files.push({ path, bytes, sha256 });
     }
-    const draft = await draftOf(root, model);
-    const fileName = draft?.defaultModelFilename ?? defaultModelFilename;
-    const facts = readModelFacts(await readGuarded(root, `${model}/${version}/${fileName}`, modelBytesMax));
+    const { config, facts, fileName } = await readExact(root, model, version);
     const byPath = new Map(files.map((file) => [file.path, file]));
     const parts = [fileName, ...[...new Set(facts.externalTensors.map(({ location }) => location))].sort()];
     const digest = artifactDigestOf(
@@ -76,7 +78,6 @@ export class LocalManifests {
         sha256: byPath.get(`${version}/${name}`)?.sha256 ?? missing(model, version, name),
       })),
     );
-    const config = completeModelConfig(draft, facts, model);
     const memoryBytes = estimateSessionBytes({
       weightBytes: facts.weightBytes,
       inputs: artifactInputs(config, facts),
@@ -84,6 +85,33 @@ export class LocalManifests {
       items: config.maxBatchSize,
     });
     return { format: 1, model, version, digest, memoryBytes, files };
+  }
+
+  /**
+   * The variants of a version that were compared with it, as it is, and that its configuration allows. Others are left out;
+   * a registry names them.
+   */
+  async variants(model: ModelName, version: ModelVersion): Promise<readonly DescribedVariant[]> {
+    const root = await this.#rootOf(model, version);
+    if (root === undefined) return [];
+    const { config, facts } = await readExact(root, model, version);
+    if (variantWish(config) === undefined) return [];
+    const manifest = await this.describe(model, version);
+    const found: (VariantCandidate & { readonly memoryBytes: number })[] = [];
+    for (const name of await foldersIn(root, `${model}/${version}/variants`)) {
+      const place = `${version}/variants/${name}`;
+      const file = manifest?.files.find(({ path }) => path === `${place}/model.onnx`);
+      const record = await recordOf(root, `${model}/${place}/variant.json`);
+      if (record === undefined || record.madeFrom.digest !== manifest?.digest) continue;
+      if (record.kind === 'foreign') found.push({ name, record, memoryBytes: 0 });
+      else if (file?.sha256 === record.digest) {
+        const { weightBytes } = readModelFacts(await readGuarded(root, `${model}/${place}/model.onnx`, modelBytesMax));
+        const tensors = { inputs: artifactInputs(config, facts), outputs: artifactOutputs(config, facts) };
+        const memoryBytes = estimateSessionBytes({ weightBytes, ...tensors, items: config.maxBatchSize });
+        found.push({ name, record, memoryBytes });
+      }
+    }
+    return allowedVariants(found, config);
   }
 
   /** Opens a file that was described, if it still looks as it did. */
@@ -201,6 +229,32 @@ async function pathsOf(
     return found;
   } catch (thrown) {
     throw diskFailure(`${root.realPath}/${model}`, thrown);
+  }
+}
+
+interface ExactModel {
+  readonly config: ModelConfig;
+  readonly facts: ModelFacts;
+  /** Of the model in the version's folder. */
+  readonly fileName: string;
+}
+
+/** The model of a version itself, with its complete configuration. */
+async function readExact(root: GuardedRoot, model: ModelName, version: ModelVersion): Promise<ExactModel> {
+  const draft = await draftOf(root, model);
+  const fileName = draft?.defaultModelFilename ?? defaultModelFilename;
+  const facts = readModelFacts(await readGuarded(root, `${model}/${version}/${fileName}`, modelBytesMax));
+  return { config: completeModelConfig(draft, facts, model), facts, fileName };
+}
+
+/** Undefined when there is none that can be read. */
+async function recordOf(root: GuardedRoot, path: string): Promise<VariantRecord | undefined> {
+  try {
+    const text = new TextDecoder().decode(await readGuarded(root, path, configBytesMax));
+    return parseVariantRecord(text, path);
+  } catch {
+    // The registry says which one and why: to other hosts it is not offered.
+    return undefined;
   }
 }
 

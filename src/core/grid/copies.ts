@@ -7,6 +7,7 @@ import type { MemoryDraft, ReconcileOptions } from './reconcile-memory.js';
 import type { PlaceDevice, PlaceHost, PlacementTable } from './placement.js';
 import type {
   ActualReplica,
+  AssignedForm,
   AssignedReplica,
   Edition,
   GridDevice,
@@ -25,6 +26,8 @@ export interface Copy {
   readonly places: readonly PlaceDevice[];
   /** Which shard this is a standby of; undefined for a copy. */
   readonly standby?: number;
+  /** Of a whole model that has variants: which form it is. */
+  readonly form?: AssignedForm;
   /** Shards of a split that should be somewhere else; empty for a whole model, of which `isToMove` says it. */
   readonly badShards: readonly number[];
   readonly state: 'ready' | 'starting' | 'failed';
@@ -57,6 +60,11 @@ export function startingCopy(
     isToMove: false,
     isTainted: false,
   };
+}
+
+/** The field `form` of a copy or an assignment, where there is something to say. */
+export function formField(form: AssignedForm | undefined): { readonly form?: AssignedForm } {
+  return form === undefined ? {} : { form };
 }
 
 /** A copy of a split of which shards are gone with their host or its incarnation. */
@@ -204,6 +212,7 @@ function readCopy(
     ...identity,
     places: shards.map(({ place }) => place),
     ...(first?.replica.standby === true ? { standby: first.replica.shard } : {}),
+    ...formField(first?.replica.form),
     badShards,
     state: isSuspected && state === 'ready' ? 'starting' : state,
     reason,

@@ -1,9 +1,12 @@
 /**
  * One deployment at one look: which of its copies stay, which leave, which are placed anew, and what its rollout does.
  */
-import { avoidKey, startingCopy, type BrokenCopy, type Copy } from './copies.js';
-import { isDeviceAllowed, isHostAllowed, refusalsText, shardEdition } from './placement.js';
-import type { Gang, PlacementRequest, PlacementSearch, PlacementTable, Refusal } from './placement.js';
+import { avoidKey, formField, startingCopy, type BrokenCopy, type Copy } from './copies.js';
+import { shardEdition } from './placement.js';
+import type { Gang, PlacementRequest, PlacementSearch, PlacementTable } from './placement.js';
+import type { FormsOf } from './placement-forms.js';
+import { placementRefusals, refusalsText, shardRefusals, type Refusal } from './placement-refusals.js';
+import { isDeviceAllowed, isHostAllowed } from './placement-rules.js';
 import type { MemoryDraft, ReconcileOptions } from './reconcile-memory.js';
 import type { Deployment, Edition, RolloutRecord, Tier } from './records.js';
 import { editionText, isSameEdition, rolloutStep, wantedEdition, type RolloutStep } from './rollout.js';
@@ -20,6 +23,8 @@ export interface DeploymentPlanInput {
   readonly options: ReconcileOptions;
   /** Bytes of a copy; undefined when no host has published the files. */
   readonly bytesOf: (edition: Edition) => number | undefined;
+  /** Forms that a copy of an edition may have, where it is whole and has variants. */
+  readonly formsOf: (edition: Edition) => FormsOf | undefined;
   /** Why no copy of an edition may be placed, whatever room there is; empty when it may. */
   readonly refusalOf: (edition: Edition) => string;
 }
@@ -296,8 +301,10 @@ class Planner {
 
   #request(group: Group, edition: Edition, bytes: number, own: readonly Copy[]): PlacementRequest {
     const { deployment, draft } = this.#input;
+    const forms = this.#input.formsOf(edition);
     return {
       edition: editionText(edition),
+      ...(forms === undefined ? {} : { forms }),
       shardBytes: edition.split?.shards.map(({ memoryBytes }) => memoryBytes) ?? [bytes],
       constraints: deployment.constraints,
       ...(edition.split === undefined
@@ -313,7 +320,8 @@ class Planner {
   }
 
   #newCopy(edition: Edition, places: Gang): Copy {
-    return startingCopy(this.#input.deployment.name, this.#takeNumber(), edition, places);
+    const form = edition.split === undefined ? places[0]?.editions.get(editionText(edition))?.form : undefined;
+    return { ...startingCopy(this.#input.deployment.name, this.#takeNumber(), edition, places), ...formField(form) };
   }
 
   #takeNumber(): number {
@@ -328,7 +336,7 @@ class Planner {
     const forbidden = refusalOf(edition);
     if (forbidden !== '') this.#addRefusal(`${what} cannot be placed: ${forbidden}`);
     else if (edition.split === undefined) {
-      const refusals = table.refusals(request);
+      const refusals = placementRefusals(table.hosts, request);
       this.#addRefusal(`${what} ${neverText(refusals)}: ${refusalsText(refusals)}`);
     } else this.#addRefusal(`${what} ${this.#shardTrouble(request)}`);
   }
@@ -346,11 +354,11 @@ class Planner {
         isAvoided: (device) => request.isAvoided(device, shard),
       });
       if (alone.couldPlace()) continue;
-      const refusals = table.shardRefusals(request, shard);
+      const refusals = shardRefusals(table.hosts, request, shard);
       return `${neverText(refusals)}: stage ${shard + 1} of ${shardBytes.length}: ${refusalsText(refusals)}`;
     }
     const largest = shardBytes.indexOf(Math.max(...shardBytes));
-    const refusals = table.shardRefusals(request, largest);
+    const refusals = shardRefusals(table.hosts, request, largest);
     return `cannot be placed now: each of its ${shardBytes.length} stages has a place alone, but not all at once; stage ${largest + 1}, the largest with ${shardBytes[largest] ?? 0} bytes: ${refusalsText(refusals)}`;
   }
 

@@ -9,6 +9,11 @@ import { manifestFromText } from './manifest.js';
 import { readActual } from './record-text.js';
 import type { DesiredDeployment } from './reconcile.js';
 import type { GridEvent, HostActual, HostAssignment, ModelManifest, RolloutRecord } from './records.js';
+import {
+  isVariantVerification,
+  variantVerificationFromText,
+  type VariantVerification,
+} from './variant-verification.js';
 import { verificationFromText, type VerificationRecord } from './verification.js';
 import type { HostId, ModelName, ModelVersion } from '../ids.js';
 
@@ -44,6 +49,8 @@ export class DesiredState {
   readonly #keys: GridKeys;
   readonly #manifests = new Map<string, ModelManifest>();
   readonly #verifications = new Map<string, VerificationRecord>();
+  /** By folder of the version's verifications, then by key. */
+  readonly #variants = new Map<string, Map<string, VariantVerification>>();
   readonly #warn: (text: string) => void;
 
   constructor(keys: GridKeys, warn: (text: string) => void) {
@@ -56,6 +63,12 @@ export class DesiredState {
 
   readonly verificationOf = (model: ModelName, version: ModelVersion, split: string): VerificationRecord | undefined =>
     this.#verifications.get(this.#keys.verification(model, version, split));
+
+  /** Of variants, in the order of their names. */
+  readonly variantsOf = (model: ModelName, version: ModelVersion): readonly VariantVerification[] =>
+    [...(this.#variants.get(this.#keys.verification(model, version, ''))?.values() ?? [])].sort((a, b) =>
+      a.name < b.name ? -1 : 1,
+    );
 
   /** The content of a key changed, or it is gone. */
   set(folder: Folder, key: string, entry: RecordEntry | undefined): void {
@@ -97,6 +110,10 @@ export class DesiredState {
         else this.#manifests.set(key, manifestFromText(entry.value));
         return;
       case 'verifications':
+        if (isVariantVerification(key)) {
+          this.#setVariant(key, entry);
+          return;
+        }
         if (entry === undefined) this.#verifications.delete(key);
         else this.#verifications.set(key, verificationFromText(entry.value, key));
         return;
@@ -104,5 +121,16 @@ export class DesiredState {
         if (entry === undefined) return;
         this.eventSequence = Math.max(this.eventSequence, (JSON.parse(entry.value) as GridEvent).sequence);
     }
+  }
+
+  #setVariant(key: string, entry: RecordEntry | undefined): void {
+    const folder = key.slice(0, key.lastIndexOf('/') + 1);
+    if (entry === undefined) {
+      this.#variants.get(folder)?.delete(key);
+      return;
+    }
+    const verification = variantVerificationFromText(entry.value, key);
+    const known = this.#variants.get(folder) ?? new Map<string, VariantVerification>();
+    this.#variants.set(folder, known.set(key, verification));
   }
 }

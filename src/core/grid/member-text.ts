@@ -71,6 +71,7 @@ const deviceChecks: Readonly<Record<keyof Required<GridDevice>, Check>> = {
   pricePerHour: isNumber,
   name: (value) => value === undefined || isText(value),
   threads: (value) => value === undefined || isNumber(value),
+  engine: (value) => value === undefined || isText(value),
 };
 
 const orderChecks: Readonly<Record<keyof Required<HostOrder>, Check>> = {

@@ -34,9 +34,13 @@ export function placedReplicas(
 }
 
 export function placementLine({ host, provider, replica }: PlacedReplica): string {
-  const { device, replica: number, shard, split, standby } = replica;
+  const { device, replica: number, shard, split, standby, form } = replica;
   const place = `${host}/${device} (${provider})`;
-  if (split === undefined) return `copy ${number}: ${place}`;
+  if (split === undefined) {
+    if (form === undefined) return `copy ${number}: ${place}`;
+    const what = form.variant === '' ? 'the exact model' : `variant ${form.variant}`;
+    return `copy ${number}: ${place}, ${what}${form.reason === '' ? '' : ` (${form.reason})`}`;
+  }
   const bytes = split.shards[shard]?.memoryBytes ?? 0;
   const what = `stage ${shard + 1} of ${split.shards.length}`;
   return `${standby === true ? 'standby' : `copy ${number}`}, ${what}: ${place}, ${formatBytes(bytes)}`;

@@ -3,17 +3,21 @@
  *
  * A copy is a gang of shards: all are placed or none. The best device is, in this order: one that has not failed this model
  * lately; in the domain (host, zone) with the fewest copies of the deployment; on the host with the fewest; one that has the
- * model already; the one with the fewest copies of anything, for its speed; the one with the most free memory. What is
- * placed already is not looked at again: moving costs, so somebody else must have a reason for it.
+ * model already; the one with the fewest copies of anything, for its speed; the one with the most free memory. Of a model
+ * that has variants, room and speed are those of the best form that the device has room for. What is placed already is not
+ * looked at again: moving costs, so somebody else must have a reason for it.
  */
 import type { DeviceId, HostId } from '../ids.js';
-import { formatBytes } from '../units.js';
-import type { GridDevice, PlacementConstraints, Tier, ViewHost } from './records.js';
+import { fittingForm, smallestForm, type FormsOf } from './placement-forms.js';
+import { isDeviceAllowed, isHostAllowed } from './placement-rules.js';
+import type { AssignedForm, GridDevice, PlacementConstraints, Tier, ViewHost } from './records.js';
 
 export interface PlacedEdition {
   readonly bytes: number;
   /** False: it is there of itself, or on its way out; a copy may be placed on it without taking more memory. */
   readonly assigned: boolean;
+  /** Of a model that has variants: which form it is. */
+  readonly form?: AssignedForm;
 }
 
 /** A device as the search sees it: what is taken of it changes while copies are placed. */
@@ -41,6 +45,8 @@ export interface PlacementRequest {
   readonly edition: string;
   /** Bytes of each shard; one for a whole model. */
   readonly shardBytes: readonly number[];
+  /** Of a whole model that has variants: what a device may have, best first. */
+  readonly forms?: FormsOf;
   readonly constraints: PlacementConstraints;
   /** Beside those of the whole, by shard. */
   readonly shardConstraints?: readonly (PlacementConstraints | undefined)[];
@@ -50,16 +56,6 @@ export interface PlacementRequest {
   readonly placed: readonly PlaceHost[];
   /** A device that should be used only when nothing else fits. */
   readonly isAvoided: (device: PlaceDevice, shard: number) => boolean;
-}
-
-/** Why one host does not take a copy. */
-export interface Refusal {
-  readonly host: HostId;
-  readonly reason: string;
-  /** Of memory, on the device that lacks the least; 0 when memory is not the reason. */
-  readonly bytesMissing: number;
-  /** No change of load makes it fit: the constraints exclude it, or its whole memory is too small. */
-  readonly isFinal: boolean;
 }
 
 export type Gang = readonly PlaceDevice[];
@@ -85,10 +81,15 @@ export class PlacementTable {
   }
 
   /** Writes down that an edition is on a device; the larger size counts when it is said twice. */
-  take(device: PlaceDevice, edition: string, { bytes, assigned }: PlacedEdition): void {
+  take(device: PlaceDevice, edition: string, { bytes, assigned, form }: PlacedEdition): void {
     const before = device.editions.get(edition);
     const now = Math.max(before?.bytes ?? 0, bytes);
-    this.#set(device, edition, { bytes: now, assigned: assigned || before?.assigned === true });
+    const known = form ?? before?.form;
+    this.#set(device, edition, {
+      bytes: now,
+      assigned: assigned || before?.assigned === true,
+      ...(known === undefined ? {} : { form: known }),
+    });
   }
 
   /** Writes down what was on a device before. */
@@ -109,24 +110,6 @@ export class PlacementTable {
     if (eligible === undefined)
       this.#eligible.set(key, (eligible = this.#gather([constraints, further], tier, spread)));
     return eligible;
-  }
-
-  /** Why no host takes another copy, by host. */
-  refusals(request: PlacementRequest): readonly Refusal[] {
-    return [...this.hosts.values()].map((host) => refusalOf(host, request));
-  }
-
-  /** Why no host takes one shard. */
-  shardRefusals(request: PlacementRequest, shard: number): readonly Refusal[] {
-    const { edition, shardBytes, shardConstraints, constraints } = request;
-    const one: PlacementRequest = {
-      ...request,
-      edition: shardEdition(edition, shard, shardBytes.length),
-      shardBytes: [shardBytes[shard] ?? 0],
-      constraints,
-      shardConstraints: [shardConstraints?.[shard]],
-    };
-    return this.refusals(one);
   }
 
   #set(device: PlaceDevice, edition: string, now: PlacedEdition | undefined): void {
@@ -238,7 +221,9 @@ export class PlacementSearch {
       const best = this.#best({ edition: name, shard, bytes, gang: found, tried, mayBeAvoided });
       if (best === undefined) return false;
       const before = best.editions.get(name);
-      this.#table.take(best, name, { bytes, assigned: true });
+      const chosen = this.#formOn(best, name);
+      if (chosen === undefined) this.#table.take(best, name, { bytes, assigned: true });
+      else this.#table.take(best, name, { bytes: chosen.form.bytes, assigned: true, form: chosen.assigned });
       found.set(shard, best);
       if (this.#placeFrom(order, at + 1, found, mayBeAvoided)) return true;
       found.delete(shard);
@@ -253,7 +238,7 @@ export class PlacementSearch {
   couldPlace(): boolean {
     const { edition, shardBytes } = this.#request;
     const bytes = shardBytes[0] ?? 0;
-    return (this.#eligible[0]?.devices ?? []).some((device) => fits(device, edition, bytes));
+    return (this.#eligible[0]?.devices ?? []).some((device) => this.#hasRoom(device, edition, bytes));
   }
 
   /** A copy has left. */
@@ -268,7 +253,7 @@ export class PlacementSearch {
     let least = Infinity;
     for (const [index, device] of devices.entries()) {
       const copies = this.#perDomain[domains[index] ?? 0] ?? 0;
-      if (copies >= least || !fits(device, edition, shardBytes[0] ?? 0) || isAvoided(device, 0)) continue;
+      if (copies >= least || !this.#hasRoom(device, edition, shardBytes[0] ?? 0) || isAvoided(device, 0)) continue;
       least = copies;
     }
     return least;
@@ -298,6 +283,7 @@ export class PlacementSearch {
     const there = this.#table.devicesWith(edition);
     const others = new Set(gang.values());
     let best: PlaceDevice | undefined;
+    let bestLoad = 0;
     let bestRank: readonly [avoided: number, shared: number, domain: number, host: number, there: number] = [
       0, 0, 0, 0, 0,
     ];
@@ -310,6 +296,9 @@ export class PlacementSearch {
       const domain = spread === 'none' ? 0 : (this.#perDomain[domains[index] as number] as number);
       const host = spread === 'none' ? 0 : (this.#perHost[hosts[index] as number] as number);
       const absent = there.size > 0 && there.has(device) ? 0 : 1;
+      const form = this.#formOn(device, edition);
+      if (form === undefined && this.#request.forms !== undefined) continue;
+      const load = form === undefined ? device.load : loadWith(device, edition, form.form.gain);
       if (best !== undefined) {
         const order =
           avoided - bestRank[0] ||
@@ -317,15 +306,28 @@ export class PlacementSearch {
           domain - bestRank[2] ||
           host - bestRank[3] ||
           absent - bestRank[4] ||
-          device.load - best.load;
+          load - bestLoad;
         // Equal ones stay in the order of the table.
         if (order > 0 || (order === 0 && freeBytes(device) <= freeBytes(best))) continue;
       }
-      if (!fits(device, edition, bytes)) continue;
+      if (form === undefined && !fits(device, edition, bytes)) continue;
       best = device;
+      bestLoad = load;
       bestRank = [avoided, shared, domain, host, absent];
     }
     return best;
+  }
+
+  /** The form that the device would get; undefined when it has room for none, or the request is not of forms. */
+  #formOn(device: PlaceDevice, edition: string): ReturnType<typeof fittingForm> {
+    const { forms } = this.#request;
+    return forms === undefined ? undefined : fittingForm(forms(device.device), device.device, roomFor(device, edition));
+  }
+
+  #hasRoom(device: PlaceDevice, edition: string, bytes: number): boolean {
+    const { forms } = this.#request;
+    const least = forms === undefined ? bytes : (smallestForm(forms(device.device))?.bytes ?? bytes);
+    return fits(device, edition, least);
   }
 
   #count(host: PlaceHost, change: number): void {
@@ -352,104 +354,24 @@ function numberOf<Key>(numbers: Map<Key, number>, key: Key): number {
   return number;
 }
 
-function freeBytes({ device, takenBytes }: PlaceDevice): number {
+export function freeBytes({ device, takenBytes }: PlaceDevice): number {
   return device.memoryBytes - takenBytes;
 }
 
 /** A device serves an edition once. What is on it already but of no copy takes no more memory. */
 function fits(device: PlaceDevice, edition: string, bytes: number): boolean {
+  return roomFor(device, edition) >= bytes;
+}
+
+/** Bytes for a copy of an edition; below 0 when there is one. */
+function roomFor(device: PlaceDevice, edition: string): number {
   const there = device.editions.get(edition);
-  if (there === undefined) return freeBytes(device) >= bytes;
-  return !there.assigned && freeBytes(device) + there.bytes >= bytes;
+  if (there === undefined) return freeBytes(device);
+  return there.assigned ? -1 : freeBytes(device) + there.bytes;
 }
 
-export function isHostAllowed({ record }: ViewHost, constraints: PlacementConstraints, tier?: Tier): boolean {
-  return hostObjection(record, constraints, tier) === '';
-}
-
-export function isDeviceAllowed({ provider, id }: GridDevice, constraints: PlacementConstraints): boolean {
-  const { providers, devices } = constraints;
-  return (providers === undefined || providers.includes(provider)) && (devices === undefined || devices.includes(id));
-}
-
-const gatewayOnly = 'it is a gateway only';
-
-/** What the constraints have against a host; empty: nothing. */
-function hostObjection(record: ViewHost['record'], constraints: PlacementConstraints, tier: Tier | undefined): string {
-  const { tiers, zones, labels, hosts, spot } = constraints;
-  if (record.role !== 'host') return gatewayOnly;
-  if (tier !== undefined && record.tier !== tier) return `its tier is ${record.tier}, not ${tier}`;
-  if (tiers?.includes(record.tier) === false) return `its tier is ${record.tier}, not ${tiers.join(' or ')}`;
-  if (zones?.includes(record.zone) === false) return `its zone is ${record.zone || 'none'}, not ${zones.join(' or ')}`;
-  if (hosts?.includes(record.host) === false) return `it is not ${hosts.join(' or ')}`;
-  if (spot === 'never' && record.spot) return 'it is a spot host';
-  if (spot === 'only' && !record.spot) return 'it is not a spot host';
-  for (const [name, value] of Object.entries(labels ?? {})) {
-    const own = Object.hasOwn(record.labels, name) ? record.labels[name] : undefined;
-    if (own !== value) return `its label ${name} is ${own ?? 'not set'}, not ${value}`;
-  }
-  return '';
-}
-
-function refusalOf(host: PlaceHost, request: PlacementRequest): Refusal {
-  const { constraints, tier, edition, shardBytes } = request;
-  const further = shardBytes.length === 1 ? (request.shardConstraints?.[0] ?? {}) : {};
-  const { record } = host.view;
-  const refused = (reason: string, isFinal: boolean, bytesMissing = 0): Refusal => {
-    return { host: host.host, reason, bytesMissing, isFinal };
-  };
-  const objection = hostObjection(record, constraints, tier) || hostObjection(record, further, tier);
-  if (objection !== '') return refused(objection, true);
-  if (host.devices.length === 0) return refused('it has no devices', true);
-  const allowed = host.devices.filter(
-    ({ device }) => isDeviceAllowed(device, constraints) && isDeviceAllowed(device, further),
-  );
-  if (allowed.length === 0) {
-    const wanted = [constraints, further]
-      .flatMap(({ devices = [], providers = [] }) => [...devices, ...providers])
-      .join(' or ');
-    const has = host.devices.map(({ device }) => `${device.id} (${device.provider})`).join(', ');
-    return refused(`it has ${has}, not ${wanted}`, true);
-  }
-  const bytes = Math.max(...shardBytes);
-  const largest = allowed.reduce((one, other) => (other.device.memoryBytes > one.device.memoryBytes ? other : one));
-  if (largest.device.memoryBytes < bytes) {
-    const missing = bytes - largest.device.memoryBytes;
-    return refused(
-      `${edition.includes('#') ? 'the shard' : 'a copy'} takes ${bytes} bytes (${formatBytes(bytes)}) and ${largest.device.id} has ${largest.device.memoryBytes} bytes in all: ${missing} bytes missing`,
-      true,
-      missing,
-    );
-  }
-  if (host.closed !== '') return refused(host.closed, false);
-  const reasons: string[] = [];
-  let bytesMissing = 0;
-  for (const place of allowed) {
-    const { id } = place.device;
-    if (place.closed !== '') reasons.push(`${id} ${place.closed}`);
-    else if (place.editions.get(edition)?.assigned === true)
-      reasons.push(`${id} has ${edition.includes('#') ? 'that shard' : 'a copy'} already`);
-    else {
-      const free = freeBytes(place) + (place.editions.get(edition)?.bytes ?? 0);
-      const missing = bytes - free;
-      bytesMissing = bytesMissing === 0 ? missing : Math.min(bytesMissing, missing);
-      reasons.push(
-        missing > 0
-          ? `${id} has ${formatBytes(Math.max(0, free))} of ${formatBytes(place.device.memoryBytes)} free: ${missing} bytes missing of ${bytes}`
-          : `${id} has room for it, but not beside the other shards`,
-      );
-    }
-  }
-  return refused(reasons.join('; '), false, Math.max(0, bytesMissing));
-}
-
-/** The refusals in one text, at most `hostsMax` of them. */
-export function refusalsText(refusals: readonly Refusal[], hostsMax = 12): string {
-  if (refusals.length === 0) return 'the grid has no hosts';
-  // That gateways take no copies goes without saying, as long as somebody else refuses, too.
-  const hosts = refusals.filter(({ reason }) => reason !== gatewayOnly);
-  const told = hosts.length === 0 ? refusals : hosts;
-  const shown = told.slice(0, hostsMax).map(({ host, reason }) => `${host}: ${reason}`);
-  const more = told.length - shown.length;
-  return `${shown.join('; ')}${more > 0 ? `; and ${more} hosts more` : ''}`;
+/** Editions on it for its speed once it has this one, too, which runs so many times as fast as the exact model there. */
+function loadWith({ editions, device }: PlaceDevice, edition: string, gain: number): number {
+  const count = editions.size + (editions.has(edition) ? 0 : 1);
+  return count / ((device.speed > 0 ? device.speed : 1) * gain);
 }

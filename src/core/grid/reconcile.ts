@@ -9,9 +9,10 @@
  * - What finds no place is reported with what each host has against it, and takes nothing.
  */
 import type { HostId, ModelName, ModelVersion } from '../ids.js';
-import { actualIndex, avoidKey, placeHosts, readCopies, type Copies, type Copy } from './copies.js';
+import { actualIndex, avoidKey, formField, placeHosts, readCopies, type Copies, type Copy } from './copies.js';
 import { planDeployment, type DeploymentPlan } from './deployment-plan.js';
 import { PlacementTable } from './placement.js';
+import { formsOf } from './placement-forms.js';
 import { MemoryDraft, type ReconcileMemory, type ReconcileOptions } from './reconcile-memory.js';
 import type {
   AssignedReplica,
@@ -24,6 +25,7 @@ import type {
   View,
 } from './records.js';
 import { editionText, pieceText, type EditionName } from './rollout.js';
+import { isOfManifest, type VariantVerification } from './variant-verification.js';
 import { verificationText, type VerificationRecord } from './verification.js';
 
 export interface DesiredDeployment {
@@ -48,6 +50,8 @@ export interface ReconcileInput {
     version: ModelVersion,
     split: string,
   ) => VerificationRecord | { readonly verdict: 'equal' } | undefined;
+  /** What the gate found of variants that the version's configuration allows. */
+  readonly variantsOf: (model: ModelName, version: ModelVersion) => readonly VariantVerification[];
   readonly memory: ReconcileMemory;
   readonly options: ReconcileOptions;
 }
@@ -89,6 +93,16 @@ export function reconcile(input: ReconcileInput): ReconcileOutput {
       draft,
       options: input.options,
       bytesOf: (edition) => bytesOf(edition, deployment),
+      formsOf: (edition) => {
+        const variants = edition.split === undefined ? placeableVariants(input, edition) : [];
+        const exactBytes = bytesOf(edition);
+        if (variants.length === 0 || exactBytes === undefined) return undefined;
+        return formsOf({
+          exactBytes,
+          saidBytes: deployment.model === edition.model ? deployment.memoryBytes : 0,
+          variants,
+        });
+      },
       refusalOf: (edition) => splitRefusal(input, edition),
     });
     for (const event of plan.events) events.push({ ...event, subject: `deployment ${name}` });
@@ -142,6 +156,15 @@ function splitRefusal({ manifestOf, verificationOf }: ReconcileInput, { model, v
   return verification.verdict === 'equal' ? '' : `split ${split.id} is ${verificationText(verification)}`;
 }
 
+/** Those that were compared as they are published. */
+function placeableVariants(
+  { manifestOf, variantsOf }: ReconcileInput,
+  { model, version }: EditionName,
+): readonly VariantVerification[] {
+  const manifest = manifestOf(model, version);
+  return manifest === undefined ? [] : variantsOf(model, version).filter((one) => isOfManifest(one, manifest));
+}
+
 /** Shards of broken copies: they are there, and a copy may be made of them again. */
 function brokenPieces(copies: ReadonlyMap<string, Copies>): ReadonlySet<string> {
   const pieces = new Set<string>();
@@ -170,21 +193,21 @@ function memoryBytesOf({
 /** Writes down what is on the devices: what is assigned and what hosts say is there, until they say it is gone. */
 function takeMemory(
   table: PlacementTable,
-  { assignments, actuals, deployments }: ReconcileInput,
+  input: ReconcileInput,
   bytesOf: (edition: EditionName, deployment?: Deployment) => number | undefined,
   broken: ReadonlySet<string>,
 ): void {
+  const { assignments, actuals, deployments } = input;
   for (const [host, { generation, replicas }] of assignments) {
     if (table.hosts.get(host)?.view.generation !== generation) continue;
     for (const replica of replicas) {
       const device = table.device(host, replica.device);
       if (device === undefined) continue;
+      const deployment = deployments.get(replica.deployment)?.deployment;
       const bytes =
-        replica.split?.shards[replica.shard]?.memoryBytes ??
-        bytesOf(replica, deployments.get(replica.deployment)?.deployment) ??
-        0;
+        replica.split?.shards[replica.shard]?.memoryBytes ?? formBytes(input, replica, deployment, bytesOf) ?? 0;
       const assigned = broken.size === 0 || !broken.has(avoidKey(replica, device));
-      table.take(device, pieceText(replica), { bytes, assigned });
+      table.take(device, pieceText(replica), { bytes, assigned, ...formField(replica.form) });
     }
   }
   for (const [host, { replicas }] of actuals) {
@@ -195,6 +218,24 @@ function takeMemory(
       if (device !== undefined) table.take(device, pieceText(replica), { bytes, assigned: false });
     }
   }
+}
+
+/** Bytes of a whole copy in the form that it was given. */
+function formBytes(
+  input: ReconcileInput,
+  replica: AssignedReplica,
+  deployment: Deployment | undefined,
+  bytesOf: (edition: EditionName, deployment?: Deployment) => number | undefined,
+): number | undefined {
+  const exact = bytesOf(replica, deployment);
+  const { form } = replica;
+  const variant =
+    form === undefined || form.variant === ''
+      ? undefined
+      : placeableVariants(input, replica).find(({ name }) => name === form.variant);
+  const own = bytesOf(replica);
+  if (variant === undefined || exact === undefined || own === undefined || own === 0) return exact;
+  return Math.ceil((variant.memoryBytes * exact) / own);
 }
 
 /** A record is not written for the time alone, but for each quarter of the time limit. */
@@ -254,7 +295,7 @@ function changedAssignments(
 
 function addShards(
   wanted: Map<HostId, AssignedReplica[]>,
-  { deployment, replica, edition, places, standby }: Copy,
+  { deployment, replica, edition, places, standby, form }: Copy,
 ): void {
   for (const [index, { host, device }] of places.entries()) {
     const assigned: AssignedReplica = {
@@ -264,6 +305,7 @@ function addShards(
       replica,
       shard: standby ?? index,
       ...(standby === undefined ? {} : { standby: true }),
+      ...formField(form),
     };
     const ofHost = wanted.get(host.host);
     if (ofHost === undefined) wanted.set(host.host, [assigned]);
@@ -321,6 +363,7 @@ function isSameReplica(one: AssignedReplica, other: AssignedReplica | undefined)
     one.version === other.version &&
     one.model === other.model &&
     one.standby === other.standby &&
+    one.form?.variant === other.form?.variant &&
     JSON.stringify(one.split) === JSON.stringify(other.split)
   );
 }

@@ -14,6 +14,7 @@
  * | `models/<model>/<version>`                  | a host that holds the files    | an operator's word   |
  * | `served/<fingerprint>`                      | whoever serves it first        | the leader's sweep   |
  * | `verifications/<model>/<version>/<split>`   | the host that checked a split  | an operator's word   |
+ * | `verifications/<model>/…/variant:<name>`    | a host that holds the files    | an operator's word   |
  * | `stages/<host>`                             | that host                      | the next text        |
  * | `events/<slot>`                             | the leader, fenced; promotions | a later event        |
  * | `policies/current`                          | operators, gateways            | an operator's word   |
@@ -75,6 +76,8 @@ export interface GridDevice {
   /** What the silicon is called, and threads of one run: for plans. Absent from hosts of earlier versions. */
   readonly name?: string;
   readonly threads?: number;
+  /** Engine of a CPU, such as `onnxruntime-node 1.30.0`: some variants are for one only. */
+  readonly engine?: string;
 }
 
 /** A host in a view: its record and what the store says about it. */
@@ -180,6 +183,16 @@ export interface AssignedReplica {
   readonly split?: SplitSpec;
   /** A further replica of this shard alone, of no copy: it takes over where a copy's shard is lost. */
   readonly standby?: true;
+  /** Of a whole model: which form the device is to have. Absent: the host chooses. */
+  readonly form?: AssignedForm;
+}
+
+/** A form of a model, as the leader chose it for a device. */
+export interface AssignedForm {
+  /** Name of a variant; empty: the exact model. */
+  readonly variant: string;
+  /** Why this one; empty when there is nothing to say. */
+  readonly reason: string;
 }
 
 export interface HostAssignment {

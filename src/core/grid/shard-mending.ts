@@ -4,7 +4,8 @@
  * two owners. A shard that still serves is given up only once another replica of it, a standby, is ready.
  */
 import { avoidKey, startingCopy, type BrokenCopy, type Copy } from './copies.js';
-import { isDeviceAllowed, isHostAllowed, refusalsText } from './placement.js';
+import { placementRefusals, refusalsText } from './placement-refusals.js';
+import { isDeviceAllowed, isHostAllowed } from './placement-rules.js';
 import type { PlaceDevice, PlaceHost, PlacementRequest, PlacementTable } from './placement.js';
 import type { MemoryDraft } from './reconcile-memory.js';
 import type { Deployment, Edition, PlacementConstraints } from './records.js';
@@ -128,7 +129,7 @@ export class Mending {
       const gang = search.place();
       if (gang === undefined) {
         const what = `${count - placed} ${count - placed === 1 ? 'standby' : 'standbys'} of stage ${shard + 1}`;
-        const refusals = this.#input.table.refusals(request);
+        const refusals = placementRefusals(this.#input.table.hosts, request);
         this.#refusals.push(
           `${what} of ${request.edition.split('#')[0] ?? ''} cannot be placed: ${refusalsText(refusals)}`,
         );

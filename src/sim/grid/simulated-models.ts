@@ -102,7 +102,7 @@ export interface FileExchange {
 }
 
 /** What one host holds on its disk. */
-export class SimulatedDisk implements ModelFiles, Pick<ArtifactSource, 'ensure' | 'describe'> {
+export class SimulatedDisk implements ModelFiles, Pick<ArtifactSource, 'ensure' | 'describe' | 'variants'> {
   readonly #held = new Map<string, ModelManifest>();
   readonly #exchange: FileExchange;
   /** Nothing can be written. */
@@ -128,6 +128,10 @@ export class SimulatedDisk implements ModelFiles, Pick<ArtifactSource, 'ensure' 
   }
 
   // What the host agent asks for.
+
+  variants(): Promise<readonly []> {
+    return Promise.resolve([]);
+  }
 
   describe(): Promise<undefined> {
     return Promise.resolve(undefined);
