@@ -24,6 +24,8 @@ export const frameAlignment = 8;
 
 const prefixBytes = 24;
 const magic = 0x31465449;
+/** What every frame begins with, `ITF1`. */
+export const frameMagic = new Uint8Array([0x49, 0x54, 0x46, 0x31]);
 const headerBytesMax = 16 * MiB;
 /** Ranges shorter than this are gathered into one piece. Measured: a range of its own costs about as much as copying 16 KiB. */
 const referenceBytesMin = 16 * 1024;

@@ -79,6 +79,18 @@ export interface LinkHello {
      * @generated from protobuf field: bool is_answering = 12
      */
     isAnswering: boolean;
+    /**
+     * What the welcome of the control channel brought; from version 2, on all calls and connections but that one.
+     *
+     * @generated from protobuf field: bytes token = 13
+     */
+    token: Uint8Array;
+    /**
+     * On a connection without gRPC: what is derived from the join token, empty without one.
+     *
+     * @generated from protobuf field: string join = 14
+     */
+    join: string;
 }
 /**
  * @generated from protobuf message intarsia.link.v1.LinkWelcome
@@ -104,6 +116,12 @@ export interface LinkWelcome {
      * @generated from protobuf field: string software_version = 5
      */
     softwareVersion: string;
+    /**
+     * On the control channel, from version 2: random bytes that the other calls and connections of this link show.
+     *
+     * @generated from protobuf field: bytes token = 6
+     */
+    token: Uint8Array;
 }
 // @generated message type with reflection information, may provide speed optimized methods
 class LinkPiece$Type extends MessageType<LinkPiece> {
@@ -130,7 +148,9 @@ class LinkHello$Type extends MessageType<LinkHello> {
             { no: 9, name: "channel", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 10, name: "bulk_channels", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 11, name: "software_version", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
-            { no: 12, name: "is_answering", kind: "scalar", T: 8 /*ScalarType.BOOL*/ }
+            { no: 12, name: "is_answering", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
+            { no: 13, name: "token", kind: "scalar", T: 12 /*ScalarType.BYTES*/ },
+            { no: 14, name: "join", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
         ]);
     }
 }
@@ -146,7 +166,8 @@ class LinkWelcome$Type extends MessageType<LinkWelcome> {
             { no: 2, name: "process", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
             { no: 3, name: "generation", kind: "scalar", T: 4 /*ScalarType.UINT64*/, L: 0 /*LongType.BIGINT*/ },
             { no: 4, name: "version", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
-            { no: 5, name: "software_version", kind: "scalar", T: 9 /*ScalarType.STRING*/ }
+            { no: 5, name: "software_version", kind: "scalar", T: 9 /*ScalarType.STRING*/ },
+            { no: 6, name: "token", kind: "scalar", T: 12 /*ScalarType.BYTES*/ }
         ]);
     }
 }

@@ -63,7 +63,7 @@ describe('real links', { timeout: 60_000 }, () => {
       if (atA.got.length === 0) b.system.ref<Numbered>(atA.ref.address).tell(message);
       return atA.got.length > 0 && atB.got.length > 0;
     });
-    expect(a.links.peers()).toMatchObject([{ host: 'b', state: 'up', process: b.links.identity.process, version: 1 }]);
+    expect(a.links.peers()).toMatchObject([{ host: 'b', state: 'up', process: b.links.identity.process, version: 2 }]);
     expect(b.links.peers()).toMatchObject([{ host: 'a', state: 'up', process: a.links.identity.process }]);
     await waitUntil('a round trip', () => a.links.peers()[0]?.roundTripMs !== undefined);
     expect([a.links.counts.lost, b.links.counts.lost]).toEqual([0, 0]);
@@ -120,7 +120,7 @@ describe('real links', { timeout: 60_000 }, () => {
     expect(await refusal({ name: 'stranger', grid: 'other' })).toContain('this host is of the grid "test"');
     expect(await refusal({ name: 'stranger' }, 'there')).toContain('host there is wanted and this is host here');
     const versions = await refusal({ name: 'future', versions: [7, 9] });
-    expect(versions).toContain('link versions 1 to 1');
+    expect(versions).toContain('link versions 1 to 2');
     expect(versions).toContain('7 to 9');
     const first = await host({ name: 'twin' });
     first.links.setPeer(hostId('here'), at);

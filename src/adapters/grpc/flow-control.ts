@@ -25,6 +25,8 @@ export interface Http2Options {
 }
 
 export interface Http2Control {
+  /** The servers of the library: one an address. */
+  readonly servers: readonly Http2Server[];
   /** Ends every connection at once: the library, asked to, forgets those it does not trace (grpc-js 1.14, forceShutdown). */
   destroyConnections(): void;
 }
@@ -60,6 +62,7 @@ export function tuneHttp2(server: Server, options: Http2Options, log: Log): Http
     http2Server.on('error', (error: Error) => log.error('the gRPC port met an error', { error: error.message }));
   }
   return {
+    servers,
     destroyConnections: () => {
       for (const session of sessions) session.destroy();
     },

@@ -1,13 +1,16 @@
 /**
- * Opens a link to another host: the own half of the control channel first, then the other calls, each a gRPC call on a
- * connection of its own, with windows that suit tensors and without compression.
+ * Opens a link to another host: the own half of the control channel first, then the others, each a gRPC call on a
+ * connection of its own, with windows that suit tensors and without compression. Bulk channels do without gRPC where the
+ * other host knows how (link-bulk-wire.ts), and where nothing between the two is in the way of it.
  */
 import { randomUUID } from 'node:crypto';
 import { Client, type ServiceError } from '@grpc/grpc-js';
 import { asIntarsiaError, errorCatalogue, intarsiaError, type ErrorCode, type IntarsiaError } from '#core/errors.js';
 import { MiB } from '#core/units.js';
+import { bareBulkVersionMin } from '#core/grid/link-frames.js';
 import type { HostId } from '#core/ids.js';
 import type { LinkWelcome } from '#gen/link.js';
+import { BulkWire } from './link-bulk-wire.js';
 import { firstFrame, readWelcome, sendHello, type LinkIdentity } from './link-handshake.js';
 import { LinkPipe, type LinkChannel } from './link-pipe.js';
 import { certificateFailure, type LinkSecurity } from './link-security.js';
@@ -32,6 +35,16 @@ export interface DialledLink {
   readonly channels: readonly LinkChannel[];
 }
 
+/** One call, or one connection without gRPC. */
+interface Opening {
+  readonly channel: number;
+  readonly isAnswering: boolean;
+  readonly token: Uint8Array;
+  readonly isBare: boolean;
+}
+
+const noToken = new Uint8Array();
+
 export interface Dialling {
   cancel(): void;
 }
@@ -39,9 +52,14 @@ export interface Dialling {
 /** Exactly one of the two is called, once, unless it is cancelled before. */
 export function dialLink(
   options: DialOptions,
-  on: { readonly open: (link: DialledLink) => void; readonly failed: (error: IntarsiaError) => void },
+  on: {
+    readonly open: (link: DialledLink) => void;
+    readonly failed: (error: IntarsiaError) => void;
+    /** A bulk channel goes over gRPC because it could not do without. */
+    readonly detour: (error: IntarsiaError) => void;
+  },
 ): Dialling {
-  const { identity, peer, bulkChannels } = options;
+  const { identity, peer, bulkChannels, security } = options;
   const link = randomUUID();
   const pipes: (LinkPipe | undefined)[] = [];
   let isOver = false;
@@ -63,8 +81,8 @@ export function dialLink(
       intarsiaError('UNAVAILABLE', `host ${peer} at ${options.address} did not answer in ${options.connectMsMax} ms`),
     );
   }, options.connectMsMax);
-  const open = (channel: number, isAnswering: boolean, welcomed: (welcome: LinkWelcome) => void): void => {
-    const pipe = openPipe(options);
+  const open = ({ channel, isAnswering, token, isBare }: Opening, welcomed: (welcome: LinkWelcome) => void): void => {
+    const pipe = isBare ? openBare(options) : openPipe(options);
     pipes[position(channel, isAnswering)] = pipe;
     const read = firstFrame((frame) => {
       pipe.unlisten();
@@ -84,7 +102,12 @@ export function dialLink(
       },
       room: () => undefined,
       end: (reason) => {
-        fail(reason ?? intarsiaError('UNAVAILABLE', `host ${peer} closed the connection`));
+        const error = reason ?? intarsiaError('UNAVAILABLE', `host ${peer} closed the connection`);
+        if (!isBare) fail(error);
+        else if (!isOver) {
+          on.detour(failureOf(peer, error));
+          open({ channel, isAnswering, token, isBare: false }, welcomed);
+        }
       },
     });
     sendHello(pipe, {
@@ -100,9 +123,11 @@ export function dialLink(
       bulkChannels,
       softwareVersion: identity.softwareVersion,
       isAnswering,
+      token,
+      join: isBare ? security.shown.join : '',
     });
   };
-  open(0, false, (welcome) => {
+  open({ channel: 0, isAnswering: false, token: noToken, isBare: false }, (welcome) => {
     let missing = 1 + 2 * bulkChannels;
     const opened = (): void => {
       missing -= 1;
@@ -116,9 +141,11 @@ export function dialLink(
       }
       on.open({ welcome, channels });
     };
+    const isKnown = welcome.version >= bareBulkVersionMin;
     for (let channel = 0; channel <= bulkChannels; channel += 1) {
-      if (channel > 0) open(channel, false, opened);
-      open(channel, true, opened);
+      const opening = { channel, token: welcome.token, isBare: isKnown && channel > 0 };
+      if (channel > 0) open({ ...opening, isAnswering: false }, opened);
+      open({ ...opening, isAnswering: true }, opened);
     }
   });
   return { cancel: giveUp };
@@ -140,6 +167,10 @@ function openPipe({ security, peer, address, connectMsMax }: DialOptions): LinkP
     deadline: Infinity,
   });
   return new LinkPipe(new ClientWire(client, call));
+}
+
+function openBare({ security, peer, address }: DialOptions): LinkPipe {
+  return new LinkPipe(BulkWire.dial(address, security.connectionOptions(peer)));
 }
 
 /** Where a call of a link stands among all of them. */

@@ -26,13 +26,15 @@ export function sendHello(pipe: LinkPipe, hello: LinkHello): void {
   write(pipe, linkFrameKind.hello, LinkHello.toBinary(hello));
 }
 
-export function sendWelcome(pipe: LinkPipe, identity: LinkIdentity, version: number): void {
+/** @param token On the control channel, from `bareBulkVersionMin`; empty otherwise. */
+export function sendWelcome(pipe: LinkPipe, identity: LinkIdentity, version: number, token: Uint8Array): void {
   const welcome: LinkWelcome = {
     host: identity.host,
     process: identity.process,
     generation: BigInt(identity.generation()),
     version,
     softwareVersion: identity.softwareVersion,
+    token,
   };
   write(pipe, linkFrameKind.welcome, LinkWelcome.toBinary(welcome));
 }
@@ -45,7 +47,15 @@ function write(pipe: LinkPipe, kind: number, header: Uint8Array): void {
 /** @throws INVALID_ARGUMENT when the frame is no hello. */
 export function readHello(frame: Frame): LinkHello {
   const hello = LinkHello.fromBinary(headerOf(frame, linkFrameKind.hello));
-  for (const text of [hello.grid, hello.host, hello.toHost, hello.process, hello.link, hello.softwareVersion]) {
+  for (const text of [
+    hello.grid,
+    hello.host,
+    hello.toHost,
+    hello.process,
+    hello.link,
+    hello.softwareVersion,
+    hello.join,
+  ]) {
     if (text.length > textMax) throw intarsiaError('INVALID_ARGUMENT', 'a text of the link hello is too long');
   }
   return hello;

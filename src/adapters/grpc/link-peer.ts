@@ -22,6 +22,8 @@ export interface PeerOwner {
   up(peer: HostId, process: string): void;
   lost(peer: HostId, process: string, reason: string, wasUp: boolean): void;
   refused(peer: HostId, error: IntarsiaError): void;
+  /** A bulk channel goes over gRPC because it could not do without. */
+  detour(peer: HostId, error: IntarsiaError): void;
 }
 
 type Early =
@@ -175,6 +177,9 @@ export class LinkPeer {
           this.#dialling = undefined;
           this.#owner.refused(this.host, error);
           this.#lost(error.message);
+        },
+        detour: (error) => {
+          this.#owner.detour(this.host, error);
         },
       },
     );

@@ -10,6 +10,12 @@ export interface PipeListener {
   readonly room: () => void;
   /** Once, when it is over: the error, or undefined. */
   readonly end: (reason: unknown) => void;
+  /** Where it wants bytes to be, if the way of the call can read to a place it is given; the others come as pieces. */
+  readonly into?: {
+    /** Never empty; filled, at least in part, before it is asked again. */
+    readonly target: () => Uint8Array;
+    readonly advance: (bytes: number) => void;
+  };
 }
 
 /** Both halves of a channel: who writes on one of them does not write on the other. */
@@ -46,6 +52,10 @@ export class LinkPipe {
         if (!this.#isOver) this.#listener?.room();
       },
       end: (reason) => this.#end(reason),
+      target: () => (this.#isOver ? undefined : this.#listener?.into?.target()),
+      advance: (bytes) => {
+        if (!this.#isOver) this.#listener?.into?.advance(bytes);
+      },
     });
   }
 

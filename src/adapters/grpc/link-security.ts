@@ -11,7 +11,7 @@
  */
 import { createHmac, createPrivateKey, timingSafeEqual, X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import { checkServerIdentity, type PeerCertificate } from 'node:tls';
+import { checkServerIdentity, type ConnectionOptions, type PeerCertificate } from 'node:tls';
 import {
   type ChannelCredentials,
   type ChannelOptions,
@@ -48,6 +48,14 @@ export interface IncomingCall {
   getAuthContext(): { readonly sslPeerCertificate?: PeerCertificate };
 }
 
+/** What a host says of itself: in the metadata of a call, or in the hello of a connection that carries no calls. */
+export interface ShownIdentity {
+  readonly grid: string;
+  readonly host: string;
+  /** Derived from the join token; empty without one. */
+  readonly join: string;
+}
+
 export interface LinkSecurity {
   readonly isEncrypted: boolean;
   /** What the operator should know. */
@@ -59,6 +67,12 @@ export interface LinkSecurity {
   channelOptions(peer: HostId): ChannelOptions;
   /** What every call to another host carries. */
   callMetadata(): Metadata;
+  /** How a connection without gRPC to that host is encrypted; undefined: it is plain text. */
+  connectionOptions(peer: HostId): ConnectionOptions | undefined;
+  /** What the hello on such a connection carries. */
+  readonly shown: ShownIdentity;
+  /** As `admit`, for such a connection. */
+  admitShown(shown: ShownIdentity, certificate: PeerCertificate | undefined): HostId;
   /**
    * Lets a call in, or not.
    * @returns The host that calls.
@@ -92,6 +106,7 @@ export function openLinkSecurity(options: LinkSecurityOptions): LinkSecurity {
   const join = readJoinToken(options, warnings);
   if (tls === undefined) checkPlaintext(options, warnings);
   else if (join === '') warnings.push('no join token is set: every host with a certificate of the authority may join');
+  const wanted = { grid: options.grid, join, mutual: tls !== undefined };
   return {
     isEncrypted: tls !== undefined,
     warnings,
@@ -107,7 +122,20 @@ export function openLinkSecurity(options: LinkSecurityOptions): LinkSecurity {
           }),
     // Without it TLS would be asked for a server of the name of an IP address, which is none.
     channelOptions: (peer) =>
-      tls === undefined || !/^[A-Za-z0-9][A-Za-z0-9.-]*$/.test(peer) ? {} : { 'grpc.ssl_target_name_override': peer },
+      tls === undefined || !isServerName(peer) ? {} : { 'grpc.ssl_target_name_override': peer },
+    connectionOptions: (peer) =>
+      tls === undefined
+        ? undefined
+        : {
+            ca: tls.authority,
+            cert: tls.certificate,
+            key: tls.key,
+            rejectUnauthorized: true,
+            checkServerIdentity: (address, certificate) => identityProblem(address, certificate, peer),
+            ...(isServerName(peer) ? { servername: peer } : {}),
+          },
+    shown: { grid: options.grid, host: options.host, join },
+    admitShown: (shown, certificate) => admit(shown, certificate, wanted),
     callMetadata: () => {
       const metadata = new Metadata();
       metadata.set(gridHeader, options.grid);
@@ -115,8 +143,20 @@ export function openLinkSecurity(options: LinkSecurityOptions): LinkSecurity {
       if (join !== '') metadata.set(joinHeader, join);
       return metadata;
     },
-    admit: (call) => admit(call, { grid: options.grid, join, mutual: tls !== undefined }),
+    admit: (call) => admit(shownIn(call.metadata), call.getAuthContext().sslPeerCertificate, wanted),
   };
+}
+
+function shownIn(metadata: Metadata): ShownIdentity {
+  return {
+    grid: textOf(metadata, gridHeader),
+    host: textOf(metadata, hostHeader),
+    join: textOf(metadata, joinHeader),
+  };
+}
+
+function isServerName(host: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9.-]*$/.test(host);
 }
 
 /** Why a call to another host failed, where the reason is in the certificates; undefined otherwise. */
@@ -143,30 +183,30 @@ const certificateTexts: readonly (readonly [RegExp, string])[] = [
 ];
 
 function admit(
-  call: IncomingCall,
+  shown: ShownIdentity,
+  certificate: PeerCertificate | undefined,
   wanted: { readonly grid: string; readonly join: string; readonly mutual: boolean },
 ): HostId {
-  const grid = textOf(call.metadata, gridHeader);
+  const { grid, join } = shown;
   if (grid !== wanted.grid) {
     throw intarsiaError(
       'PERMISSION_DENIED',
       `this host is of the grid ${JSON.stringify(wanted.grid)}, the caller of ${JSON.stringify(grid.slice(0, 80))}`,
     );
   }
-  const host = hostId(textOf(call.metadata, hostHeader));
+  const host = hostId(shown.host);
   if (wanted.join !== '') {
-    const shown = textOf(call.metadata, joinHeader);
-    if (shown === '') {
+    if (join === '') {
       throw intarsiaError(
         'UNAUTHENTICATED',
         `host ${host} shows no join token and this grid asks for one (--join-token-file)`,
       );
     }
-    if (!equalInConstantTime(shown, wanted.join)) {
+    if (!equalInConstantTime(join, wanted.join)) {
       throw intarsiaError('UNAUTHENTICATED', `host ${host} shows another join token than that of this grid`);
     }
   }
-  if (wanted.mutual) checkCaller(call.getAuthContext().sslPeerCertificate, host);
+  if (wanted.mutual) checkCaller(certificate, host);
   return host;
 }
 

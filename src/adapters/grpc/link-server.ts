@@ -1,21 +1,28 @@
 /**
  * The port on which other hosts reach this one: links, and whatever else hosts ask of each other (`services`), under the
  * same security. It lets in, checks hellos and puts the channels of a link together; then the link is the session's.
+ *
+ * A bulk channel may come without gRPC: its hello then carries what the metadata of a call would, and is checked alike.
  */
+import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import { TLSSocket } from 'node:tls';
+import type { Socket } from 'node:net';
+import { TLSSocket, type PeerCertificate } from 'node:tls';
 import { Metadata, Server } from '@grpc/grpc-js';
 import { asIntarsiaError, intarsiaError, type IntarsiaError } from '#core/errors.js';
 import type { Frame } from '#core/frame.js';
+import { bareBulkVersionMin } from '#core/grid/link-frames.js';
 import { KiB, MiB } from '#core/units.js';
 import type { LinkHello } from '#gen/link.js';
 import type { AddableService } from './artifact-server.js';
 import { tuneHttp2 } from './flow-control.js';
+import { shareWithBulk } from './link-bulk-port.js';
+import { BulkWire } from './link-bulk-wire.js';
 import { linkPath, linkWindowBytes } from './link-dial.js';
 import { checkHello, firstFrame, readHello, sendWelcome } from './link-handshake.js';
 import { LinkPipe, type LinkChannel } from './link-pipe.js';
 import type { IncomingCall } from './link-security.js';
-import { linkPieceBytesMax, ServerWire } from './link-wire.js';
+import { linkPieceBytesMax, ServerWire, type Wire } from './link-wire.js';
 import type { GrpcLinks } from './links.js';
 
 export interface LinkServerOptions {
@@ -38,6 +45,9 @@ export interface RunningLinkServer {
 /** Links of which some channels are there, at once; a further one is refused. */
 const incompleteMax = 1_024;
 const bulkChannelsMax = 16;
+/** Random bytes that belong to one link while it is being opened. */
+const tokenBytes = 32;
+const noToken = new Uint8Array();
 
 /** @throws FAILED_PRECONDITION when the port cannot be opened. */
 export async function startLinkServer(options: LinkServerOptions): Promise<RunningLinkServer> {
@@ -67,12 +77,20 @@ export async function startLinkServer(options: LinkServerOptions): Promise<Runni
     },
     links.log,
   );
+  const bulk = shareWithBulk(http2.servers, {
+    firstMsMax: links.connectMsMax,
+    onBulk: (socket) => {
+      door.enterBare(socket);
+    },
+    log: links.log,
+  });
   return {
     port,
     stop: () =>
       new Promise((resolve) => {
         links.close();
         door.close();
+        bulk.close();
         const timer = setTimeout(() => {
           server.forceShutdown();
           http2.destroyConnections();
@@ -89,6 +107,8 @@ export async function startLinkServer(options: LinkServerOptions): Promise<Runni
 interface Incomplete {
   readonly hello: LinkHello;
   readonly version: number;
+  /** What its other calls and connections must show; empty before `bareBulkVersionMin`. */
+  readonly token: Uint8Array;
   readonly channels: { out: LinkPipe | undefined; in: LinkPipe | undefined }[];
   readonly timer: NodeJS.Timeout;
 }
@@ -118,6 +138,32 @@ class LinkDoor {
       refuse(error);
       return;
     }
+    this.#hear(wire, (pipe, frame) => this.#greet(pipe, readHello(frame), admitted), refuse);
+  }
+
+  /** A connection without gRPC, for one half of a bulk channel. */
+  enterBare(socket: Socket): void {
+    const wire = BulkWire.over(socket);
+    const greet = (pipe: LinkPipe, frame: Frame): void => {
+      if (this.#links.isClosed) throw intarsiaError('UNAVAILABLE', 'this host closes its links');
+      const { identity, security } = this.#links;
+      const hello = readHello(frame);
+      checkHello(hello, identity, security.admitShown(hello, certificateOf(socket)));
+      if (hello.channel === 0) throw intarsiaError('INVALID_ARGUMENT', 'a control channel is a call of gRPC');
+      this.#join(hello, pipe);
+    };
+    this.#hear(wire, greet, (error) => {
+      this.#log(asIntarsiaError(error));
+      wire.cancel();
+    });
+  }
+
+  /** Waits for the first frame, not too long, and refuses what `greet` does not take. */
+  #hear(
+    wire: Wire,
+    greet: (pipe: LinkPipe, frame: Frame) => Promise<void> | void,
+    refuse: (error: unknown) => void,
+  ): void {
     const pipe = new LinkPipe(wire);
     const timer = setTimeout(() => {
       pipe.close(false);
@@ -130,7 +176,7 @@ class LinkDoor {
     const read = firstFrame((frame) => {
       pipe.unlisten();
       clearTimeout(timer);
-      this.#greet(pipe, frame, admitted).catch(giveUp);
+      (async () => greet(pipe, frame))().catch(giveUp);
     });
     pipe.listen({
       piece: (piece) => {
@@ -151,9 +197,8 @@ class LinkDoor {
     for (const link of [...this.#incomplete.keys()]) this.#giveUp(link);
   }
 
-  async #greet(pipe: LinkPipe, frame: Frame, admitted: string): Promise<void> {
+  async #greet(pipe: LinkPipe, hello: LinkHello, admitted: string): Promise<void> {
     const { identity } = this.#links;
-    const hello = readHello(frame);
     const version = checkHello(hello, identity, admitted);
     if (hello.channel > 0 || hello.isAnswering) {
       this.#join(hello, pipe);
@@ -173,21 +218,32 @@ class LinkDoor {
       this.#giveUp(hello.link);
     }, this.#links.connectMsMax);
     const channels = Array.from({ length: 1 + hello.bulkChannels }, () => ({ out: undefined, in: undefined }));
-    const link: Incomplete = { hello, version, channels, timer };
+    const token = version >= bareBulkVersionMin ? randomBytes(tokenBytes) : noToken;
+    const link: Incomplete = { hello, version, token, channels, timer };
     this.#incomplete.set(hello.link, link);
     (link.channels[0] as (typeof link.channels)[number]).in = pipe;
-    sendWelcome(pipe, identity, version);
+    sendWelcome(pipe, identity, version, token);
   }
 
   #join(hello: LinkHello, pipe: LinkPipe): void {
     const link = this.#incomplete.get(hello.link);
     const channel = link?.channels[hello.channel];
     const half = hello.isAnswering ? 'out' : 'in';
-    if (link?.hello.process !== hello.process || channel === undefined || channel[half] !== undefined) {
-      throw intarsiaError('FAILED_PRECONDITION', `channel ${hello.channel} belongs to no link that is being opened`);
+    // Whoever has no link, or another token, or comes a second time, does not learn which of them it is.
+    if (
+      link?.hello.process !== hello.process ||
+      link.hello.host !== hello.host ||
+      channel === undefined ||
+      channel[half] !== undefined ||
+      !isSameToken(link.token, hello.token)
+    ) {
+      throw intarsiaError(
+        'FAILED_PRECONDITION',
+        `channel ${hello.channel} of host ${hello.host} belongs to no link that is being opened`,
+      );
     }
     channel[half] = pipe;
-    sendWelcome(pipe, this.#links.identity, link.version);
+    sendWelcome(pipe, this.#links.identity, link.version, noToken);
     const channels: LinkChannel[] = [];
     for (const each of link.channels) {
       if (each.out === undefined || each.in === undefined) return;
@@ -240,11 +296,18 @@ function incomingCall(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): 
   return {
     metadata: Metadata.fromHttp2Headers(headers),
     getAuthContext: () => {
-      const socket = stream.session?.socket;
-      if (!(socket instanceof TLSSocket) || !socket.authorized) return {};
-      return { sslPeerCertificate: socket.getPeerCertificate() };
+      const certificate = certificateOf(stream.session?.socket);
+      return certificate === undefined ? {} : { sslPeerCertificate: certificate };
     },
   };
+}
+
+function certificateOf(socket: Socket | undefined): PeerCertificate | undefined {
+  return socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined;
+}
+
+function isSameToken(own: Uint8Array, shown: Uint8Array): boolean {
+  return own.byteLength === shown.byteLength && timingSafeEqual(own, shown);
 }
 
 async function listen(server: Server, { bindAddress, port, links }: LinkServerOptions): Promise<number> {

@@ -148,9 +148,14 @@ export class LinkSession {
         end,
       });
       channel.in.listen({
-        piece: (piece) => this.#received(channel, index, piece),
+        piece: (piece) => this.#received(() => channel.decoder.push(piece, (frame) => this.#arrived(frame, index))),
         room: () => undefined,
         end,
+        into: {
+          target: () => channel.decoder.target(),
+          advance: (bytes) =>
+            this.#received(() => channel.decoder.advance(bytes, (frame) => this.#arrived(frame, index))),
+        },
       });
     });
     if (this.#isOver) return;
@@ -358,10 +363,10 @@ export class LinkSession {
 
   // In
 
-  #received(channel: Channel, index: number, piece: Uint8Array): void {
+  #received(decode: () => void): void {
     this.#silentTicks = 0;
     try {
-      channel.decoder.push(piece, (frame) => this.#arrived(frame, index));
+      decode();
     } catch (error) {
       this.#lose(`the other side broke the protocol: ${asIntarsiaError(error).message}`);
     }

@@ -7,6 +7,7 @@
  * themselves: what is sent is not copied, and what arrives is handed on as it comes, instead of being joined to messages.
  */
 import { constants, type Http2Stream, type ServerHttp2Stream } from 'node:http2';
+import type { Writable } from 'node:stream';
 import type { Client, ClientDuplexStream } from '@grpc/grpc-js';
 import { intarsiaError, type IntarsiaError } from '#core/errors.js';
 import { formatBytes, KiB, MiB } from '#core/units.js';
@@ -31,6 +32,13 @@ export interface WireListener {
   readonly room: () => void;
   /** When it is over, perhaps several times: the error, or undefined. */
   readonly end: (reason: unknown) => void;
+  /**
+   * Where the next bytes belong; undefined: nobody says, hand them on as a piece. For wires that can read to a place they
+   * are given; each that was asked for is filled, at least in part, before the next is asked for.
+   */
+  readonly target: () => Uint8Array | undefined;
+  /** So many bytes are there. */
+  readonly advance: (bytes: number) => void;
 }
 
 export interface Wire {
@@ -237,13 +245,11 @@ export class ServerWire implements Wire {
 /** Writes pieces as gRPC messages, and tells when the stream takes no more. */
 class StreamWriter {
   readonly #stream: Http2Stream;
-  readonly #onRoom: () => void;
-  #unsentBytes = 0;
-  #isFull = false;
+  readonly #unsent: Unsent;
 
   constructor(stream: Http2Stream, onRoom: () => void) {
     this.#stream = stream;
-    this.#onRoom = onRoom;
+    this.#unsent = new Unsent(onRoom);
   }
 
   write(ranges: readonly Uint8Array[], bytes: number): boolean {
@@ -253,27 +259,48 @@ class StreamWriter {
     head[0] = 0;
     head.writeUInt32BE(bytes + paddingBytes, 1);
     head.fill(0, headBytes, headBytes + paddingBytes);
-    this.#unsentBytes += bytes;
-    const sent = (): void => {
-      this.#unsentBytes -= bytes;
-      if (!this.#isFull || this.#unsentBytes >= unsentBytesMax) return;
+    if (isJoined) {
+      copyInto(head, headBytes + paddingBytes, ranges);
+      stream.write(head, this.#unsent.add(bytes));
+    } else writeTogether(stream, [head, ...ranges], this.#unsent.add(bytes));
+    return !this.#unsent.isFull;
+  }
+}
+
+/** What a stream keeps for the kernel, so that it takes no more when that is much. */
+export class Unsent {
+  readonly #onRoom: () => void;
+  #bytes = 0;
+  #isFull = false;
+
+  constructor(onRoom: () => void) {
+    this.#onRoom = onRoom;
+  }
+
+  get isFull(): boolean {
+    return this.#isFull;
+  }
+
+  /** To be called when these bytes are with the kernel. */
+  add(bytes: number): () => void {
+    this.#bytes += bytes;
+    this.#isFull = this.#bytes >= unsentBytesMax;
+    return () => {
+      this.#bytes -= bytes;
+      if (!this.#isFull || this.#bytes >= unsentBytesMax) return;
       this.#isFull = false;
       this.#onRoom();
     };
-    if (isJoined) {
-      copyInto(head, headBytes + paddingBytes, ranges);
-      stream.write(head, sent);
-    } else {
-      stream.cork();
-      stream.write(head);
-      ranges.forEach((range, index) => {
-        stream.write(range, index === ranges.length - 1 ? sent : undefined);
-      });
-      stream.uncork();
-    }
-    this.#isFull = this.#unsentBytes >= unsentBytesMax;
-    return !this.#isFull;
   }
+}
+
+/** At least one range, in one system call where it fits. */
+export function writeTogether(stream: Writable, ranges: readonly Uint8Array[], sent: () => void): void {
+  stream.cork();
+  ranges.forEach((range, index) => {
+    stream.write(range, index === ranges.length - 1 ? sent : undefined);
+  });
+  stream.uncork();
 }
 
 function readPieces(onPiece: (piece: Uint8Array) => void, onError: (error: unknown) => void) {

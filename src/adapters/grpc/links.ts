@@ -110,6 +110,13 @@ export class GrpcLinks implements Links {
       up: (peer, processText) => this.#up(peer, processText),
       lost: (peer, processText, reason, wasUp) => this.#lost(peer, processText, reason, wasUp),
       refused: (peer, error) => this.#refused(peer, error),
+      detour: (peer, error) => {
+        this.log.warn('large messages to a host go through gRPC: a connection of their own could not be opened', {
+          host: peer,
+          code: error.code,
+          reason: error.message,
+        });
+      },
     };
   }
 

@@ -3,7 +3,9 @@
  * its version grows when they change, and an end speaks every version from `linkVersionMin` to `linkVersionMax`.
  */
 export const linkVersionMin = 1;
-export const linkVersionMax = 1;
+export const linkVersionMax = 2;
+/** From this version on bulk channels may do without gRPC, and all channels but the first show a token (proto/link.proto). */
+export const bareBulkVersionMin = 2;
 
 /** Kinds of frames. Headers are encoded values (value-codec.ts) unless said otherwise. */
 export const linkFrameKind = {
