@@ -7,6 +7,7 @@
  * cache itself, which nobody writes to; they are hashed once more, and compared with the manifest.
  */
 import { createHash } from 'node:crypto';
+import { posix } from 'node:path';
 import { intarsiaError } from '#core/errors.js';
 import type { ModelName, ModelVersion } from '#core/ids.js';
 import type { ModelArtifact, ModelFiles, ModelFolder, ModelListing, RepositoryListing } from '#ports/model-files.js';
@@ -120,7 +121,7 @@ async function openTrees(
       }
       const artifact = await found.folder.artifact(version, fileName);
       try {
-        checkFiles(artifact, found.tree, onDamaged);
+        checkFiles(artifact, fileName, found.tree, onDamaged);
         return artifact;
       } catch (thrown) {
         await artifact.release();
@@ -144,15 +145,23 @@ async function openTrees(
 }
 
 /** The cache's files are its own, and disks fail. */
-function checkFiles({ files }: ModelArtifact, { manifest }: HeldTree, onDamaged: (sha256: string) => void): void {
+function checkFiles(
+  { files }: ModelArtifact,
+  modelFile: string,
+  { manifest }: HeldTree,
+  onDamaged: (sha256: string) => void,
+): void {
+  // Names are those beside the model file, which may be in a folder of its own, as a variant's is.
+  const folder = posix.join(manifest.version, posix.dirname(modelFile));
   const wanted = new Map(manifest.files.map(({ path, sha256 }) => [path, sha256]));
   for (const { name, sha256 } of files) {
-    const promised = wanted.get(`${manifest.version}/${name}`);
+    const path = posix.join(folder, name);
+    const promised = wanted.get(path);
     if (promised === sha256) continue;
     if (promised !== undefined) onDamaged(promised);
     throw intarsiaError(
       'ARTIFACT_DAMAGED',
-      `file ${manifest.version}/${name} of model ${manifest.model} is damaged in the cache: its SHA-256 is ${sha256}`,
+      `file ${path} of model ${manifest.model} is damaged in the cache: its SHA-256 is ${sha256}`,
       { model: manifest.model, version: manifest.version, sha256 },
     );
   }
