@@ -21,6 +21,7 @@ import {
   type BenchOptions,
   type BenchReport,
   type BenchRow,
+  type BenchTarget,
 } from './report.js';
 
 const inferPath = '/inference.GRPCInferenceService/ModelInfer';
@@ -96,23 +97,19 @@ async function smallRequests({ host: hostOf, sizes, notes }: Scene): Promise<Ben
         theirs: () => load({ ...base, port: echoPort, arrivals: closed(64) }),
       });
       rows.push(
-        rate(
-          'serve.grpc.64.host',
-          'digits, gRPC, 64 in flight: host',
-          many.ours.map((r) => r.requestsPerSecond),
-        ),
-        rate(
-          'serve.grpc.64.echo',
-          'bare grpc-js echo, 64 in flight',
-          many.theirs.map((r) => r.requestsPerSecond),
-        ),
-        ratio(
-          'serve.grpc.64.ratio',
-          'host ÷ echo, 64 in flight',
-          pairRatio(many, (r) => r.requestsPerSecond),
-          'at-least',
-          0.7,
-        ),
+        ...compared({
+          key: 'serve.grpc.64',
+          theirs: 'echo',
+          turns: many,
+          of: (r) => r.requestsPerSecond,
+          unit: 'requests/s',
+          target: { kind: 'at-least', value: 0.7 },
+          labels: {
+            ours: 'digits, gRPC, 64 in flight: host',
+            theirs: 'bare grpc-js echo, 64 in flight',
+            ratio: 'host ÷ echo, 64 in flight',
+          },
+        }),
       );
       // V8 compiles the load generator for good after some ten thousand requests, which take it longer here than anywhere else.
       const alone = { ...base, arrivals: closed(1), warmUpSeconds: 4 * sizes.warmUpSeconds };
@@ -121,23 +118,19 @@ async function smallRequests({ host: hostOf, sizes, notes }: Scene): Promise<Ben
         theirs: () => load({ ...alone, port: echoPort }),
       });
       rows.push(
-        milliseconds(
-          'serve.grpc.1.host',
-          'digits, gRPC, 1 in flight: p50, host',
-          one.ours.map((r) => r.latencyMs.p50),
-        ),
-        milliseconds(
-          'serve.grpc.1.echo',
-          'bare grpc-js echo, 1 in flight: p50',
-          one.theirs.map((r) => r.latencyMs.p50),
-        ),
-        ratio(
-          'serve.grpc.1.ratio',
-          'host ÷ echo, p50, 1 in flight',
-          pairRatio(one, (r) => r.latencyMs.p50),
-          'at-most',
-          2.5,
-        ),
+        ...compared({
+          key: 'serve.grpc.1',
+          theirs: 'echo',
+          turns: one,
+          of: (r) => r.latencyMs.p50,
+          unit: 'ms',
+          target: { kind: 'at-most', value: 2.5 },
+          labels: {
+            ours: 'digits, gRPC, 1 in flight: p50, host',
+            theirs: 'bare grpc-js echo, 1 in flight: p50',
+            ratio: 'host ÷ echo, p50, 1 in flight',
+          },
+        }),
       );
       if (!hasH2load()) {
         notes.push('h2load is not installed (Debian: nghttp2-client): the rows of the server alone are left out');
@@ -154,23 +147,19 @@ async function smallRequests({ host: hostOf, sizes, notes }: Scene): Promise<Ben
         });
       const driven = await inTurns(sizes, { ours: () => drive(port), theirs: () => drive(echoPort) });
       rows.push(
-        rate(
-          'serve.h2load.host',
-          'digits, h2load 4 × 64: host',
-          driven.ours.map((r) => r.requestsPerSecond),
-        ),
-        rate(
-          'serve.h2load.echo',
-          'bare grpc-js echo, h2load 4 × 64',
-          driven.theirs.map((r) => r.requestsPerSecond),
-        ),
-        ratio(
-          'serve.h2load.ratio',
-          'host ÷ echo, h2load',
-          pairRatio(driven, (r) => r.requestsPerSecond),
-          'at-least',
-          0.5,
-        ),
+        ...compared({
+          key: 'serve.h2load',
+          theirs: 'echo',
+          turns: driven,
+          of: (r) => r.requestsPerSecond,
+          unit: 'requests/s',
+          target: { kind: 'at-least', value: 0.5 },
+          labels: {
+            ours: 'digits, h2load 4 × 64: host',
+            theirs: 'bare grpc-js echo, h2load 4 × 64',
+            ratio: 'host ÷ echo, h2load',
+          },
+        }),
       );
       return rows;
     },
@@ -189,23 +178,19 @@ async function binaryRest({ host: hostOf, sizes }: Scene): Promise<BenchRow[]> {
         load({ ...base, protocol: 'rest-binary', port: Number(fastify.ready['port']), raw: { path: '/infer' } }),
     });
     return [
-      rate(
-        'serve.rest.64.host',
-        'digits, REST binary, 64 in flight: host',
-        turns.ours.map((r) => r.requestsPerSecond),
-      ),
-      rate(
-        'serve.rest.64.fastify',
-        'bare fastify + onnxruntime-node, binary, 64 in flight',
-        turns.theirs.map((r) => r.requestsPerSecond),
-      ),
-      ratio(
-        'serve.rest.64.ratio',
-        'host ÷ fastify, REST binary',
-        pairRatio(turns, (r) => r.requestsPerSecond),
-        'at-least',
-        0.6,
-      ),
+      ...compared({
+        key: 'serve.rest.64',
+        theirs: 'fastify',
+        turns: turns,
+        of: (r) => r.requestsPerSecond,
+        unit: 'requests/s',
+        target: { kind: 'at-least', value: 0.6 },
+        labels: {
+          ours: 'digits, REST binary, 64 in flight: host',
+          theirs: 'bare fastify + onnxruntime-node, binary, 64 in flight',
+          ratio: 'host ÷ fastify, REST binary',
+        },
+      }),
     ];
   });
 }
@@ -265,40 +250,32 @@ async function largeTensors({ host: hostOf, sizes, notes }: Scene): Promise<Benc
         },
       });
       return [
-        rate(
-          'serve.large.unary.host',
-          '600 KB identity, ModelInfer: host',
-          unary.ours.map((r) => r.requestsPerSecond),
-        ),
-        rate(
-          'serve.large.unary.echo',
-          '600 KB, tuned grpc-js echo',
-          unary.theirs.map((r) => r.requestsPerSecond),
-        ),
-        ratio(
-          'serve.large.unary.ratio',
-          'host ÷ echo, 600 KB',
-          pairRatio(unary, (r) => r.requestsPerSecond),
-          'at-least',
-          0.6,
-        ),
-        rate(
-          'serve.large.stream.host',
-          '600 KB identity, ModelStreamInfer: host',
-          stream.ours.map((r) => r.requestsPerSecond),
-        ),
-        rate(
-          'serve.large.stream.tcp',
-          '600 KB, raw TCP echo',
-          stream.theirs.map((r) => r.requestsPerSecond),
-        ),
-        ratio(
-          'serve.large.stream.ratio',
-          'host ÷ TCP, 600 KB',
-          pairRatio(stream, (r) => r.requestsPerSecond),
-          'at-least',
-          0.4,
-        ),
+        ...compared({
+          key: 'serve.large.unary',
+          theirs: 'echo',
+          turns: unary,
+          of: (r) => r.requestsPerSecond,
+          unit: 'requests/s',
+          target: { kind: 'at-least', value: 0.6 },
+          labels: {
+            ours: '600 KB identity, ModelInfer: host',
+            theirs: '600 KB, tuned grpc-js echo',
+            ratio: 'host ÷ echo, 600 KB',
+          },
+        }),
+        ...compared({
+          key: 'serve.large.stream',
+          theirs: 'tcp',
+          turns: stream,
+          of: (r) => r.requestsPerSecond,
+          unit: 'requests/s',
+          target: { kind: 'at-least', value: 0.4 },
+          labels: {
+            ours: '600 KB identity, ModelStreamInfer: host',
+            theirs: '600 KB, raw TCP echo',
+            ratio: 'host ÷ TCP, 600 KB',
+          },
+        }),
       ];
     },
   );
@@ -341,29 +318,19 @@ async function saturatedResnet({ sizes }: Scene): Promise<BenchRow[]> {
       });
       const name = `${threads} thread${threads === 1 ? '' : 's'}`;
       rows.push(
-        {
-          ...rate(
-            `serve.resnet.${threads}.host`,
-            `ResNet-50, batch ${batch}, ${name}: host`,
-            turns.ours.map((r) => r.itemsPerSecond),
-          ),
+        ...compared({
+          key: `serve.resnet.${threads}`,
+          theirs: 'loop',
+          turns,
+          of: (r) => r.itemsPerSecond,
           unit: 'images/s',
-        },
-        {
-          ...rate(
-            `serve.resnet.${threads}.loop`,
-            `ResNet-50, batch ${batch}, ${name}: bare loop`,
-            turns.theirs.map((r) => r.itemsPerSecond),
-          ),
-          unit: 'images/s',
-        },
-        ratio(
-          `serve.resnet.${threads}.ratio`,
-          `host ÷ bare loop, ${name}`,
-          pairRatio(turns, (r) => r.itemsPerSecond),
-          'at-least',
-          0.95,
-        ),
+          target: { kind: 'at-least', value: 0.95 },
+          labels: {
+            ours: `ResNet-50, batch ${batch}, ${name}: host`,
+            theirs: `ResNet-50, batch ${batch}, ${name}: bare loop`,
+            ratio: `host ÷ bare loop, ${name}`,
+          },
+        }),
       );
     });
   }
@@ -382,23 +349,19 @@ async function batchingGain({ sizes }: Scene): Promise<BenchRow[]> {
         load({ ...base, protocol: 'rest-binary', port: Number(fastify.ready['port']), raw: { path: '/infer' } }),
     });
     return [
-      rate(
-        'serve.batching.host',
-        'MLP of 1 ms, 32 in flight: host',
-        turns.ours.map((r) => r.requestsPerSecond),
-      ),
-      rate(
-        'serve.batching.fastify',
-        'MLP of 1 ms, 32 in flight: bare fastify',
-        turns.theirs.map((r) => r.requestsPerSecond),
-      ),
-      ratio(
-        'serve.batching.ratio',
-        'host ÷ fastify, with batching',
-        pairRatio(turns, (r) => r.requestsPerSecond),
-        'at-least',
-        1,
-      ),
+      ...compared({
+        key: 'serve.batching',
+        theirs: 'fastify',
+        turns: turns,
+        of: (r) => r.requestsPerSecond,
+        unit: 'requests/s',
+        target: { kind: 'at-least', value: 1 },
+        labels: {
+          ours: 'MLP of 1 ms, 32 in flight: host',
+          theirs: 'MLP of 1 ms, 32 in flight: bare fastify',
+          ratio: 'host ÷ fastify, with batching',
+        },
+      }),
     ];
   });
 }
@@ -433,23 +396,19 @@ async function besideLargeModel({ sizes }: Scene): Promise<BenchRow[]> {
         theirs: () => both({ port: Number(fastify.ready['port']), raw: true }),
       });
       return [
-        milliseconds(
-          'serve.beside.host',
-          'digits beside a busy ResNet-50, p99: host',
-          turns.ours.map((r) => r.p99),
-        ),
-        milliseconds(
-          'serve.beside.fastify',
-          'digits beside a busy ResNet-50, p99: bare fastify',
-          turns.theirs.map((r) => r.p99),
-        ),
-        ratio(
-          'serve.beside.ratio',
-          'host ÷ fastify, p99 beside a large model',
-          pairRatio(turns, (r) => r.p99),
-          'at-most',
-          1,
-        ),
+        ...compared({
+          key: 'serve.beside',
+          theirs: 'fastify',
+          turns: turns,
+          of: (r) => r.p99,
+          unit: 'ms',
+          target: { kind: 'at-most', value: 1 },
+          labels: {
+            ours: 'digits beside a busy ResNet-50, p99: host',
+            theirs: 'digits beside a busy ResNet-50, p99: bare fastify',
+            ratio: 'host ÷ fastify, p99 beside a large model',
+          },
+        }),
       ];
     },
   );
@@ -532,19 +491,23 @@ async function inTurns<Ours, Theirs>(
   return { ours, theirs };
 }
 
-/** Median over the rounds of ours ÷ theirs. */
-function pairRatio<Figure>(turns: Turns<Figure, Figure>, of: (figure: Figure) => number): number {
-  return median(turns.ours.map((figure, round) => of(figure) / of(turns.theirs[round] as Figure)));
+interface Comparison<Figure> {
+  /** Rows are `key.host`, `key.theirs` and `key.ratio`. */
+  readonly key: string;
+  readonly theirs: string;
+  readonly turns: Turns<Figure, Figure>;
+  readonly of: (figure: Figure) => number;
+  readonly unit: string;
+  readonly target: BenchTarget;
+  readonly labels: { readonly ours: string; readonly theirs: string; readonly ratio: string };
 }
 
-function rate(key: string, label: string, values: readonly number[]): BenchRow {
-  return benchRow({ key, label, value: median(values), unit: 'requests/s' });
-}
-
-function milliseconds(key: string, label: string, values: readonly number[]): BenchRow {
-  return benchRow({ key, label, value: median(values), unit: 'ms' });
-}
-
-function ratio(key: string, label: string, value: number, kind: 'at-least' | 'at-most', target: number): BenchRow {
-  return benchRow({ key, label, value, unit: 'x', target: { kind, value: target } });
+/** The host's median, the other's, and the median over the rounds of host ÷ other. */
+function compared<Figure>({ key, theirs, turns, of, unit, target, labels }: Comparison<Figure>): BenchRow[] {
+  const ratios = turns.ours.map((figure, round) => of(figure) / of(turns.theirs[round] as Figure));
+  return [
+    benchRow({ key: `${key}.host`, label: labels.ours, value: median(turns.ours.map(of)), unit }),
+    benchRow({ key: `${key}.${theirs}`, label: labels.theirs, value: median(turns.theirs.map(of)), unit }),
+    benchRow({ key: `${key}.ratio`, label: labels.ratio, value: median(ratios), unit: 'x', target }),
+  ];
 }
