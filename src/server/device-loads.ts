@@ -39,10 +39,17 @@ export class DeviceLoads {
     const deadlineMs = this.#clock.nowMs() + askMsMax;
     ref
       .ask<DeviceStatus>((replyTo) => ({ type: 'status', replyTo }), { deadlineMs })
-      .then((status) => this.#known.set(id, loadOf(status, this.#clock.nowMs())))
-      // A device that has stopped or does not answer in time says nothing: its last word is no longer true.
-      .catch(() => this.#known.delete(id))
-      .finally(() => this.#asked.delete(id));
+      .then(
+        (status) => {
+          this.#asked.delete(id);
+          this.#known.set(id, loadOf(status, this.#clock.nowMs()));
+        },
+        // A device that has stopped or does not answer in time says nothing: its last word is no longer true.
+        () => {
+          this.#asked.delete(id);
+          this.#known.delete(id);
+        },
+      );
   }
 }
 

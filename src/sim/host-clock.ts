@@ -58,14 +58,13 @@ export class HostClock implements Clock {
     let worldMs = this.#startMs + (momentMs - this.#ownStartMs) / this.#rate;
     // Rounded down, it would come before its moment, and whoever then waits for the rest would wait for ever.
     if (this.#at(worldMs) < momentMs) worldMs += roundingMs;
-    return this.#guard((run) => this.#world.scheduleAt(worldMs, run), task);
+    const timer = new HostTimer(this, task);
+    timer.plan(this.#world, worldMs);
+    return timer;
   }
 
   defer(task: () => void): void {
-    this.#world.defer(() => {
-      if (this.#held === undefined) task();
-      else this.#held.push(task);
-    });
+    this.#world.defer(() => this.onDue(task));
   }
 
   /** The process stands still until `resume`. */
@@ -84,24 +83,38 @@ export class HostClock implements Clock {
     this.#wallStepMs += byMs;
   }
 
+  /** Runs what has come due, now or when the process goes on. */
+  onDue(run: () => void): void {
+    if (this.#held === undefined) run();
+    else this.#held.push(run);
+  }
+
   #at(worldMs: number): number {
     return this.#ownStartMs + (worldMs - this.#startMs) * this.#rate;
   }
+}
 
-  #guard(plan: (run: () => void) => Timer, task: () => void): Timer {
-    let isCancelled = false;
-    const once = (): void => {
-      if (!isCancelled) task();
-    };
-    const timer = plan(() => {
-      if (this.#held === undefined) once();
-      else this.#held.push(once);
-    });
-    return {
-      cancel: () => {
-        isCancelled = true;
-        timer.cancel();
-      },
-    };
+/** A timer that may still be cancelled once it has come due, while its process stands still. */
+class HostTimer implements Timer {
+  readonly #clock: HostClock;
+  #task: (() => void) | undefined;
+  #timer: Timer | undefined;
+
+  constructor(clock: HostClock, task: () => void) {
+    this.#clock = clock;
+    this.#task = task;
   }
+
+  plan(world: Clock, worldMs: number): void {
+    this.#timer = world.scheduleAt(worldMs, () => this.#clock.onDue(this.#run));
+  }
+
+  cancel(): void {
+    this.#task = undefined;
+    this.#timer?.cancel();
+  }
+
+  readonly #run = (): void => {
+    this.#task?.();
+  };
 }

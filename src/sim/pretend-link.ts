@@ -12,6 +12,8 @@ import type { LinkItem, LinkTimes, NetworkCounts, Packet } from './pretend-packe
 
 /** Items sent and not yet acknowledged, at most. */
 const windowItems = 256;
+/** What arrives in order is acknowledged by what is sent next, or after so long, as over TCP, ms. */
+const ackMs = 20;
 
 /** What a link needs of the host it belongs to. */
 export interface LinkOwner {
@@ -59,6 +61,9 @@ export class PretendLink {
   #resend: Timer | undefined;
   #tick: Timer | undefined;
   #dial: Timer | undefined;
+  #ack: Timer | undefined;
+  /** Moment since which an acknowledgement waits. */
+  #ackSinceMs = 0;
 
   constructor(owner: LinkOwner, peer: string) {
     this.#owner = owner;
@@ -104,14 +109,15 @@ export class PretendLink {
       return;
     }
     if (!isOurs) {
-      this.#transmit('reset', { session: packet.session });
+      this.#transmit('reset', packet.session);
       return;
     }
     if (this.#state === 'connecting') this.#begin(packet.process);
     this.#heardMs = this.#owner.clock.nowMs();
-    this.#acknowledged(packet.upTo);
+    this.#acknowledged(packet);
     switch (packet.kind) {
       case 'data':
+        this.#peerInterest = true;
         this.#arrived(packet);
         break;
       case 'ping':
@@ -221,13 +227,12 @@ export class PretendLink {
       this.lose(`nothing was heard for ${times.silenceMsMax} ms`);
       return;
     }
-    const interest = this.#isNeeded();
-    if (!interest && !this.#peerInterest) {
+    if (!this.#peerInterest && !this.#isNeeded()) {
       this.#transmit('bye');
       this.#close();
       return;
     }
-    this.#transmit('ping');
+    if (nowMs - this.#heardMs > times.keepaliveMs / 2) this.#transmit('ping');
     this.#tick = clock.schedule(times.keepaliveMs, () => this.#lookAfter());
   }
 
@@ -266,7 +271,7 @@ export class PretendLink {
       this.#nextSequence += 1;
       this.#usedMs = clock.nowMs();
       this.#unacknowledged.push({ sequence, item, sentMs: clock.nowMs() });
-      this.#transmit('data', { sequence, item });
+      this.#transmit('data', this.#session, sequence, item);
     }
     this.#armResend();
   }
@@ -277,19 +282,19 @@ export class PretendLink {
       this.#resend = undefined;
       for (const { sequence, item } of this.#unacknowledged) {
         this.#owner.counts.resent += 1;
-        this.#transmit('data', { sequence, item });
+        this.#transmit('data', this.#session, sequence, item);
       }
       this.#armResend();
     });
   }
 
-  #acknowledged(upTo: number): void {
+  #acknowledged({ upTo, ackDelayMs }: Packet): void {
     let count = 0;
     for (const { sequence, item, sentMs } of this.#unacknowledged) {
       if (sequence > upTo) break;
       count += 1;
       this.#waitingBytes -= bytesOf(item);
-      if (sequence === upTo) this.#measure(this.#owner.clock.nowMs() - sentMs);
+      if (sequence === upTo) this.#measure(this.#owner.clock.nowMs() - sentMs - ackDelayMs);
     }
     if (count === 0) return;
     this.#unacknowledged.splice(0, count);
@@ -306,6 +311,7 @@ export class PretendLink {
     const { counts } = this.#owner;
     this.#usedMs = this.#owner.clock.nowMs();
     if (item === undefined) return;
+    const isNext = sequence === this.#expected;
     if (sequence < this.#expected || this.#early.has(sequence)) counts.filtered += 1;
     else if (sequence < this.#expected + windowItems) {
       if (sequence > this.#expected) counts.restored += 1;
@@ -318,7 +324,15 @@ export class PretendLink {
         if (this.#state !== 'up' || this.#session !== session) return;
       }
     }
-    this.#transmit('ack');
+    if (isNext) this.#ackSoon();
+    else this.#transmit('ack');
+  }
+
+  #ackSoon(): void {
+    if (this.#ack !== undefined) return;
+    const { clock } = this.#owner;
+    this.#ackSinceMs = clock.nowMs();
+    this.#ack = clock.schedule(ackMs, () => this.#transmit('ack'));
   }
 
   #take(item: LinkItem): void {
@@ -327,27 +341,34 @@ export class PretendLink {
     else this.#owner.take(this.#peer, item);
   }
 
-  #transmit(kind: Packet['kind'], part: Partial<Packet> = {}): void {
+  #transmit(kind: Packet['kind'], session = this.#session, sequence = 0, item?: LinkItem): void {
+    const { name, process, clock } = this.#owner;
+    let ackDelayMs = 0;
+    if (this.#ack !== undefined && session === this.#session) {
+      ackDelayMs = clock.nowMs() - this.#ackSinceMs;
+      this.#ack.cancel();
+      this.#ack = undefined;
+    }
     this.#owner.transmit({
       kind,
-      from: this.#owner.name,
+      from: name,
       to: this.#peer,
-      process: this.#owner.process,
-      session: this.#session,
-      sequence: 0,
+      process,
+      session,
+      sequence,
       upTo: this.#expected - 1,
+      ackDelayMs,
       interest: kind === 'ping' && this.#isNeeded(),
-      ...part,
+      item,
     });
   }
 
   #stopTimers(): void {
-    this.#resend?.cancel();
-    this.#tick?.cancel();
-    this.#dial?.cancel();
+    for (const timer of [this.#resend, this.#tick, this.#dial, this.#ack]) timer?.cancel();
     this.#resend = undefined;
     this.#tick = undefined;
     this.#dial = undefined;
+    this.#ack = undefined;
   }
 }
 

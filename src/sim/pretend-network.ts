@@ -43,6 +43,13 @@ export interface PretendNetworkOptions {
   readonly links?: Partial<LinkTimes>;
 }
 
+/** What is known of the way from one host to another. */
+interface Way {
+  /** What was said of this pair alone. */
+  faults: PairFaults | undefined;
+  readonly draw: Random;
+}
+
 interface HostCondition {
   /** Added to what every packet from and to it takes, ms. */
   slowMs: number;
@@ -69,8 +76,7 @@ export class PretendNetwork {
   readonly #random: Random;
   #calm: PairFaults;
   /** By sender and receiver. */
-  readonly #pairs = new Map<string, Map<string, PairFaults>>();
-  readonly #draws = new Map<string, Map<string, Random>>();
+  readonly #ways = new Map<string, Map<string, Way>>();
   readonly #hosts = new Map<string, PretendHost>();
   /** Every name there ever was: what is sent there is accepted, whether or not somebody takes it. */
   readonly #conditions = new Map<string, HostCondition>();
@@ -99,14 +105,14 @@ export class PretendNetwork {
 
   /** Changes what happens to packets from one host to another; the rest stays as it is. */
   faults(from: string, to: string, faults: Partial<PairFaults>): void {
-    const known = this.#pairs.get(from) ?? new Map<string, PairFaults>();
-    this.#pairs.set(from, known.set(to, { ...this.#pair(from, to), ...faults }));
+    const way = this.#way(from, to);
+    way.faults = { ...(way.faults ?? this.#calm), ...faults };
   }
 
   /** The same for every pair of hosts, present and to come; forgets what was said of single pairs. */
   faultsEverywhere(faults: Partial<PairFaults>): void {
     this.#calm = { ...this.#calm, ...faults };
-    this.#pairs.clear();
+    this.heal();
   }
 
   /** Nothing gets from the first to the second; the way back stays open. */
@@ -127,7 +133,7 @@ export class PretendNetwork {
 
   /** Opens every cut and forgets every fault of single pairs; conditions of hosts stay. */
   heal(): void {
-    this.#pairs.clear();
+    for (const ways of this.#ways.values()) for (const way of ways.values()) way.faults = undefined;
   }
 
   /** Every packet from and to that host takes so many ms longer; 0: as before. */
@@ -176,44 +182,45 @@ export class PretendNetwork {
 
   transmit(packet: Packet): void {
     this.counts.packets += 1;
-    const { from, to } = packet;
-    const pair = this.#pair(from, to);
-    if (pair.cut) {
+    const way = this.#way(packet.from, packet.to);
+    const { draw } = way;
+    const faults = way.faults ?? this.#calm;
+    if (faults.cut) {
       this.counts.cut += 1;
       return;
     }
-    const draw = this.#draw(from, to);
-    if (pair.loss > 0 && draw.next() < pair.loss) {
+    if (faults.loss > 0 && draw.next() < faults.loss) {
       this.counts.lost += 1;
       return;
     }
-    this.#send(packet, pair, draw);
-    if (pair.duplication > 0 && draw.next() < pair.duplication) {
+    this.#send(packet, way, faults);
+    if (faults.duplication > 0 && draw.next() < faults.duplication) {
       this.counts.duplicated += 1;
-      this.#send(packet, pair, draw);
+      this.#send(packet, way, faults);
     }
   }
 
-  #send(packet: Packet, pair: PairFaults, draw: Random): void {
-    const slowMs = (this.#conditions.get(packet.from)?.slowMs ?? 0) + (this.#conditions.get(packet.to)?.slowMs ?? 0);
+  #send(packet: Packet, way: Way, pair: PairFaults): void {
+    const { draw } = way;
+    const sender = this.#conditions.get(packet.from);
+    const slowMs = (sender?.slowMs ?? 0) + (this.#conditions.get(packet.to)?.slowMs ?? 0);
     let delayMs = pair.delayMsMin + (pair.delayMsMax - pair.delayMsMin) * draw.next() + slowMs;
     if (pair.reordering > 0 && draw.next() < pair.reordering) {
       this.counts.reordered += 1;
       delayMs += pair.reorderMs;
     }
-    const leave = (): void => void this.clock.schedule(delayMs, () => this.#arrive(packet));
-    const held = this.#conditions.get(packet.from)?.frozen;
-    if (held === undefined) leave();
-    else held.push(leave);
+    const leave = (): void => void this.clock.schedule(delayMs, () => this.#arrive(packet, way));
+    if (sender?.frozen === undefined) leave();
+    else sender.frozen.push(leave);
   }
 
-  #arrive(packet: Packet): void {
+  #arrive(packet: Packet, way: Way): void {
     const held = this.#conditions.get(packet.to)?.frozen;
     if (held !== undefined) {
-      held.push(() => this.#arrive(packet));
+      held.push(() => this.#arrive(packet, way));
       return;
     }
-    if (this.#pair(packet.from, packet.to).cut) {
+    if ((way.faults ?? this.#calm).cut) {
       this.counts.cut += 1;
       return;
     }
@@ -224,16 +231,15 @@ export class PretendNetwork {
     }
   }
 
-  #pair(from: string, to: string): PairFaults {
-    return this.#pairs.get(from)?.get(to) ?? this.#calm;
-  }
-
-  #draw(from: string, to: string): Random {
-    let draws = this.#draws.get(from);
-    if (draws === undefined) this.#draws.set(from, (draws = new Map<string, Random>()));
-    let draw = draws.get(to);
-    if (draw === undefined) draws.set(to, (draw = this.#random.stream(`packets ${from} > ${to}`)));
-    return draw;
+  #way(from: string, to: string): Way {
+    let ways = this.#ways.get(from);
+    if (ways === undefined) this.#ways.set(from, (ways = new Map<string, Way>()));
+    let way = ways.get(to);
+    if (way === undefined) {
+      way = { faults: undefined, draw: this.#random.stream(`packets ${from} > ${to}`) };
+      ways.set(to, way);
+    }
+    return way;
   }
 
   #condition(name: string): HostCondition {

@@ -22,9 +22,11 @@ export interface Packet {
   readonly sequence: number;
   /** Every item of the receiver up to this one has arrived. */
   readonly upTo: number;
+  /** For how long that was known and not said, virtual ms. */
+  readonly ackDelayMs: number;
   /** Whether the sender still needs the link. */
   readonly interest: boolean;
-  readonly item?: LinkItem;
+  readonly item: LinkItem | undefined;
 }
 
 /** What happens to packets from one host to another. Chances are 0 to 1 a packet, times are virtual ms. */
@@ -54,7 +56,7 @@ export const calmPair: PairFaults = {
 export interface LinkTimes {
   /** Without an acknowledgement for so long, everything unacknowledged is sent again. Default 200. */
   readonly resendMs: number;
-  /** A link that is needed is tried this often. Default 1,000. */
+  /** A link is looked after this often, and tried when nothing was heard over it for half of that. Default 1,000. */
   readonly keepaliveMs: number;
   /** A link over which nothing was heard for so long is lost. Default 3,000. */
   readonly silenceMsMax: number;

@@ -20,7 +20,7 @@ import type {
 } from '#ports/store.js';
 import { PretendLease } from './pretend-store-lease.js';
 import { PretendWatch } from './pretend-store-watch.js';
-import type { PretendStoreParty, PretendStoreWorld } from './pretend-store-world.js';
+import type { PretendStoreParty, PretendStoreWorld, StoreNews } from './pretend-store-world.js';
 
 const bounds = { keyBytesMax: storeKeyBytesMax, valueBytesMax: storeValueBytesMax };
 
@@ -152,9 +152,9 @@ export class PretendStoreClient implements Store, PretendStoreParty {
     });
   }
 
-  /** Sends every watch what it has not seen. */
-  pump(): void {
-    for (const watch of this.watches) watch.follow();
+  /** Something changed: sends every watch what it has not seen. */
+  pump(news: StoreNews): void {
+    for (const watch of this.watches) watch.follow(news);
   }
 
   disconnect(): void {

@@ -3,7 +3,7 @@ import { textOfByteText } from '#core/store/byte-text.js';
 import { textEntry } from '#core/store/port-shapes.js';
 import type { Timer } from '#ports/clock.js';
 import type { StoreChange, StoreWatch, StoreWatchEvent } from '#ports/store.js';
-import type { PretendStoreParty } from './pretend-store-world.js';
+import type { PretendStoreParty, StoreNews } from './pretend-store-world.js';
 
 export interface PretendWatchOptions {
   readonly covers: (key: string) => boolean;
@@ -42,11 +42,13 @@ export class PretendWatch implements StoreWatch {
     this.client.forget(this);
   }
 
-  /** After a change of the store: where there is nothing new for it, nothing is sent. */
-  follow(): void {
+  /** After a change of the store: what does not concern it is not sent, as etcd does. */
+  follow({ fromRevision, keys }: StoreNews): void {
     const { machine } = this.client.world;
-    const isBehind = this.nextRevision <= machine.revision || machine.cluster !== this.seenCluster;
-    if (isBehind || !this.begun || !this.connected) this.pump();
+    const isUpToDate = this.begun && this.connected && machine.cluster === this.seenCluster;
+    if (!isUpToDate || this.nextRevision < fromRevision || keys === undefined) this.pump();
+    else if (this.pumping === undefined && keys.some(this.options.covers)) this.pump();
+    else if (this.pumping === undefined) this.nextRevision = Math.max(this.nextRevision, machine.revision + 1);
   }
 
   pump(delayMs = this.client.world.latencyMs()): void {

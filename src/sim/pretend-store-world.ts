@@ -17,6 +17,13 @@ export interface PretendStoreWorld {
   changed(): void;
 }
 
+/** What has changed since watches were told last. */
+export interface StoreNews {
+  readonly fromRevision: number;
+  /** Undefined when that is not known. */
+  readonly keys: readonly string[] | undefined;
+}
+
 /** A client as its watches and leases see it. */
 export interface PretendStoreParty {
   readonly host: string;

@@ -56,6 +56,8 @@ export class PretendStore implements PretendStoreWorld {
   private expiry: { readonly atMs: number; readonly timer: { cancel(): void } } | undefined;
   private clusterCount = 1;
   private leaseCount = 0;
+  /** What watches were told to look at last. */
+  private told: { readonly machine: StoreMachine; readonly revision: number };
 
   constructor(options: PretendStoreOptions) {
     this.clock = options.clock;
@@ -64,6 +66,7 @@ export class PretendStore implements PretendStoreWorld {
     this.limits = options.limits ?? {};
     this.progressMs = options.progressMs ?? 5000;
     this.machine = new StoreMachine('1', this.limits);
+    this.told = { machine: this.machine, revision: this.machine.revision };
   }
 
   /** A new client of a host; an earlier one of the same host is crashed. `clock`: the host's own, if it drifts or pauses. */
@@ -188,9 +191,13 @@ export class PretendStore implements PretendStoreWorld {
 
   /** Something was written, or leases changed: watches are told, and the next end of a lease is waited for. */
   changed(): void {
-    const due = this.machine.compactionDue();
-    if (due !== undefined) this.machine.compact(due);
-    for (const client of this.clients.values()) client.pump();
+    const { machine } = this;
+    const due = machine.compactionDue();
+    if (due !== undefined) machine.compact(due);
+    const fromRevision = this.told.revision + 1;
+    const keys = this.told.machine === machine ? machine.changedKeys(fromRevision) : undefined;
+    this.told = { machine, revision: machine.revision };
+    if (keys?.length !== 0) for (const client of this.clients.values()) client.pump({ fromRevision, keys });
     this.watchLeases();
   }
 

@@ -357,9 +357,7 @@ export class Detector {
   }
 
   #learn(news: readonly HostNews[], nowMs: number): void {
-    const before = this.#peers.changes;
-    this.#peers.learn(news, this.#view.hosts, nowMs);
-    if (this.#peers.changes !== before) for (const { host } of news) this.#dirty.add(host);
+    this.#peers.learn(news, this.#view.hosts, nowMs, this.#dirty);
   }
 
   #news(to: HostId, nowMs: number): readonly HostNews[] {

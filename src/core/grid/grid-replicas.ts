@@ -15,6 +15,7 @@ import {
 
 interface DeviceEntry {
   readonly host: HostId;
+  readonly device: DeviceId;
   readonly standing: Standing;
   ready: boolean;
   readonly candidates: Set<Candidate>;
@@ -33,6 +34,8 @@ export class GridReplicas {
   readonly #ownHost: HostId;
   readonly #hosts = new Map<HostId, HostStanding>();
   readonly #devices = new Map<string, DeviceEntry>();
+  /** The same by their hosts. */
+  readonly #devicesOf = new Map<HostId, Map<DeviceId, DeviceEntry>>();
   readonly #models = new Map<ModelName, Map<string, Candidate>>();
   readonly #goneHosts = new Set<HostId>();
   /** Models with replicas that are gone but for a request on its way. */
@@ -85,8 +88,10 @@ export class GridReplicas {
     const standing = this.#hosts.get(host);
     if (standing === undefined) return;
     standing.roundTripMs = roundTripMs;
-    for (const { device, backlogMs } of load?.devices ?? []) {
-      for (const { standing: replica } of this.#devices.get(`${host}/${device}`)?.candidates ?? []) {
+    const devices = this.#devicesOf.get(host);
+    if (load === undefined || devices === undefined) return;
+    for (const { device, backlogMs } of load.devices) {
+      for (const { standing: replica } of devices.get(device)?.candidates ?? []) {
         if (replica === undefined || replica.queueAtMs >= learnedMs) continue;
         replica.queueMs = backlogMs;
         replica.queueAtMs = learnedMs;
@@ -118,8 +123,12 @@ export class GridReplicas {
       if (ids.size === 0) this.#lingering.delete(model);
     }
     if (this.#goneHosts.size === 0) return;
-    for (const [place, { host, candidates }] of this.#devices) {
-      if (candidates.size === 0 && this.#goneHosts.has(host)) this.#devices.delete(place);
+    for (const [place, { host, device, candidates }] of this.#devices) {
+      if (candidates.size > 0 || !this.#goneHosts.has(host)) continue;
+      this.#devices.delete(place);
+      const devices = this.#devicesOf.get(host);
+      devices?.delete(device);
+      if (devices?.size === 0) this.#devicesOf.delete(host);
     }
     for (const host of this.#goneHosts) this.#hosts.delete(host);
     this.#goneHosts.clear();
@@ -143,8 +152,11 @@ export class GridReplicas {
     const place = `${host}/${device}`;
     let entry = this.#devices.get(place);
     if (entry === undefined) {
-      entry = { host, standing: newDeviceStanding(), ready: true, candidates: new Set() };
+      entry = { host, device, standing: newDeviceStanding(), ready: true, candidates: new Set() };
       this.#devices.set(place, entry);
+      const devices = this.#devicesOf.get(host);
+      if (devices === undefined) this.#devicesOf.set(host, new Map([[device, entry]]));
+      else devices.set(device, entry);
     }
     return entry;
   }

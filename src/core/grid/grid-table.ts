@@ -319,13 +319,15 @@ function isDegraded({ load }: PeerStatus, device: DeviceId): boolean {
 /** Whether requests go where they went; load is read at each pick. */
 function isSameHealth(before: PeerStatus, now: PeerStatus): boolean {
   if (before.reachable !== now.reachable || (before.degraded === '') !== (now.degraded === '')) return false;
-  const [then, devices] = [before.load?.devices ?? [], now.load?.devices ?? []];
-  if (then.length !== devices.length) return false;
-  for (const [index, { device, degraded }] of devices.entries()) {
-    const other = then[index];
-    if (other?.device !== device || (other.degraded === '') !== (degraded === '')) return false;
+  if (before.load === now.load) return true;
+  const then = before.load?.devices ?? [];
+  const devices = now.load?.devices ?? [];
+  // Each of every host's news comes by here.
+  for (let index = 0; index < devices.length; index += 1) {
+    const [known, device] = [then[index], devices[index]];
+    if (known?.device !== device?.device || (known?.degraded === '') !== (device?.degraded === '')) return false;
   }
-  return true;
+  return then.length === devices.length;
 }
 
 function differs(before: ViewHost | undefined, now: ViewHost): boolean {

@@ -27,15 +27,9 @@ export class PeerTable {
   readonly #known = new Map<HostId, Known>();
   readonly #toPass = new Deque<HostId>();
   #passes = 2;
-  #changes = 0;
 
   constructor(self: HostId) {
     this.#self = self;
-  }
-
-  /** Grows with everything that is learnt. */
-  get changes(): number {
-    return this.#changes;
   }
 
   get(host: HostId): KnownNews | undefined {
@@ -50,8 +44,13 @@ export class PeerTable {
     }
   }
 
-  /** Takes in news of hosts of the view; older ones than known, and of strangers, are passed over. */
-  learn(news: readonly HostNews[], hosts: ReadonlyMap<HostId, ViewHost>, nowMs: number): void {
+  /** Takes in news of hosts of the view, and adds those to `learnt`; older ones than known, and of strangers, are passed over. */
+  learn(
+    news: readonly HostNews[],
+    hosts: ReadonlyMap<HostId, ViewHost>,
+    nowMs: number,
+    learnt?: { add(host: HostId): unknown },
+  ): void {
     for (const { host, process, sequence, viewRevision, ageMs, load } of news) {
       if (host === this.#self || hosts.get(host)?.record.process !== process) continue;
       const before = this.#known.get(host);
@@ -61,7 +60,7 @@ export class PeerTable {
       const known = { process, sequence, viewRevision, load, saidMs, passesLeft: this.#passes, isQueued: true };
       this.#known.set(host, known);
       if (!isQueued) this.#toPass.push(host);
-      this.#changes += 1;
+      learnt?.add(host);
     }
   }
 

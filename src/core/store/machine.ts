@@ -213,6 +213,16 @@ export class StoreMachine {
     }));
   }
 
+  /** Keys that changed from that revision on, some more than once; undefined when part of that is compacted. */
+  changedKeys(fromRevision: number): readonly string[] | undefined {
+    if (fromRevision < this.compacted) return undefined;
+    const changed: string[] = [];
+    for (let index = lowerBound(this.changes, fromRevision); index < this.changes.length; index += 1) {
+      changed.push(...(this.changes[index]?.keys ?? []));
+    }
+    return changed;
+  }
+
   /** Does again what a record says. @throws IntarsiaError INTERNAL when records are missing before it */
   apply(record: StoreRecord, nowMs: number): void {
     switch (record.type) {

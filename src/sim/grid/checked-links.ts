@@ -24,13 +24,16 @@ export interface CheckedLinksOptions {
 
 export class CheckedLinks implements RemoteDelivery {
   readonly #options: CheckedLinksOptions;
-  readonly #latest = new Map<string, number>();
+  /** Number of the last message, by sender and by the actor that it is for. */
+  readonly #latest = new Map<string, Map<string, number>>();
+  readonly #from: string;
   #number = 0;
   #delivered = 0;
   #held: (() => Delivery) | undefined;
 
   constructor(options: CheckedLinksOptions) {
     this.#options = options;
+    this.#from = `${options.links.name}/${options.links.process}`;
   }
 
   /** What arrives goes to that entrance. */
@@ -45,7 +48,7 @@ export class CheckedLinks implements RemoteDelivery {
   send(to: ActorAddress, message: unknown): Delivery {
     this.#number += 1;
     const { links } = this.#options;
-    const envelope: Envelope = { from: `${links.name}/${links.process}`, number: this.#number, message };
+    const envelope: Envelope = { from: this.#from, number: this.#number, message };
     return links.send(to, envelope);
   }
 
@@ -71,14 +74,14 @@ export class CheckedLinks implements RemoteDelivery {
   }
 
   #check(entrance: Entrance, to: ActorAddress, { from, number, message }: Envelope): Delivery {
-    const { links, violations } = this.#options;
-    const path = `${from} > ${links.name}/${links.process}/${to.path}`;
-    const latest = this.#latest.get(path) ?? 0;
-    if (number <= latest) {
-      const what = number === latest ? 'came twice' : `came after number ${latest}`;
-      violations.report('order-kept', `message ${number} of ${from} to ${formatAddress(to)} ${what}`);
+    let latest = this.#latest.get(from);
+    if (latest === undefined) this.#latest.set(from, (latest = new Map<string, number>()));
+    const before = latest.get(to.path) ?? 0;
+    if (number <= before) {
+      const what = number === before ? 'came twice' : `came after number ${before}`;
+      this.#options.violations.report('order-kept', `message ${number} of ${from} to ${formatAddress(to)} ${what}`);
     }
-    this.#latest.set(path, number);
+    latest.set(to.path, number);
     return entrance.deliver(to, message);
   }
 }
