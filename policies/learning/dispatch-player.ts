@@ -1,6 +1,6 @@
 /**
  * Whoever plays an episode, as a dispatch policy: a rule or a network, recorded if wanted. Rows come from the one feature
- * builder; a recorded decision holds the rows that may be chosen, in the order of the candidates, refusing last.
+ * builder, with the fluid programme's turns; a recorded decision holds the rows that may be chosen, in the order of the candidates, refusing last.
  */
 import { intarsiaError } from '#core/errors.js';
 import {
@@ -13,7 +13,8 @@ import {
   type DispatchRequest,
   type FleetView,
 } from '#core/scheduling/dispatch-view.js';
-import { featureCount, writeRows } from '#core/scheduling/features.js';
+import { planFeatureCount, writeRows } from '#core/scheduling/features.js';
+import { RatePlan } from '#core/scheduling/rate-plan.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import type { DecisionRecorder, Player } from './environment.js';
 import { bestChoice, drawChoice } from './layers.js';
@@ -45,6 +46,7 @@ class DispatchPlayer implements DispatchPolicy {
   readonly #teacher: DispatchPolicy | undefined;
   readonly #recorder: DecisionRecorder | undefined;
   readonly #dice: Chance;
+  readonly #plan = new RatePlan();
   readonly #recordEvery: number;
   #decisions = 0;
   readonly #scale = { usd: 0, joules: 0 };
@@ -72,9 +74,22 @@ class DispatchPlayer implements DispatchPolicy {
 
   choose(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): number {
     const ruled = this.#rule?.choose(request, candidates, fleet, this.#dice);
+    if (ruled !== undefined && this.#recorder === undefined) return ruled;
+    this.#plan.observe(request, candidates, fleet);
+    const chosen = this.#decide(request, candidates, fleet, ruled);
+    if (chosen >= 0) this.#plan.chose(candidates[chosen] as DispatchCandidate);
+    return chosen;
+  }
+
+  #decide(
+    request: DispatchRequest,
+    candidates: readonly DispatchCandidate[],
+    fleet: FleetView,
+    ruled: number | undefined,
+  ): number {
     this.#decisions += 1;
-    const recorder = this.#decisions % this.#recordEvery === 0 ? this.#recorder : undefined;
-    if (ruled !== undefined && recorder === undefined) return ruled;
+    const isRecorded = this.#recorder !== undefined && this.#decisions % this.#recordEvery === 0;
+    if (ruled !== undefined && !isRecorded) return ruled;
     const count = this.#write(request, candidates, fleet);
     if (count === 0) return NONE;
     let row = 0;
@@ -87,10 +102,10 @@ class DispatchPlayer implements DispatchPolicy {
         logProb = Math.log(this.#scores[row] as number);
       } else row = bestChoice(this.#scores, count);
     }
-    if (recorder !== undefined) {
+    if (this.#recorder !== undefined && isRecorded) {
       const wanted = this.#teacher?.choose(request, candidates, fleet, this.#dice);
       const teacher = wanted === undefined ? row : this.#rowOf(wanted, count);
-      recorder.add({ rows: this.#rows, count, atMs: request.nowMs, choice: row, logProb, teacher });
+      this.#recorder.add({ rows: this.#rows, count, atMs: request.nowMs, choice: row, logProb, teacher });
     }
     return this.#answers[row] as number;
   }
@@ -99,16 +114,18 @@ class DispatchPlayer implements DispatchPolicy {
   #write(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): number {
     const rowsMax = candidates.length + 1;
     if (this.#scores.length < rowsMax) {
-      this.#rows = new Float32Array(rowsMax * featureCount);
+      this.#rows = new Float32Array(rowsMax * planFeatureCount);
       this.#scores = new Float32Array(rowsMax);
       this.#answers = new Int32Array(rowsMax);
     }
-    const written = writeRows(request, candidates, fleet, this.#scale, this.#rows);
+    const written = writeRows(request, candidates, fleet, this.#scale, this.#rows, this.#plan);
     let count = 0;
     for (let row = 0; row < written; row += 1) {
       const isRefusal = row === candidates.length;
       if (!isRefusal && candidates[row]?.masked !== '') continue;
-      if (count < row) this.#rows.copyWithin(count * featureCount, row * featureCount, (row + 1) * featureCount);
+      if (count < row) {
+        this.#rows.copyWithin(count * planFeatureCount, row * planFeatureCount, (row + 1) * planFeatureCount);
+      }
       this.#answers[count] = isRefusal ? SHED : row;
       count += 1;
     }

@@ -5,7 +5,7 @@
 import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { featureCount } from '#core/scheduling/features.js';
+import { planFeatureCount } from '#core/scheduling/features.js';
 import { serviceMs } from '#core/scheduling/service-profile.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
@@ -88,7 +88,7 @@ export const plainScenario: FleetScenario = {
 
 export function fleetEnvironment(world: FleetWorldData, tools: FleetTools = {}): Environment<FleetScenario> {
   return {
-    featureCount,
+    featureCount: planFeatureCount,
     classes: fleetClasses,
     runEpisode: (order) => play(world, tools, order),
   };
@@ -102,7 +102,7 @@ async function play(
   const { scenario, player, teacher, record, recordEvery, withBound = false } = order;
   const fleet = fleetOf(world, scenario);
   const arrivals = arrivalsOf(world, scenario, fleet);
-  const recorder = record ? new DecisionRecorder(featureCount) : undefined;
+  const recorder = record ? new DecisionRecorder(planFeatureCount) : undefined;
   const dice = new RandomStream(`dice ${order.dice}`);
   const own = await ownPolicy(player, tools);
   const policy = dispatchPlayer({ player, rule: dispatchByName, own, recorder, recordEvery, teacher, dice });

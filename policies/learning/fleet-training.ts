@@ -1,6 +1,7 @@
 /** Fleets and traces as the world of a training run: scenarios by name, the objective, what may be missed. */
 import { RandomStream } from '#core/random.js';
-import { featureCount } from '#core/scheduling/features.js';
+import { planFeatureCount } from '#core/scheduling/features.js';
+import type { Layer } from '#core/scheduling/network.js';
 import { defaultObjective, objectiveOf } from '#core/scheduling/objective.js';
 import { defaultSloRules, sloClasses } from '#core/scheduling/slo-class.js';
 import { batchRuleLayers } from './batch-rule-network.js';
@@ -10,20 +11,29 @@ import { plainScenario, type FleetScenario, type FleetWorldData } from './fleet-
 import { ruleLayers } from './rule-network.js';
 import type { TrainingWorld } from './train.js';
 
+/** Networks that learning begins with, instead of those with rules built in. */
+export interface BeginWith {
+  readonly layers: readonly Layer[];
+  /** Empty: the one with a rule built in. */
+  readonly batchLayers: readonly Layer[];
+}
+
 const allTimeMs = 86_400_000;
 
 export function fleetTraining(
   world: FleetWorldData,
   rollouts: Rollouts<FleetScenario>,
   seed: number,
+  begin?: BeginWith,
 ): TrainingWorld<FleetScenario> {
   const random = new RandomStream(`scenarios ${seed}`);
   return {
-    featureCount,
+    featureCount: planFeatureCount,
     classes: sloClasses,
     rollouts,
-    ruleLayers,
-    batchRuleLayers,
+    ruleLayers: begin === undefined ? ruleLayers : () => [...begin.layers],
+    batchRuleLayers:
+      begin === undefined || begin.batchLayers.length === 0 ? batchRuleLayers : () => [...begin.batchLayers],
     objective: (outcomes) => objectiveOf(outcomes).total,
     missWeights: defaultObjective.missWeight,
     allowedMisses: sloClasses.map((name) => defaultSloRules[name].allowedMiss),

@@ -4,7 +4,6 @@
  * is left out, because what it looks at besides rows is not of one moment.
  */
 import { intarsiaError } from '#core/errors.js';
-import { featureCount } from '#core/scheduling/features.js';
 import { defaultObjective } from '#core/scheduling/objective.js';
 import type { Scorer } from '#ports/scorer.js';
 import type { LoggedEpisode } from './logged-decisions.js';
@@ -20,13 +19,14 @@ const rewardOptions = {
   halfLifeMs: Infinity,
 };
 
-/** @throws FAILED_PRECONDITION when the log says too little of the policy, or nothing at all. */
+/** `scorer` takes the rows of the episodes' schema. @throws FAILED_PRECONDITION when the log says too little of the policy, or nothing at all. */
 export function estimateFromLog(episodes: readonly LoggedEpisode[], scorer: Scorer): OffPolicyEstimate {
   const taken: number[] = [];
   const wanted: number[] = [];
   const rewards: number[] = [];
   const propensities: number[] = [];
   const chances: number[] = [];
+  const { inputs: width } = scorer;
   for (const { decisions, outcomes, outcomeOf, propensities: logged } of episodes) {
     const paid = rewardsOf(outcomes, rewardOptions);
     const { rows, rowStarts, choices } = decisions;
@@ -38,11 +38,11 @@ export function estimateFromLog(episodes: readonly LoggedEpisode[], scorer: Scor
       const first = rowStarts[index] ?? 0;
       const count = (rowStarts[index + 1] ?? 0) - first;
       if (scores.length < count * scorer.outputs) scores = new Float32Array(count * scorer.outputs);
-      const own = rows.subarray(first * featureCount, (first + count) * featureCount);
+      const own = rows.subarray(first * width, (first + count) * width);
       scorer.score(own, count, scores);
       const best = bestRow(scores, count, scorer.outputs);
-      for (const value of own.subarray(choice * featureCount, (choice + 1) * featureCount)) taken.push(value);
-      for (const value of own.subarray(best * featureCount, (best + 1) * featureCount)) wanted.push(value);
+      for (const value of own.subarray(choice * width, (choice + 1) * width)) taken.push(value);
+      for (const value of own.subarray(best * width, (best + 1) * width)) wanted.push(value);
       rewards.push(paid[outcome] ?? 0);
       propensities.push(logged[index] ?? 0);
       chances.push(best === choice ? 1 : 0);
@@ -50,7 +50,7 @@ export function estimateFromLog(episodes: readonly LoggedEpisode[], scorer: Scor
   }
   if (rewards.length === 0) throw intarsiaError('FAILED_PRECONDITION', 'the log has no decision with an outcome');
   const takenRows = Float32Array.from(taken);
-  const model = fitRewards(takenRows, Float64Array.from(rewards), featureCount);
+  const model = fitRewards(takenRows, Float64Array.from(rewards), width);
   return estimateOffPolicy({
     rewards: Float64Array.from(rewards),
     propensities: Float64Array.from(propensities),

@@ -6,7 +6,13 @@
 import { refusalPlace } from '#core/decision-log/log-tables.js';
 import { intarsiaError } from '#core/errors.js';
 import { SHED } from '#core/scheduling/dispatch-view.js';
-import { dispatchSchema, featureCount, featureNames } from '#core/scheduling/features.js';
+import {
+  dispatchSchema,
+  featuresOf,
+  planFeatureNames,
+  planSchema,
+  type DispatchSchema,
+} from '#core/scheduling/features.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import type { LoggedDecisions } from './awr.js';
 import type { Decisions, Outcomes } from './environment.js';
@@ -27,6 +33,8 @@ export interface LogDataTable {
 /** A run of a gateway. */
 export interface LoggedEpisode {
   readonly run: string;
+  /** Numbers in a row. */
+  readonly width: number;
   readonly outcomes: Outcomes;
   readonly decisions: Decisions;
   /** By decision: the chance with which the row was taken, who took it, and the request's place in the outcomes (-1: none). */
@@ -41,25 +49,26 @@ export interface LoggedReturns extends LoggedDecisions {
 }
 
 /**
- * Runs of the log in the order of their names. Decisions without a choice, because everything was masked, are left out; so are
+ * Runs of the log in the order of their names, with rows of the schema that is asked for: where the policy that decided saw
+ * nothing of the fluid programme, rows say that there was no plan. Decisions without a choice, because everything was masked, are left out; so are
  * outcomes of requests that nobody decided about.
  * @throws FAILED_PRECONDITION when the log's features are not those of this version.
  */
-export function episodesOfLog(data: LogData): readonly LoggedEpisode[] {
-  const schemas = new Set(texts(data.decisions, 'schema'));
-  for (const schema of schemas) {
-    if (schema === dispatchSchema) continue;
+export function episodesOfLog(data: LogData, schema: DispatchSchema = dispatchSchema): readonly LoggedEpisode[] {
+  for (const logged of new Set(texts(data.decisions, 'schema'))) {
+    if (logged === dispatchSchema || logged === planSchema) continue;
     throw intarsiaError(
       'FAILED_PRECONDITION',
-      `the log has features of schema ${schema}; this version's is ${dispatchSchema}`,
+      `the log has features of schema ${logged}; this version's are ${dispatchSchema} and ${planSchema}`,
     );
   }
+  const names = featuresOf(schema);
   const runs = [...new Set(texts(data.decisions, 'run'))].sort();
   const decisionsOf = byRun(data.decisions);
   const candidatesOf = byRun(data.candidates);
   const outcomesOf = byRun(data.outcomes);
   return runs.map((run) =>
-    episodeOf(run, data, {
+    episodeOf(run, data, names, {
       decisions: decisionsOf.get(run) ?? [],
       candidates: candidatesOf.get(run) ?? [],
       outcomes: outcomesOf.get(run) ?? [],
@@ -81,7 +90,7 @@ export function returnsOfEpisodes(episodes: readonly LoggedEpisode[], options: R
       starts.push(before + (decisions.rowStarts[index] ?? 0));
     }
   }
-  const rows = new Float32Array((starts.at(-1) ?? 0) * featureCount);
+  const rows = new Float32Array(episodes.reduce((sum, { decisions }) => sum + decisions.rows.length, 0));
   let at = 0;
   for (const { decisions } of episodes) {
     rows.set(decisions.rows, at);
@@ -114,13 +123,13 @@ export function splitEpisodes(
 }
 
 function partOf(episode: LoggedEpisode, from: number, to: number): LoggedEpisode {
-  const { decisions, propensities, policies, outcomeOf } = episode;
+  const { decisions, propensities, policies, outcomeOf, width } = episode;
   const { rows, rowStarts, choices, atMs, logProbs, teacherChoices } = decisions;
   const first = rowStarts[from] ?? 0;
   return {
     ...episode,
     decisions: {
-      rows: rows.subarray(first * featureCount, (rowStarts[to] ?? 0) * featureCount),
+      rows: rows.subarray(first * width, (rowStarts[to] ?? 0) * width),
       rowStarts: rowStarts.slice(from, to + 1).map((start) => start - first),
       choices: choices.subarray(from, to),
       atMs: atMs.subarray(from, to),
@@ -139,7 +148,7 @@ interface Members {
   readonly outcomes: readonly number[];
 }
 
-function episodeOf(run: string, data: LogData, members: Members): LoggedEpisode {
+function episodeOf(run: string, data: LogData, names: readonly string[], members: Members): LoggedEpisode {
   const column = (table: keyof LogData, name: string): readonly unknown[] => columnOf(data[table], name);
   const number = (table: keyof LogData, name: string, row: number): number =>
     Number(column(table, name)[row] ?? Number.NaN);
@@ -190,18 +199,23 @@ function episodeOf(run: string, data: LogData, members: Members): LoggedEpisode 
 
   const rowStarts = new Uint32Array(kept.length + 1);
   for (const [index, { allowed }] of kept.entries()) rowStarts[index + 1] = (rowStarts[index] ?? 0) + allowed.length;
-  const rows = new Float32Array((rowStarts[kept.length] ?? 0) * featureCount);
-  const features = featureNames.map((name) => column('candidates', name));
+  const width = names.length;
+  const rows = new Float32Array((rowStarts[kept.length] ?? 0) * width);
+  // Logs of releases before the fluid programme's features have no columns of them.
+  const features = names.map((name) =>
+    planFeatureNames.includes(name) ? (data.candidates.columns.get(name) ?? []) : column('candidates', name),
+  );
   for (const [index, { allowed }] of kept.entries()) {
     for (const [place, candidate] of allowed.entries()) {
-      const first = ((rowStarts[index] ?? 0) + place) * featureCount;
-      for (const [feature, values] of features.entries()) rows[first + feature] = values[candidate] as number;
+      const first = ((rowStarts[index] ?? 0) + place) * width;
+      for (const [feature, values] of features.entries()) rows[first + feature] = (values[candidate] ?? 0) as number;
     }
   }
   const choices = Uint16Array.from(kept, ({ choice }) => choice);
   const propensities = Float64Array.from(kept, ({ row }) => number('decisions', 'propensity', row));
   return {
     run,
+    width,
     outcomes,
     decisions: {
       ...{ rows, rowStarts, choices },

@@ -8,7 +8,7 @@
  * A question that is asked of one class only gives -1 for all others: alike for all rows of a decision, it decides nothing.
  */
 import { intarsiaError } from '#core/errors.js';
-import { featureCount, featureNames } from '#core/scheduling/features.js';
+import { featureCount, featuresOf, planFeatureCount, planSchema } from '#core/scheduling/features.js';
 import type { Layer } from '#core/scheduling/network.js';
 
 export interface Unit {
@@ -87,9 +87,63 @@ function unitsOf(share: number): readonly Unit[] {
   ];
 }
 
+/** Questions about the fluid programme's turns; `weight` says how much whose turn it is counts. */
+function planUnits(weight: number): readonly Unit[] {
+  return [
+    { of: { plan_turn: 1.5 }, weight },
+    { of: { plan_turn: 6 }, weight: 0 },
+    { of: { plan_turn: 6 }, bias: 5, weight: 0 },
+    { of: { plan_share: 3 }, weight: 0 },
+    { of: { plan_busy: 4 }, bias: -2, weight: 0 },
+    ...['interactive', 'standard', 'batch'].map((name) => ({
+      of: { plan_turn: 1.5, [`class_${name}`]: closed },
+      bias: -closed,
+      weight: 0,
+    })),
+    { of: { plan_turn: 1.5, load_30s: 4 }, bias: -3, weight: 0 },
+    { of: { plan_turn: 1.5, slack: 3 }, bias: -1.5, weight: 0 },
+    { of: { plan_busy: 2, service: 4 }, bias: -2, weight: 0 },
+    { of: { plan_turn: 1.5, work: 2 }, bias: -1, weight: 0 },
+  ];
+}
+
+const allNames = featuresOf(planSchema);
+
 /** Layers that decide like `cheapest-feasible:share`. */
 export function ruleLayers(share: number): Layer[] {
-  return layersOfUnits(unitsOf(share), featureNames, featureCount);
+  return layersOfUnits([...unitsOf(share), ...planUnits(0)], allNames, planFeatureCount);
+}
+
+/** How much whose turn it is counts at first, against 16 for being in time and up to 10 for costs. */
+const turnWeight = 6.6;
+
+/**
+ * A network of schema `dispatch-1` with one hidden layer as one of `dispatch-2`: the same questions, and those about the plan,
+ * of which whose turn it is counts from the beginning. One of `dispatch-2` stays as it is.
+ * @throws INVALID_ARGUMENT for another shape.
+ */
+export function withPlanUnits(layers: readonly Layer[]): Layer[] {
+  const [first, last] = layers;
+  if (first?.in === planFeatureCount) return [...layers];
+  if (first === undefined || last === undefined || layers.length !== 2 || first.in !== featureCount || last.out !== 1) {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `training begins with networks of one hidden layer and one score over ${featureCount} or ${planFeatureCount} features; this has layers of ${layers.map((layer) => `${layer.in} to ${layer.out}`).join(', ')}`,
+    );
+  }
+  const [own, score] = layersOfUnits(planUnits(turnWeight), allNames, planFeatureCount) as [Layer, Layer];
+  const width = first.out + own.out;
+  const weights = new Float32Array(planFeatureCount * width);
+  for (let feature = 0; feature < planFeatureCount; feature += 1) {
+    if (feature < featureCount) {
+      weights.set(first.weights.subarray(feature * first.out, (feature + 1) * first.out), feature * width);
+    }
+    weights.set(own.weights.subarray(feature * own.out, (feature + 1) * own.out), feature * width + first.out);
+  }
+  return [
+    { in: planFeatureCount, out: width, weights, bias: Float32Array.from([...first.bias, ...own.bias]) },
+    { in: width, out: 1, weights: Float32Array.from([...last.weights, ...score.weights]), bias: last.bias },
+  ];
 }
 
 /** One hidden layer of the units, and one score. */

@@ -51,7 +51,16 @@ export interface TrainingTools<Scenario> {
 
 export function firstState(): TrainingState {
   return {
-    ...{ stage: 'rules', step: 0, teacher: '', ruleObjectives: [], ruleMisses: [], layers: [], batchLayers: [] },
+    ...{
+      stage: 'rules',
+      step: 0,
+      teacher: '',
+      fallback: '',
+      ruleObjectives: [],
+      ruleMisses: [],
+      layers: [],
+      batchLayers: [],
+    },
     ...{ ranges: undefined, batchRanges: undefined },
     ...{ search: undefined, optimisation: undefined, best: undefined, curves: [] },
   };
@@ -103,6 +112,10 @@ async function compareRules<Scenario>(state: TrainingState, tools: TrainingTools
     }, 0),
   );
   const best = regret.indexOf(Math.min(...regret));
+  const teacher = plan.rules[best] ?? '';
+  const byRegret = plan.rules.map((name, index) => ({ name, regret: regret[index] ?? Infinity }));
+  byRegret.sort((left, right) => left.regret - right.regret);
+  const fallback = byRegret.find(({ name }) => plan.fallbacks.includes(name))?.name ?? teacher;
   const ruleObjectives = judged.map((_, index) =>
     Math.min(...objectives.map((own) => own[training.length + index] ?? Infinity)),
   );
@@ -111,7 +124,8 @@ async function compareRules<Scenario>(state: TrainingState, tools: TrainingTools
     plan.rules.map((name, index) => [`regret ${name}`, (regret[index] ?? 0) / training.length]),
   );
   return advance(state, tools, {
-    teacher: plan.rules[best] ?? '',
+    teacher,
+    fallback,
     ruleObjectives,
     ruleMisses: rates(ofTeacher, world.classes.length),
     layers: initialLayers(tools.random.stream('first weights'), [world.featureCount, ...plan.hidden, 1]),
@@ -176,14 +190,15 @@ async function beginWithRule<Scenario>(
 /** Decisions of an episode that are kept for ranges, about. */
 const rangeDecisions = 3_000;
 
-/** Decisions of a network and of its teacher, each in the states that it gets into by itself. */
+/** Decisions of a network, of its teacher and of the rule it falls back to, each in the states that it gets into by itself. */
 async function statesOf<Scenario>(
   networks: Networks,
-  { teacher }: TrainingState,
+  { teacher, fallback }: TrainingState,
   { world, plan, random }: TrainingTools<Scenario>,
 ): Promise<{ readonly decisions: Decisions; readonly batchRanges: TrainedRanges | undefined }> {
   const { episodes, requests, seconds } = plan.imitation;
-  const players: readonly Player[] = [playedBy(networks), { kind: 'rule', name: teacher }];
+  const rules = [...new Set([teacher, fallback])].map((name): Player => ({ kind: 'rule', name }));
+  const players: readonly Player[] = [playedBy(networks), ...rules];
   const orders = players.flatMap((player) =>
     Array.from({ length: episodes }, (_, number) => {
       const scenario = world.scenario(`imitation ${number}`, number / episodes, requests, seconds);
@@ -358,7 +373,7 @@ async function optimise<Scenario>(state: TrainingState, tools: TrainingTools<Sce
 interface StepResult extends Partial<
   Pick<
     TrainingState,
-    'teacher' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'batchLayers' | 'search' | 'optimisation'
+    'teacher' | 'fallback' | 'ruleObjectives' | 'ruleMisses' | 'layers' | 'batchLayers' | 'search' | 'optimisation'
   >
 > {
   readonly ranges?: TrainedRanges | undefined;

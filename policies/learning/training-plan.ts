@@ -22,6 +22,8 @@ export interface TrainingPlan {
   readonly hidden: readonly number[];
   /** Rules to learn from and to beat: the best of them on the training scenarios is the teacher. */
   readonly rules: readonly string[];
+  /** Rules that the policy file may fall back to: the best of those that are among `rules`; where none is, the teacher. */
+  readonly fallbacks: readonly string[];
   readonly imitation: BcOptions & {
     readonly episodes: number;
     readonly requests: number;
@@ -56,6 +58,8 @@ export const fullPlan: TrainingPlan = {
   batching: 1,
   hidden: [32, 32],
   rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02', 'milp-rate'],
+  // Not rate matching: until it has seen five seconds of requests it sends them where they are done soonest, whatever the cost.
+  fallbacks: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02'],
   strain: 0.4,
   imitation: { ...bcDefaults, episodes: 12, requests: 1_500, seconds: 0, corrections: 2, epochs: 5 },
   search: {
@@ -115,6 +119,8 @@ export interface TrainingState {
   readonly stage: Stage;
   readonly step: number;
   readonly teacher: string;
+  /** The rule that the policy file falls back to. */
+  readonly fallback: string;
   /** Objective of the best rule in hindsight on each validation scenario. */
   readonly ruleObjectives: readonly number[];
   /** Misses of the teacher by class on the validation scenarios. */

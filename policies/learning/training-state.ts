@@ -8,7 +8,7 @@ import { stages, type TrainingState } from './training-plan.js';
 const arrayTypes = { f32: Float32Array, f64: Float64Array } as const;
 
 /** Version of the format; another one is refused. */
-const format = 2;
+const format = 3;
 
 export function packState(state: TrainingState): string {
   return JSON.stringify({ format, state }, (_key, value: unknown) => {
@@ -42,6 +42,7 @@ export function unpackState(text: string, name: string): TrainingState {
     stage: state.stage,
     step: state.step,
     teacher: state.teacher,
+    fallback: state.fallback,
     ruleObjectives: state.ruleObjectives,
     ruleMisses: state.ruleMisses,
     layers: state.layers,

@@ -6,8 +6,7 @@
  * choice, and the report says so instead of a figure.
  */
 import { asIntarsiaError, intarsiaError } from '#core/errors.js';
-import { featureCount } from '#core/scheduling/features.js';
-import type { Layer } from '#core/scheduling/network.js';
+import { inputsOf, type Layer } from '#core/scheduling/network.js';
 import { defaultObjective } from '#core/scheduling/objective.js';
 import type { PolicyArtifact, TrainedRanges } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
@@ -95,7 +94,7 @@ export function tuneFromLog(
   };
   return {
     layers: result.layers,
-    ranges: joinRanges(policy.ranges, featureRanges(logged, featureCount)),
+    ranges: joinRanges(policy.ranges, featureRanges(logged, inputsOf(policy.network))),
     decisions,
     effectiveDecisions: result.effectiveDecisions,
     explained: result.explained,

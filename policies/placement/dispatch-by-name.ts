@@ -5,6 +5,7 @@
  */
 import { intarsiaError } from '#core/errors.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import type { RatePlan } from '#core/scheduling/rate-plan.js';
 import { cheapestByRisk } from './dispatch-cf-risk.js';
 import { cheapest } from './dispatch-cheap.js';
 import { cheapestFeasible } from './dispatch-cheapest-feasible.js';
@@ -12,7 +13,7 @@ import { joinShortestQueue } from './dispatch-jsq.js';
 import { leastHeadroom } from './dispatch-least-headroom.js';
 import { leastWorkLeft } from './dispatch-lwl.js';
 import { maxWeight } from './dispatch-max-weight.js';
-import { rateMatching } from './dispatch-milp-rate.js';
+import { followingPlan, rateMatching } from './dispatch-milp-rate.js';
 import { powerOfTwoQueues } from './dispatch-p2c-jsq.js';
 import { powerOfTwoDelays } from './dispatch-p2c-sed.js';
 import { uniformRandom } from './dispatch-random.js';
@@ -22,7 +23,7 @@ import { shedding } from './dispatch-shedding.js';
 import { weightedRoundRobin } from './dispatch-weighted-round-robin.js';
 
 interface Rule {
-  make(number: number | undefined): DispatchPolicy;
+  make(number: number | undefined, plan: RatePlan | undefined): DispatchPolicy;
   /** Bounds of its number, both excluded but for `most`; absent where it takes none. */
   readonly above?: number;
   readonly most?: number;
@@ -41,7 +42,7 @@ const rules: Readonly<Record<string, Rule>> = {
   'max-weight': { make: maxWeight, sheds: false },
   cheap: { make: cheapest, sheds: false },
   'least-headroom': { make: leastHeadroom, sheds: false },
-  'milp-rate': { make: rateMatching, sheds: false },
+  'milp-rate': { make: (_, plan) => (plan === undefined ? rateMatching() : followingPlan(plan)), sheds: false },
   'cheapest-feasible': {
     make: (share) => cheapestFeasible(share === undefined ? {} : { share }),
     above: 0,
@@ -58,8 +59,11 @@ const rules: Readonly<Record<string, Rule>> = {
 
 export const dispatchRuleNames: readonly string[] = Object.keys(rules);
 
-/** @throws CONFIG_INVALID for a name, a number or an ending that there is none of. */
-export function dispatchByName(text: string): DispatchPolicy {
+/**
+ * @param plan Whose turns rate matching follows; whoever gives it tells it of requests and choices. Absent: it keeps one of its own.
+ * @throws CONFIG_INVALID for a name, a number or an ending that there is none of.
+ */
+export function dispatchByName(text: string, plan?: RatePlan): DispatchPolicy {
   const [, name = '', number, ending] = /^([a-z0-9-]+)(?::([0-9.]+))?(?:\+(shed|serve))?$/u.exec(text) ?? [];
   const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
   if (rule === undefined) {
@@ -81,6 +85,6 @@ export function dispatchByName(text: string): DispatchPolicy {
       );
     }
   }
-  const policy = rule.make(value);
+  const policy = rule.make(value, plan);
   return (ending === undefined ? rule.sheds : ending === 'shed') ? shedding(policy) : policy;
 }

@@ -31,6 +31,7 @@ export function exploring(policy: DispatchPolicy, options: ExploringOptions = {}
     propensity: 1,
     fallback: '',
     ...(inner?.scoreOf === undefined ? {} : { scoreOf: (choice: number) => inner.scoreOf?.(choice) ?? Number.NaN }),
+    ...(inner?.writePlan === undefined ? {} : { writePlan: inner.writePlan.bind(inner) }),
   };
   return {
     name: policy.name,

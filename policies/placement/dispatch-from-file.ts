@@ -3,6 +3,9 @@
  */
 import { intarsiaError } from '#core/errors.js';
 import { readPolicy, type PolicyArtifact } from '#core/scheduling/policy-file.js';
+import { planFeatureCount } from '#core/scheduling/features.js';
+import { inputsOf } from '#core/scheduling/network.js';
+import { RatePlan } from '#core/scheduling/rate-plan.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { dispatchByName } from './dispatch-by-name.js';
 import { LearnedDispatch, type LearnedDispatchOptions } from './dispatch-learned.js';
@@ -24,11 +27,14 @@ export function dispatchOf(artifact: PolicyArtifact, options: FromFileOptions = 
   if (decides !== 'dispatch') {
     throw intarsiaError('INVALID_ARGUMENT', `policy ${name} decides ${decides}; a dispatch policy is needed`, { name });
   }
+  const plan = inputsOf(network) === planFeatureCount ? new RatePlan() : undefined;
   return new LearnedDispatch({
     ...options,
     name,
     scorer: new SimdScorer(network),
+    ...(plan === undefined ? {} : { plan }),
     ranges,
-    fallback: dispatchByName(fallback),
+    // A rule that plans must see all requests, not only those that are left to it.
+    fallback: dispatchByName(fallback, plan),
   });
 }

@@ -15,8 +15,15 @@ import {
   type DispatchRequest,
   type FleetView,
 } from '#core/scheduling/dispatch-view.js';
-import { featureCount, measureScale, writeFeatures, writeShedFeatures } from '#core/scheduling/features.js';
+import {
+  featureCount,
+  measureScale,
+  planFeatureCount,
+  writeFeatures,
+  writeShedFeatures,
+} from '#core/scheduling/features.js';
 import type { TrainedRanges } from '#core/scheduling/policy-file.js';
+import type { RatePlan } from '#core/scheduling/rate-plan.js';
 import {
   checkRare,
   checkRow,
@@ -33,6 +40,8 @@ import { Shortlist, shortlistMax } from './shortlist.js';
 export interface LearnedDispatchOptions {
   readonly name: string;
   readonly scorer: Scorer;
+  /** For networks of schema `dispatch-2`, which see its turns; absent for those of `dispatch-1`. */
+  readonly plan?: RatePlan;
   readonly ranges: TrainedRanges;
   /** Decides when the network must not. */
   readonly fallback: DispatchPolicy;
@@ -55,9 +64,12 @@ export interface FallbackCounts {
 
 export class LearnedDispatch implements DispatchPolicy {
   readonly name: string;
-  readonly trace: ChoiceTrace = { propensity: 1, fallback: '', scoreOf: (choice) => this.#scoreOf(choice) };
+  readonly trace: ChoiceTrace;
   readonly counts: FallbackCounts;
   readonly #scorer: Scorer;
+  readonly #plan: RatePlan | undefined;
+  /** Numbers in a row. */
+  readonly #width: number;
   readonly #ranges: ShieldRanges;
   readonly #fallback: DispatchPolicy;
   readonly #rules: SloRules;
@@ -69,12 +81,20 @@ export class LearnedDispatch implements DispatchPolicy {
   readonly #scale = { usd: 0, joules: 0 };
   readonly #shortlist = new Shortlist();
   /** Room for the shortlist and the row of refusing. */
-  readonly #rows = new Float32Array((shortlistMax + 1) * featureCount);
+  readonly #rows: Float32Array;
   readonly #scores: Float32Array;
 
   constructor(options: LearnedDispatchOptions) {
     this.name = options.name;
     this.#scorer = options.scorer;
+    const { plan } = options;
+    this.#plan = plan;
+    this.trace = {
+      ...{ propensity: 1, fallback: '', scoreOf: (choice) => this.#scoreOf(choice) },
+      ...(plan === undefined ? {} : { writePlan: (candidate, out, offset) => plan.write(candidate, out, offset) }),
+    };
+    this.#width = plan === undefined ? featureCount : planFeatureCount;
+    this.#rows = new Float32Array((shortlistMax + 1) * this.#width);
     this.#scores = new Float32Array((shortlistMax + 1) * options.scorer.outputs);
     this.#ranges = shieldRanges(options.ranges);
     this.#fallback = options.fallback;
@@ -94,6 +114,18 @@ export class LearnedDispatch implements DispatchPolicy {
   }
 
   choose(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView, random: Chance): number {
+    this.#plan?.observe(request, candidates, fleet);
+    const chosen = this.#decide(request, candidates, fleet, random);
+    if (chosen >= 0) this.#plan?.chose(candidates[chosen] as DispatchCandidate);
+    return chosen;
+  }
+
+  #decide(
+    request: DispatchRequest,
+    candidates: readonly DispatchCandidate[],
+    fleet: FleetView,
+    random: Chance,
+  ): number {
     const { counts, trace } = this;
     counts.decisions += 1;
     trace.propensity = 1;
@@ -149,17 +181,20 @@ export class LearnedDispatch implements DispatchPolicy {
     const count = shortlist.length;
     if (count === 0) return NONE;
     const rows = this.#rows;
+    const width = this.#width;
     measureScale(candidates, candidates.length, fleet, this.#scale);
     for (let row = 0; row < count; row += 1) {
       const candidate = candidates[shortlist.indices[row] as number] as DispatchCandidate;
-      writeFeatures(request, candidate, fleet, this.#scale, rows, row * featureCount);
+      writeFeatures(request, candidate, fleet, this.#scale, rows, row * width);
+      this.#plan?.write(candidate, rows, row * width + featureCount);
     }
     const rowCount = request.mayShed ? count + 1 : count;
     if (request.mayShed) {
-      writeShedFeatures(request, candidates, candidates.length, fleet, this.#scale, rows, count * featureCount);
+      writeShedFeatures(request, candidates, candidates.length, fleet, this.#scale, rows, count * width);
+      rows.fill(0, count * width + featureCount, (count + 1) * width);
     }
     for (let row = 0; row < rowCount; row += 1) {
-      const doubt = checkRow(rows, row * featureCount, this.#ranges);
+      const doubt = checkRow(rows, row * width, this.#ranges);
       if (doubt === '') continue;
       this.#reason = doubt;
       return NONE;
@@ -174,7 +209,7 @@ export class LearnedDispatch implements DispatchPolicy {
     }
     const best = this.#best(rowCount);
     if (best < 0) return NONE;
-    this.#reason = checkRare(rows, best * featureCount, this.#ranges);
+    this.#reason = checkRare(rows, best * width, this.#ranges);
     return best === count ? SHED : (shortlist.indices[best] as number);
   }
 

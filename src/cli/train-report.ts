@@ -19,6 +19,8 @@ export interface TrainRequest {
   /** Folder of a run to continue; empty for a new one. */
   readonly resume: string;
   readonly backend: 'tensorflow' | 'wasm' | 'cpu' | undefined;
+  /** Learned policy whose networks training begins with: a file, or the name of one that comes with the product; empty for none. */
+  readonly from: string;
 }
 
 export interface TrainProgress {
@@ -40,8 +42,10 @@ export interface TrainReport {
   /** Policy file; empty when it stopped before there was a network. */
   readonly policyPath: string;
   readonly policySha256: string;
-  /** The rule that was imitated. */
+  /** The best of the rules, to be imitated. */
   readonly teacher: string;
+  /** The rule that the policy falls back to. */
+  readonly fallback: string;
   /** Mean change of the objective against the best rule in hindsight on validation scenarios: -0.05 is 5 % lower. */
   readonly gain: number;
   /** Where the best network came from. */

@@ -5,7 +5,14 @@ import { NodeClock } from '#adapters/node/clock.js';
 import { simulateFleet } from '#compose/simulate-fleet.js';
 import { readDecisions, readLogTrace } from '#compose/decision-log/log-trace.js';
 import { SHED, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { featureCount, writeRows } from '#core/scheduling/features.js';
+import {
+  dispatchSchema,
+  featureCount,
+  planFeatureCount,
+  planFeatureNames,
+  planSchema,
+  writeRows,
+} from '#core/scheduling/features.js';
 import { episodesOfLog, returnsOfLog } from '#policies/learning/logged-decisions.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { LogWorld, startWallMs, temporaryFolder } from './log-world.js';
@@ -117,6 +124,24 @@ describe('the decision log as data', () => {
     );
     expect(report).toMatchObject({ requests: 3, ratePerSecond: 4 });
     expect(report.runs[0]?.decisions).toBe(3);
+  });
+
+  it('says that there was no plan where the policy that decided saw none, and where an older release wrote the log', async () => {
+    const world = new LogWorld({ policy: dispatchByName('sed'), folder });
+    world.ask();
+    world.close();
+    const { data } = await readDecisions(folder);
+    expect(data.decisions.columns.get('schema')).toEqual([dispatchSchema]);
+    const columns = new Map(data.candidates.columns);
+    for (const name of planFeatureNames) expect(columns.delete(name)).toBe(true);
+    const older = { ...data, candidates: { ...data.candidates, columns } };
+    for (const log of [data, older]) {
+      const rows = episodesOfLog(log, planSchema)[0]?.decisions.rows ?? new Float32Array(0);
+      expect(rows.length).toBeGreaterThan(0);
+      for (let from = featureCount; from < rows.length; from += planFeatureCount) {
+        expect([...rows.slice(from, from + planFeatureNames.length)]).toEqual([0, 0, 0, 0]);
+      }
+    }
   });
 
   it('refuses a log whose features mean something else', async () => {

@@ -8,8 +8,17 @@ import { readLogTable } from '#adapters/parquet/read-decision-log.js';
 import { figureCount, readFigures, writeFigures } from '#core/decision-log/figures.js';
 import { currentLogFiles, logFileName, parseLogFileName, runStartMs } from '#core/decision-log/log-files.js';
 import { logTables } from '#core/decision-log/log-tables.js';
-import { newDispatchCandidate, SHED, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { featureCount, featureNames, writeRows } from '#core/scheduling/features.js';
+import { newDispatchCandidate, SHED, type ChoiceTrace, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import {
+  dispatchSchema,
+  featureCount,
+  featureNames,
+  planFeatureCount,
+  planSchema,
+  writeRows,
+} from '#core/scheduling/features.js';
+import { RatePlan } from '#core/scheduling/rate-plan.js';
+import { episodesOfLog } from '#policies/learning/logged-decisions.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { LogWorld, startWallMs, temporaryFolder } from './log-world.js';
 
@@ -64,6 +73,44 @@ describe('the decision log', () => {
       const scores = members.map((row) => column(candidates, 'score')[row]);
       expect(scores).toEqual([0.5, null, 2.5, -0.5].slice(0, scores.length));
     }
+  });
+
+  it('keeps what the fluid programme said of each candidate where the policy sees it, through journal and tables', async () => {
+    const plan = new RatePlan();
+    const seen: number[][] = [];
+    const trace: ChoiceTrace = { propensity: 1, fallback: '', writePlan: (...at) => plan.write(...at) };
+    const policy: DispatchPolicy = {
+      name: 'planning',
+      trace,
+      choose: (request, candidates, fleet) => {
+        plan.observe(request, candidates, fleet);
+        const rows = new Float32Array((candidates.length + 1) * planFeatureCount);
+        const count = writeRows(request, candidates, fleet, { usd: 0, joules: 0 }, rows, plan);
+        seen.push([...rows.slice(0, count * planFeatureCount)]);
+        const chosen = seen.length % 2;
+        plan.chose(candidates[chosen]!);
+        return chosen;
+      },
+    };
+    const world = new LogWorld({ policy, folder, size: { decisions: 40, rows: 200, outcomes: 40 } });
+    for (let index = 0; index < 100; index += 1) {
+      world.nowMs += 90;
+      world.ask();
+    }
+    world.close();
+    const data = {
+      decisions: await readLogTable(folder, 'decisions'),
+      candidates: await readLogTable(folder, 'candidates'),
+      outcomes: await readLogTable(folder, 'outcomes'),
+    };
+    expect(new Set(data.decisions.columns.get('schema'))).toEqual(new Set([planSchema]));
+    const [episode] = episodesOfLog(data, planSchema);
+    expect([...(episode?.decisions.rows ?? [])]).toEqual(seen.flat());
+    expect(seen.at(-1)?.slice(featureCount, planFeatureCount)).toContain(1);
+    // Others read what they know of it.
+    const [narrow] = episodesOfLog(data, dispatchSchema);
+    const cut = seen.flatMap((rows) => rows.filter((_, index) => index % planFeatureCount < featureCount));
+    expect([...(narrow?.decisions.rows ?? [])]).toEqual(cut);
   });
 
   it('keeps every figure of a candidate bit by bit', () => {

@@ -6,9 +6,8 @@ import { parseYaml } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { checkArtifact } from '#core/scheduling/artifact-check.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { dispatchSchema } from '#core/scheduling/features.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
+import { readPolicy, schemaOf } from '#core/scheduling/policy-file.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { batchingFromFile } from '#policies/batching/batching-from-file.js';
 import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
@@ -41,6 +40,7 @@ interface Manifest {
   readonly schema: string;
   readonly batching: string;
   readonly teacher: string;
+  readonly fallback?: string;
   readonly fleets: readonly { readonly name: string; readonly sha256: string }[];
   /** Of the policy that forms batches, where there is one. */
   readonly batchSha256?: string;
@@ -57,10 +57,10 @@ describe('trained policies in the repository', () => {
       const bytes = read(name, 'policy.onnx');
       const manifest = manifestOf(name);
       const digest = createHash('sha256').update(bytes).digest('hex');
-      expect(manifest).toMatchObject({ policySha256: digest, schema: dispatchSchema });
+      expect(manifest).toMatchObject({ policySha256: digest, schema: schemaOf(readPolicy(bytes)) });
       expect(read(name, 'card.md').toString()).toContain(digest);
       const policy = readPolicy(bytes);
-      expect(policy).toMatchObject({ decides: 'dispatch', fallback: manifest.teacher });
+      expect(policy).toMatchObject({ decides: 'dispatch', fallback: manifest.fallback ?? manifest.teacher });
       expect(dispatchByName(policy.fallback).name).not.toBe('');
       if (manifest.batchSha256 !== undefined) {
         const batching = read(name, 'batching.onnx');

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { RandomStream } from '#core/random.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
-import { featureCount, stagesFeature } from '#core/scheduling/features.js';
+import { planFeatureCount as featureCount, stagesFeature } from '#core/scheduling/features.js';
 import { drawLesson } from '#policies/learning/curriculum.js';
 import { rolloutsHere } from '#policies/learning/environment.js';
 import { capacityOf } from '#policies/learning/fleet-capacity.js';

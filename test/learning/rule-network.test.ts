@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { featureCount } from '#core/scheduling/features.js';
+import { featureCount, planFeatureCount } from '#core/scheduling/features.js';
+import type { Layer } from '#core/scheduling/network.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchPlayer } from '#policies/learning/dispatch-player.js';
 import { rangesOfNetwork } from '#policies/learning/feature-ranges.js';
-import { ruleLayers } from '#policies/learning/rule-network.js';
+import { initialLayers } from '#policies/learning/layers.js';
+import { ruleLayers, withPlanUnits } from '#policies/learning/rule-network.js';
 import { RandomStream } from '#core/random.js';
 import {
   newDispatchCandidate,
@@ -74,8 +76,8 @@ describe('a network with cheapest feasible built in', () => {
 
   it('is a network of the schema whose scores are finite over all that features may be', () => {
     const layers = ruleLayers(0.9);
-    expect(layers[0]?.in).toBe(featureCount);
-    const rows = Float32Array.from({ length: featureCount * 50 }, () => 6 * random.next() - 3);
+    expect(layers[0]?.in).toBe(planFeatureCount);
+    const rows = Float32Array.from({ length: planFeatureCount * 50 }, () => 6 * random.next() - 3);
     const scores = new Float32Array(50);
     new SimdScorer({ layers, activation: 'tanh' }).score(rows, 50, scores);
     expect(scores.every(Number.isFinite)).toBe(true);
@@ -92,5 +94,34 @@ describe('the ranges of a network', () => {
       high: [0.9, 3, 0.9],
       greatest: [1, 3, 1],
     });
+  });
+
+  it('takes questions about the plan to a network of the schema before, which decides as before while there is no plan', () => {
+    const before = initialLayers(new RandomStream('before'), [featureCount, 6, 1]);
+    const after = withPlanUnits(before);
+    const scores = (layers: readonly Layer[], rows: readonly number[][]): Float32Array => {
+      const out = new Float32Array(rows.length);
+      new SimdScorer({ layers, activation: 'tanh' }).score(Float32Array.from(rows.flat()), rows.length, out);
+      return out;
+    };
+    const rows = Array.from({ length: 20 }, () => Array.from({ length: featureCount }, () => 6 * random.next() - 3));
+    const old = scores(before, rows);
+    const unplanned = scores(
+      after,
+      rows.map((row) => [...row, 0, 0, 0, 0]),
+    );
+    const shift = unplanned[0]! - old[0]!;
+    unplanned.forEach((score, index) => expect(score - old[index]!).toBeCloseTo(shift, 4));
+    // Whose turn it is comes before who has none.
+    const [turn = 0, none = 0] = scores(
+      after,
+      [
+        [0.9, 0.5, 0.4, 1],
+        [-1, 0, 0.4, 1],
+      ].map((plan) => [...rows[0]!, ...plan]),
+    );
+    expect(turn).toBeGreaterThan(none + 5);
+    expect(withPlanUnits(after)).toEqual(after);
+    expect(() => withPlanUnits(initialLayers(new RandomStream(1), [7, 3, 1]))).toThrow('7 to 3, 3 to 1');
   });
 });

@@ -5,6 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NodeClock } from '#adapters/node/clock.js';
 import type { TrainRequest, TrainReport } from '#cli/train-report.js';
 import { trainFleets } from '#compose/learning/train-fleets.js';
+import { planFeatureCount } from '#core/scheduling/features.js';
+import { inputsOf } from '#core/scheduling/network.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'intarsia-train-'));
@@ -39,7 +41,7 @@ function train(change: Partial<TrainRequest>, stopAfter = Infinity): Promise<Tra
   let steps = -1;
   const request: TrainRequest = {
     ...{ configPath: at('plan.yaml'), fleets: [at('fleet.yaml')], traces: [], seed: 5, workers: 0, minutes: undefined },
-    ...{ quick: true, out: at('run'), resume: '', backend: 'cpu' },
+    ...{ quick: true, out: at('run'), resume: '', backend: 'cpu', from: '' },
     ...change,
   };
   const watch = { onStep: () => (steps += 1), isStopWanted: () => steps >= stopAfter };
@@ -51,12 +53,12 @@ describe('intarsia train', () => {
     const report = await train({ out: at('whole') });
     expect(report).toMatchObject({ isDone: true, backend: 'cpu', steps: 6 });
     const policy = readPolicy(readFileSync(report.policyPath));
-    expect(policy).toMatchObject({ name: 'dispatch-5', decides: 'dispatch', fallback: report.teacher });
+    expect(policy).toMatchObject({ name: 'dispatch-5', decides: 'dispatch', fallback: report.fallback });
     const manifest = JSON.parse(readFileSync(at('whole/manifest.json'), 'utf8')) as Record<string, unknown>;
     expect(manifest).toMatchObject({
       seed: 5,
       backend: 'cpu',
-      schema: 'dispatch-1',
+      schema: 'dispatch-2',
       policySha256: report.policySha256,
       fleets: [{ name: 'fleet.yaml' }],
       ranges: { names: ['small'], devices: [3, 3], models: [1, 1] },
@@ -76,6 +78,18 @@ describe('intarsia train', () => {
     expect(resumed.policySha256).toBe(whole.policySha256);
     expect(readFileSync(at('stopped/manifest.json'))).toEqual(readFileSync(at('straight/manifest.json')));
     expect((await train({ out: at('other'), seed: 6 })).policySha256).not.toBe(whole.policySha256);
+  });
+
+  it('begins with the networks of a policy of an earlier schema, and its manifest names them', async () => {
+    const search = 'search: { iterations: 1, population: 2, scenarios: 1, requests: 150, seconds: 1 }\n';
+    const others = 'imitation: { episodes: 1, requests: 150 }\noptimisation: { iterations: 0 }\n';
+    writeFileSync(at('from.yaml'), `${search}${others}validation: { scenarios: 1, requests: 150, every: 1 }\n`);
+    const report = await train({ configPath: at('from.yaml'), from: 'dispatch-3', out: at('from') });
+    expect(report.isDone).toBe(true);
+    expect(inputsOf(readPolicy(readFileSync(report.policyPath)).network)).toBe(planFeatureCount);
+    const { from } = JSON.parse(readFileSync(at('from/manifest.json'), 'utf8')) as { from: { name: string }[] };
+    expect(from.map(({ name }) => name)).toEqual(['policy.onnx', 'batching.onnx']);
+    await expect(train({ from: 'milp-rate', out: at('nowhere') })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
   it('refuses a folder in use, a run that is not there, a plan with unknown fields, and data that changed since', async () => {

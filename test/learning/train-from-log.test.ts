@@ -6,8 +6,8 @@ import { estimatePolicies } from '#compose/learning/judge-log.js';
 import { trainFromLog } from '#compose/learning/train-from-log.js';
 import { RandomStream } from '#core/random.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { featureCount, featureNames } from '#core/scheduling/features.js';
-import { encodePolicy, readPolicy } from '#core/scheduling/policy-file.js';
+import { featureCount, featureNames, planFeatureCount, planSchema } from '#core/scheduling/features.js';
+import { encodePolicy, readPolicy, schemaOf } from '#core/scheduling/policy-file.js';
 import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import { pretendProgram, run } from '../cli/pretend-program.js';
 import { LogWorld, temporaryFolder } from '../decision-log/log-world.js';
@@ -40,12 +40,12 @@ describe('a policy tuned on a log', () => {
   }
 
   /** A network that likes dear devices. */
-  function writePolicy(): string {
-    const weights = new Float32Array(featureCount);
+  function writePolicy(inputs = featureCount): string {
+    const weights = new Float32Array(inputs);
     weights[featureNames.indexOf('price_rank')] = 0.5;
-    const edge = (value: number): number[] => Array.from({ length: featureCount }, () => value);
+    const edge = (value: number): number[] => Array.from({ length: inputs }, () => value);
     const path = join(folder, 'deployed.onnx');
-    const layers = [{ in: featureCount, out: 1, weights, bias: new Float32Array(1) }];
+    const layers = [{ in: inputs, out: 1, weights, bias: new Float32Array(1) }];
     const bytes = encodePolicy({
       ...{ name: 'dear', decides: 'dispatch', fallback: 'sed', notes: { origin: 'a test' } },
       network: { layers, activation: 'tanh' },
@@ -61,8 +61,8 @@ describe('a policy tuned on a log', () => {
     return path;
   }
 
-  function tune(log: string, out: string, seed = 3): Promise<LogTrainReport> {
-    const request = { folder: log, policy: writePolicy(), configPath: writePlan(), seed, out: join(folder, out) };
+  function tune(log: string, out: string, seed = 3, inputs = featureCount): Promise<LogTrainReport> {
+    const request = { folder: log, policy: writePolicy(inputs), configPath: writePlan(), seed, out: join(folder, out) };
     return trainFromLog({ ...request, backend: 'cpu' }, () => undefined);
   }
 
@@ -93,6 +93,18 @@ describe('a policy tuned on a log', () => {
 
     expect((await tune(log, 'again')).policySha256).toBe(report.policySha256);
     expect((await tune(log, 'other seed', 4)).policySha256).not.toBe(report.policySha256);
+  });
+
+  it('may see the fluid programme: it is tuned and estimated with what the log holds of it', async () => {
+    const log = writeLog(7_000);
+    const report = await tune(log, 'planned', 3, planFeatureCount);
+    expect(schemaOf(readPolicy(readFileSync(report.policyPath)))).toBe(planSchema);
+    expect(JSON.parse(readFileSync(join(report.folder, 'manifest.json'), 'utf8'))).toMatchObject({
+      schema: planSchema,
+    });
+    const [asked] = (await estimatePolicies({ folder: log, policies: [report.policyPath] })).policies;
+    if ('reason' in report.after) throw new Error('no estimate');
+    expect(asked?.doublyRobust.value).toBeCloseTo(report.after.doublyRobust.value, 0);
   });
 
   it('says that a log without exploration speaks for no other choice, and refuses one that is too short', async () => {

@@ -114,7 +114,7 @@ describe('a training run', () => {
 
   it('a state that is damaged or of another format is refused', () => {
     expect(() => unpackState('{"format":2,', 'checkpoint.json')).toThrow(/checkpoint.json is no training state: /);
-    expect(() => unpackState('{"format":9,"state":{"stage":"rules"}}', 'x')).toThrow(/no training state of format 2/);
+    expect(() => unpackState('{"format":9,"state":{"stage":"rules"}}', 'x')).toThrow(/no training state of format 3/);
   });
 
   it('the share done grows from 0 to 1', async () => {

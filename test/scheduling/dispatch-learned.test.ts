@@ -12,6 +12,7 @@ import {
 import { featureCount, featureNames } from '#core/scheduling/features.js';
 import type { TrainedRanges } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
+import { cheapestByRisk } from '#policies/placement/dispatch-cf-risk.js';
 import { cheapestFeasible } from '#policies/placement/dispatch-cheapest-feasible.js';
 import { exploring } from '#policies/placement/dispatch-exploring.js';
 import { LearnedDispatch, type LearnedDispatchOptions } from '#policies/placement/dispatch-learned.js';
@@ -144,25 +145,58 @@ describe('learned dispatch', () => {
     expect(sure.trace.fallback).toBe('');
   });
 
-  it('stops deciding for a model whose answers come too late, for ten minutes, and for no other model', () => {
+  it('stops deciding for a model whose answers come too late, for ten seconds at first, and for no other model', () => {
     const policy = learned();
-    for (let index = 0; index < 30; index += 1) policy.finished('m', 'interactive', index % 2 === 0, index);
+    for (let index = 0; index < 30; index += 1) policy.finished('m', 'interactive', index % 2 === 0, 500 * index);
     expect(policy.trips).toBe(1);
-    policy.choose({ ...request, nowMs: 30, arrivedMs: 30 }, [slow(20)], fleet, random);
-    expect(policy.trace.fallback).toBe('breaker');
-    policy.choose({ ...request, model: 'other', nowMs: 30, arrivedMs: 30 }, [slow(20)], fleet, random);
-    expect(policy.trace.fallback).toBe('');
-    policy.choose({ ...request, nowMs: 601_000, arrivedMs: 601_000 }, [slow(20)], fleet, random);
-    expect(policy.trace.fallback).toBe('');
+    const fallbackAt = (model: string, nowMs: number): string => {
+      policy.choose({ ...request, model, nowMs, arrivedMs: nowMs }, [slow(20)], fleet, random);
+      return policy.trace.fallback;
+    };
+    expect(fallbackAt('m', 15_000)).toBe('breaker');
+    expect(fallbackAt('other', 15_000)).toBe('');
+    expect(fallbackAt('m', 25_000)).toBe('');
+  });
+
+  it('leaves decisions to the very choice of a rule without memory, whatever came before', () => {
+    fc.assert(
+      fc.property(fc.array(insaneCandidates, { minLength: 1, maxLength: 8 }), (decisions) => {
+        const doubtful = learned({ scorer: byFeature('slack', Number.NaN), fallback: cheapestByRisk() });
+        const rule = cheapestByRisk();
+        for (const [turn, candidates] of decisions.entries()) {
+          const nowMs = 1000 * turn;
+          const moment = { ...request, nowMs, arrivedMs: nowMs };
+          const chosen = doubtful.choose(moment, candidates, fleet, random);
+          if (doubtful.trace.fallback !== '') expect(chosen).toBe(rule.choose(moment, candidates, fleet, random));
+        }
+      }),
+    );
   });
 });
+
+/** Tells a breaker of one answer every `everyMs` for so long, late with that chance; answers the times at which it opened. */
+function openings(
+  breaker: Breaker,
+  lateShare: number,
+  everyMs: number,
+  untilMs: number,
+  dice = seededRandom(4),
+): number[] {
+  const opened: number[] = [];
+  for (let nowMs = 0; nowMs < untilMs; nowMs += everyMs) {
+    const before = breaker.trips;
+    breaker.answered('m', dice.next() < lateShare, 0.01, nowMs);
+    if (breaker.trips > before) opened.push(nowMs);
+  }
+  return opened;
+}
 
 describe('breaker', () => {
   it('never opens at a rate that is allowed and opens the sooner the worse it is', () => {
     const until = (every: number): number => {
       const breaker = new Breaker();
       for (let index = 1; index <= 20_000; index += 1) {
-        breaker.answered('m', index % every === 0, 0.01, index);
+        breaker.answered('m', index % every === 0, 0.01, 200 * index);
         if (breaker.trips > 0) return index;
       }
       return Infinity;
@@ -175,7 +209,21 @@ describe('breaker', () => {
     expect(until(5)).toBeLessThan(100);
   });
 
-  it('opens when more than a fifth of at least 100 decisions in a minute fell back', () => {
+  it('takes a second of nothing but late answers to open however many there are, and no single late batch opens it', () => {
+    for (const everyMs of [0.5, 2, 10]) {
+      const [first = Infinity] = openings(new Breaker(), 1, everyMs, 5_000);
+      expect(first).toBeGreaterThan(1_000);
+      expect(first).toBeLessThan(1_500);
+    }
+    const breaker = new Breaker();
+    for (let nowMs = 0; nowMs < 60_000; nowMs += 5) {
+      const inLateBatch = nowMs % 5_000 < 160;
+      breaker.answered('m', inLateBatch, 0.01, nowMs);
+    }
+    expect(breaker.trips).toBe(0);
+  });
+
+  it('opens when more than a fifth of the recent decisions, at least 100, fell back', () => {
     const breaker = new Breaker();
     for (let index = 0; index < 99; index += 1) breaker.decided('m', true, index);
     expect(breaker.isOpen('m', 99)).toBe(false);
@@ -184,6 +232,71 @@ describe('breaker', () => {
     const calm = new Breaker();
     for (let index = 0; index < 1000; index += 1) calm.decided('m', index % 6 === 0, index);
     expect(calm.isOpen('m', 1000)).toBe(false);
+    // A moment of doubt in a busy minute is no reason; the same doubt for seconds is.
+    const busy = new Breaker();
+    for (let nowMs = 0; nowMs < 30_000; nowMs += 1) busy.decided('m', nowMs >= 20_000 && nowMs < 21_000, nowMs);
+    expect(busy.trips).toBe(0);
+    for (let nowMs = 30_000; nowMs < 36_000; nowMs += 1) busy.decided('m', true, nowMs);
+    expect(busy.trips).toBe(1);
+  });
+
+  it('stays open for ten seconds first, twice as long each time it fails on trial, ten minutes at most, and ten seconds again after it has held', () => {
+    const breaker = new Breaker();
+    const openFor: number[] = [];
+    let nowMs = 0;
+    const trip = (): void => {
+      const before = breaker.trips;
+      while (breaker.trips === before) breaker.decided('m', true, (nowMs += 10));
+      const openedMs = nowMs;
+      while (breaker.isOpen('m', nowMs)) nowMs += 10;
+      openFor.push(Math.round((nowMs - openedMs) / 1000));
+    };
+    for (let time = 0; time < 9; time += 1) trip();
+    expect(openFor).toEqual([10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    for (const untilMs = nowMs + 601_000; nowMs < untilMs; nowMs += 100) breaker.decided('m', false, nowMs);
+    trip();
+    expect(openFor.at(-1)).toBe(10);
+  });
+
+  it('is open for a share of the time that grows with what goes wrong, whatever the rates', () => {
+    const anyRate = fc.record({
+      everyMs: fc.integer({ min: 1, max: 50 }),
+      bad: fc.double({ min: 0.3, max: 1, noNaN: true }),
+      good: fc.double({ min: 0, max: 0.1, noNaN: true }),
+      seed: fc.nat({ max: 1000 }),
+    });
+    fc.assert(
+      fc.property(anyRate, ({ everyMs, bad, good, seed }) => {
+        const dice = seededRandom(seed);
+        const openShare = (share: number): number => {
+          const breaker = new Breaker();
+          let open = 0;
+          let all = 0;
+          for (let nowMs = 0; nowMs < 600_000; nowMs += 10 * everyMs) {
+            breaker.decided('m', dice.next() < share, nowMs);
+            all += 1;
+            if (breaker.isOpen('m', nowMs)) open += 1;
+          }
+          return open / all;
+        };
+        expect(openShare(good)).toBeLessThan(0.1);
+        expect(openShare(bad)).toBeGreaterThan(0.5);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it('forgives on trial what came late while the rule decided, and no more than that', () => {
+    const overload = openings(new Breaker(), 0.5, 2, 70_000);
+    expect(overload).toHaveLength(1);
+    const breaker = new Breaker();
+    expect(openings(breaker, 0.5, 2, 2_500)).toHaveLength(1);
+    // The rule was hardly ever late.
+    let nowMs = 2_500;
+    for (; breaker.isOpen('m', nowMs); nowMs += 2) breaker.answered('m', false, 0.01, nowMs);
+    for (const untilMs = nowMs + 10_000; nowMs < untilMs; nowMs += 2)
+      breaker.answered('m', nowMs % 4 === 0, 0.01, nowMs);
+    expect(breaker.trips).toBe(2);
   });
 });
 

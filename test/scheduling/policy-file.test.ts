@@ -6,9 +6,10 @@ import { GraphBuilder } from '#core/onnx/builder.js';
 import { int } from '#core/onnx/attribute.js';
 import { readModel } from '#core/onnx/model-reader.js';
 import { encodeModelBytes } from '#core/onnx/writer.js';
-import { featureCount } from '#core/scheduling/features.js';
+import { checkArtifact } from '#core/scheduling/artifact-check.js';
+import { featureCount, planFeatureCount } from '#core/scheduling/features.js';
 import { networkModel, networkOfModel } from '#core/scheduling/network-onnx.js';
-import { encodePolicy, readPolicy, type PolicyArtifact } from '#core/scheduling/policy-file.js';
+import { encodePolicy, readPolicy, schemaOf, type PolicyArtifact } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { dispatchFromFile, dispatchOf } from '#policies/placement/dispatch-from-file.js';
 import { seededRandom } from '#sim/random.js';
@@ -30,6 +31,19 @@ describe('policy file', () => {
     const bytes = encodePolicy(policy);
     expect(readPolicy(bytes)).toEqual(policy);
     expect(encodePolicy(readPolicy(bytes))).toEqual(bytes);
+  });
+
+  it('is of schema dispatch-2 where its network sees the plan too, and policies of dispatch-1 are read as before', () => {
+    const wide = (value: number): number[] => new Array<number>(planFeatureCount).fill(value);
+    const network = anyNetwork([planFeatureCount, 8, 1], 3);
+    const ranges = { least: wide(-3), low: wide(-2), high: wide(2), greatest: wide(3) };
+    const planned = { ...policy, network, ranges };
+    const bytes = encodePolicy(planned);
+    expect(schemaOf(readPolicy(bytes))).toBe('dispatch-2');
+    expect(readPolicy(bytes)).toEqual(planned);
+    expect(checkArtifact(bytes).gate.passed).toBe(true);
+    expect(schemaOf(readPolicy(encodePolicy(policy)))).toBe('dispatch-1');
+    expect(() => encodePolicy({ ...planned, network: anyNetwork([34, 8, 1], 3) })).toThrow(/takes 34 features/);
   });
 
   it('becomes a policy of its own each time, and none when it decides about batching', () => {

@@ -21,6 +21,7 @@ interface TrainFlags {
   readonly quick?: boolean;
   readonly out: string;
   readonly backend?: 'tensorflow' | 'wasm' | 'cpu';
+  readonly from?: string;
   readonly fromLog?: string;
   readonly policy?: string;
 }
@@ -42,6 +43,7 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
     .option('--resume <dir>', 'continue a run that was stopped or killed')
     .option('--quick', 'one to three minutes: to see that it works, not to be good')
     .option('--out <dir>', 'folder of the run; must be empty', 'training-run')
+    .option('--from <policy>', 'begin with the networks of a learned policy, a file or the name of one of the product')
     .option('--from-log <dir>', 'tune a learned policy on the decisions of a log instead; needs --policy')
     .option(
       '--policy <file>',
@@ -76,8 +78,8 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
       });
       let report: TrainReport;
       try {
-        const { config = '', resume = '', quick = false, seed, minutes: limit, backend, ...rest } = flags;
-        const request = { ...rest, configPath: config, resume, quick, seed, minutes: limit, backend };
+        const { config = '', resume = '', quick = false, seed, minutes: limit, backend, from = '', ...rest } = flags;
+        const request = { ...rest, configPath: config, resume, quick, seed, minutes: limit, backend, from };
         report = await program.train(request, {
           onStep: (step) => {
             progress.update(step.share, wordsOf(step));
@@ -95,7 +97,7 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
 }
 
 /** Options that mean nothing to a log. */
-const simulationOptions = ['fleets', 'traces', 'workers', 'minutes', 'resume', 'quick'] as const;
+const simulationOptions = ['fleets', 'traces', 'workers', 'minutes', 'resume', 'quick', 'from'] as const;
 
 async function tune(
   command: Command,
@@ -129,12 +131,12 @@ function wordsOf({ stage, step, steps, leftMs, gain }: TrainProgress): string {
 }
 
 function print(report: TrainReport, output: Output): void {
-  const { folder, isDone, policyPath, policySha256, teacher, gain, bestStage, backend } = report;
+  const { folder, isDone, policyPath, policySha256, teacher, fallback, gain, bestStage, backend } = report;
   output.result(report);
   if (policyPath === '') output.line(`stopped before there was a network`);
   else {
     output.line(`${policyPath}: from ${bestStage}, ${percent(gain)} objective against the best rule in hindsight`);
-    output.line(`teacher and fallback ${teacher}; backend ${backend}; SHA-256 ${policySha256}`);
+    output.line(`teacher ${teacher}, fallback ${fallback}; backend ${backend}; SHA-256 ${policySha256}`);
     output.line(`curves: ${folder}/curves.html`);
   }
   if (!isDone) output.line(`not finished; continue with: intarsia train --resume ${folder}`);

@@ -93,6 +93,19 @@ async function policyBytes(path: string): Promise<Uint8Array> {
   }
 }
 
+/**
+ * Files of a learned policy's networks: dispatch, and batching where it has one beside it.
+ * @throws INVALID_ARGUMENT for a rule's name.
+ */
+export function filesOfPolicy(name: string): readonly string[] {
+  const path = policyPath(name);
+  if (path === undefined) {
+    throw intarsiaError('INVALID_ARGUMENT', `there is no learned policy '${name}' to begin with`, { name });
+  }
+  const beside = join(dirname(path), 'batching.onnx');
+  return existsSync(beside) ? [path, beside] : [path];
+}
+
 /** The file, or that of a policy that comes with the product; undefined for what can only be a rule. */
 function policyPath(name: string): string | undefined {
   if (name.endsWith('.onnx')) return name;

@@ -9,7 +9,7 @@ import type {
   LogEstimateRequest,
 } from '#cli/log-evaluation-report.js';
 import { intarsiaError } from '#core/errors.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
+import { dispatchSchemaOf, readPolicy } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { calibrate, calibrationLimits } from '#policies/learning/calibration.js';
@@ -36,12 +36,15 @@ export async function estimatePolicies({ folder, policies }: LogEstimateRequest)
         `${policy}: a log is asked about learned policies only; rules are simulated`,
       );
     }
-    scorers.push({ policy, scorer: new SimdScorer(readPolicy(player.bytes).network) });
+    const artifact = readPolicy(player.bytes);
+    scorers.push({ policy, schema: dispatchSchemaOf(artifact), scorer: new SimdScorer(artifact.network) });
   }
   const { data, damaged } = await readDecisions(folder);
-  const episodes = episodesOfLog(data);
   return {
-    policies: scorers.map(({ policy, scorer }) => ({ policy, ...estimateFromLog(episodes, scorer) })),
+    policies: scorers.map(({ policy, schema, scorer }) => ({
+      policy,
+      ...estimateFromLog(episodesOfLog(data, schema), scorer),
+    })),
     damaged,
   };
 }

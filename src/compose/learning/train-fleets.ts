@@ -10,15 +10,16 @@ import { parseYaml, readYamlFile } from '#adapters/yaml/read-yaml.js';
 import type { TrainProgress, TrainReport, TrainRequest, TrainWatch } from '#cli/train-report.js';
 import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
-import { dispatchSchema } from '#core/scheduling/features.js';
-import { encodePolicy } from '#core/scheduling/policy-file.js';
+import { planSchema } from '#core/scheduling/features.js';
+import { encodePolicy, readPolicy } from '#core/scheduling/policy-file.js';
 import { batchFallback } from '#policies/learning/batch-player.js';
 import { curvesPage, curvesSvg } from '#policies/learning/curves.js';
 import { rolloutsHere, type Rollouts } from '#policies/learning/environment.js';
 import { rangesOfNetwork } from '#policies/learning/feature-ranges.js';
 import { fleetEnvironment, type FleetScenario, type FleetWorldData } from '#policies/learning/fleet-environment.js';
-import { fleetTraining } from '#policies/learning/fleet-training.js';
+import { fleetTraining, type BeginWith } from '#policies/learning/fleet-training.js';
 import { readPlan } from '#policies/learning/plan-file.js';
+import { withPlanUnits } from '#policies/learning/rule-network.js';
 import { firstState, trainStep } from '#policies/learning/train.js';
 import { packState, unpackState } from '#policies/learning/training-state.js';
 import {
@@ -35,6 +36,7 @@ import { readTrace } from '#sim/fleet/trace-file.js';
 import { packageRoot } from '../package-root.js';
 import { readProfiles } from '../profiles.js';
 import { version } from '../version.js';
+import { filesOfPolicy } from './contenders.js';
 import { RolloutThreads } from './rollout-threads.js';
 import { RunFolder, runFiles } from './run-folder.js';
 
@@ -52,6 +54,8 @@ interface RunRecord {
   readonly fleets: readonly DataFile[];
   readonly traces: readonly DataFile[];
   readonly backend: string;
+  /** Networks that it began with; absent for those with rules built in. */
+  readonly from?: readonly DataFile[];
 }
 
 export async function trainFleets(request: TrainRequest, watch: TrainWatch, clock: Clock): Promise<TrainReport> {
@@ -63,13 +67,19 @@ export async function trainFleets(request: TrainRequest, watch: TrainWatch, cloc
   tf.enableProdMode();
   const record = before ?? (await newRecord(request, backend));
   const { world, ranges } = await readWorld(record);
+  const begin = await readBegin(record);
   const run = folder ?? (await RunFolder.create(resolve(request.out)));
   if (isNew) await run.write(runFiles.run, `${JSON.stringify(record, undefined, 2)}\n`);
 
   const { plan } = record;
   const threads = request.workers > 0 ? new RolloutThreads(world, request.workers) : undefined;
   const rollouts: Rollouts<FleetScenario> = threads ?? rolloutsHere(fleetEnvironment(world));
-  const tools = { tf, plan, random: new RandomStream(plan.seed), world: fleetTraining(world, rollouts, plan.seed) };
+  const tools = {
+    tf,
+    plan,
+    random: new RandomStream(plan.seed),
+    world: fleetTraining(world, rollouts, plan.seed, begin),
+  };
   try {
     let state = isNew ? firstState() : unpackState(run.read(runFiles.checkpoint), run.at(runFiles.checkpoint));
     const startMs = clock.nowMs();
@@ -92,6 +102,7 @@ export async function trainFleets(request: TrainRequest, watch: TrainWatch, cloc
       policyPath: policySha256 === '' ? '' : run.at(runFiles.policy),
       policySha256,
       teacher: state.teacher,
+      fallback: state.fallback,
       gain: state.best?.gain ?? 0,
       bestStage: state.best?.stage ?? '',
       backend,
@@ -112,6 +123,7 @@ async function newRecord(request: TrainRequest, backend: string): Promise<RunRec
     fleets: await Promise.all(fleets.map(digestOf)),
     traces: await Promise.all(request.traces.map(digestOf)),
     backend,
+    ...(request.from === '' ? {} : { from: await Promise.all(filesOfPolicy(request.from).map(digestOf)) }),
   };
 }
 
@@ -135,13 +147,15 @@ async function readData(path: string): Promise<Uint8Array> {
   }
 }
 
+async function readUnchanged({ path, sha256: expected }: DataFile): Promise<Uint8Array> {
+  const bytes = await readData(path);
+  if (sha256(bytes) === expected) return bytes;
+  throw intarsiaError('FAILED_PRECONDITION', `${path} has changed since the run began; start a new run`, { path });
+}
+
 /** Reads what the run learns from. @throws FAILED_PRECONDITION when a file is not what it was when the run began. */
 async function readWorld(record: RunRecord): Promise<{ readonly world: FleetWorldData; readonly ranges: FleetRanges }> {
-  const text = async ({ path, sha256: expected }: DataFile): Promise<string> => {
-    const bytes = await readData(path);
-    if (sha256(bytes) === expected) return new TextDecoder().decode(bytes);
-    throw intarsiaError('FAILED_PRECONDITION', `${path} has changed since the run began; start a new run`, { path });
-  };
+  const text = async (file: DataFile): Promise<string> => new TextDecoder().decode(await readUnchanged(file));
   const profiles = await readProfiles('');
   const fleets = [];
   for (const file of record.fleets) {
@@ -161,6 +175,16 @@ async function readWorld(record: RunRecord): Promise<{ readonly world: FleetWorl
       devices: [Math.min(...devices), Math.max(...devices)],
       models: [Math.min(...models), Math.max(...models)],
     },
+  };
+}
+
+/** The networks that training begins with. @throws FAILED_PRECONDITION for files that have changed, MODEL_INVALID, INVALID_ARGUMENT. */
+async function readBegin({ from = [] }: RunRecord): Promise<BeginWith | undefined> {
+  const [policy, batching] = await Promise.all(from.map(readUnchanged));
+  if (policy === undefined) return undefined;
+  return {
+    layers: withPlanUnits(readPolicy(policy).network.layers),
+    batchLayers: batching === undefined ? [] : readPolicy(batching).network.layers,
   };
 }
 
@@ -196,14 +220,16 @@ async function writePolicy(
     files.map(({ path, sha256: digest }) => ({ name: basename(path), sha256: digest }));
   const made = {
     intarsia: version,
-    schema: dispatchSchema,
+    schema: planSchema,
     seed: record.plan.seed,
     backend: record.backend,
     tensorflow,
     batching,
     teacher: state.teacher,
+    fallback: state.fallback,
     steps: state.curves.length,
     best: { stage: best.stage, step: best.step, validationGain: best.gain },
+    ...(record.from === undefined ? {} : { from: data(record.from) }),
     fleets: data(record.fleets),
     traces: data(record.traces),
     ranges: fleets,
@@ -214,7 +240,7 @@ async function writePolicy(
     decides: 'dispatch',
     network: { layers: best.layers, activation: 'tanh' },
     ranges: rangesOfNetwork(ranges, best.layers),
-    fallback: state.teacher,
+    fallback: state.fallback,
     notes: { 'training.manifest': JSON.stringify(made) },
   });
   const policySha256 = sha256(policy);

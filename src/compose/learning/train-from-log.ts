@@ -9,8 +9,7 @@ import { readYamlFile } from '#adapters/yaml/read-yaml.js';
 import type { LogTrainReport, LogTrainRequest } from '#cli/train-report.js';
 import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
-import { dispatchSchema } from '#core/scheduling/features.js';
-import { encodePolicy, readPolicy } from '#core/scheduling/policy-file.js';
+import { dispatchSchemaOf, encodePolicy, readPolicy } from '#core/scheduling/policy-file.js';
 import { episodesOfLog, type LoggedEpisode } from '#policies/learning/logged-decisions.js';
 import { readNumbers } from '#policies/learning/plan-file.js';
 import { logTuningDefaults, tuneFromLog } from '#policies/learning/tune-from-log.js';
@@ -33,7 +32,8 @@ export async function trainFromLog(
   const planned = readNumbers(logTuningDefaults, config, request.configPath);
   const options = request.seed === undefined ? planned : { ...planned, seed: request.seed };
   const { data, damaged } = await readDecisions(request.folder);
-  const episodes = episodesOfLog(data);
+  const schema = dispatchSchemaOf(deployed);
+  const episodes = episodesOfLog(data, schema);
   const { tf, backend } = await loadTensorflow(request.backend);
   tf.enableProdMode();
   const tools = { tf, random: new RandomStream(options.seed) };
@@ -43,7 +43,7 @@ export async function trainFromLog(
   const { layers, ranges, ...figures } = tuned;
   const made = {
     intarsia: version,
-    schema: dispatchSchema,
+    schema,
     backend,
     tensorflow: tf.version['tfjs'],
     from: { policy: deployed.name, sha256: sha256(player.bytes) },

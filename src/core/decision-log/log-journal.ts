@@ -15,6 +15,7 @@ import {
   LogSlice,
   outcomeIntegers,
   outcomeNumbers,
+  planWidth,
   rowIntegers,
 } from './log-slice.js';
 
@@ -52,6 +53,7 @@ const layout = [
   rowIntegers.width,
   outcomeNumbers.width,
   outcomeIntegers.width,
+  planWidth,
 ].reduce((sum, width) => Math.imul(sum, 61) + width, 1);
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();

@@ -16,6 +16,7 @@ import {
   LogSlice,
   outcomeIntegers as oi,
   outcomeNumbers as on,
+  planWidth,
   rowIntegers as ri,
   sliceSizeDefault,
   type SliceSize,
@@ -91,6 +92,8 @@ export class LogRecorder {
       const row = rows + index;
       writeFigures(candidate, slice.figures, row * figureCount);
       slice.scores[row] = trace?.scoreOf === undefined ? Number.NaN : trace.scoreOf(index);
+      if (trace?.writePlan !== undefined) trace.writePlan(candidate, slice.plans, row * planWidth);
+      else slice.plans.fill(0, row * planWidth, (row + 1) * planWidth);
       const at = row * ri.width;
       slice.rowIntegers[at + ri.place] = places[(decision.start + index) % all] as number;
       slice.rowIntegers[at + ri.masked] = candidate.masked === '' ? 0 : this.#text(candidate.masked);
@@ -115,6 +118,7 @@ export class LogRecorder {
     integers[i + di.chosen] = chosen;
     integers[i + di.policy] = this.#text(policy.name);
     integers[i + di.fallback] = trace === undefined || trace.fallback === '' ? 0 : this.#text(trace.fallback);
+    integers[i + di.hasPlan] = trace?.writePlan === undefined ? 0 : 1;
     slice.rows = rows + candidates.length;
     slice.decisions = decisions + 1;
     this.counts.decisions += 1;

@@ -3,6 +3,7 @@
  * so that the hot path only stores numbers and whoever writes files reads them on another thread without a copy.
  * Texts are numbers here; the list of texts belongs to the recorder.
  */
+import { planFeatureNames } from '../scheduling/features.js';
 import { figureCount, fleetFigureCount } from './figures.js';
 
 export interface SliceSize {
@@ -36,8 +37,12 @@ export const decisionIntegers = {
   chosen: 6,
   policy: 7,
   fallback: 8,
-  width: 9,
+  /** 1 where the policy sees the fluid programme. */
+  hasPlan: 9,
+  width: 10,
 } as const;
+/** Numbers of a candidate that the fluid programme gives. */
+export const planWidth = planFeatureNames.length;
 /** Places of a candidate's integers: its device's text, and its mask's. */
 export const rowIntegers = { place: 0, masked: 1, width: 2 } as const;
 export const outcomeNumbers = {
@@ -84,6 +89,8 @@ export class LogSlice {
   readonly rowIntegers: Int32Array;
   readonly outcomeNumbers: Float64Array;
   readonly outcomeIntegers: Int32Array;
+  /** `planWidth` numbers a candidate; all 0 where the policy sees nothing of the fluid programme. */
+  readonly plans: Float32Array;
 
   constructor(size: SliceSize, memory?: SharedArrayBuffer) {
     this.size = size;
@@ -91,7 +98,8 @@ export class LogSlice {
     const doubles = 1 + decisions * decisionNumbers.width + rows * (figureCount + 1) + outcomes * outcomeNumbers.width;
     const integers =
       4 + decisions * decisionIntegers.width + rows * rowIntegers.width + outcomes * outcomeIntegers.width;
-    this.memory = memory ?? new SharedArrayBuffer(doubles * 8 + integers * 4);
+    const singles = rows * planWidth;
+    this.memory = memory ?? new SharedArrayBuffer(doubles * 8 + (integers + singles) * 4);
     let at = 0;
     const nextDoubles = (length: number): Float64Array => {
       const view = new Float64Array(this.memory, at, length);
@@ -112,6 +120,7 @@ export class LogSlice {
     this.decisionIntegers = nextIntegers(decisions * decisionIntegers.width);
     this.rowIntegers = nextIntegers(rows * rowIntegers.width);
     this.outcomeIntegers = nextIntegers(outcomes * outcomeIntegers.width);
+    this.plans = new Float32Array(this.memory, at, singles);
   }
 
   get decisions(): number {
@@ -139,7 +148,7 @@ export class LogSlice {
   /** The used part of each array, always in the same order: what a journal holds of it. */
   usedParts(): readonly Uint8Array[] {
     const { decisions, rows, outcomes } = this;
-    const part = (array: Float64Array | Int32Array, length: number): Uint8Array =>
+    const part = (array: Float64Array | Float32Array | Int32Array, length: number): Uint8Array =>
       new Uint8Array(this.memory, array.byteOffset, length * array.BYTES_PER_ELEMENT);
     return [
       part(this.decisionNumbers, decisions * decisionNumbers.width),
@@ -149,6 +158,7 @@ export class LogSlice {
       part(this.decisionIntegers, decisions * decisionIntegers.width),
       part(this.rowIntegers, rows * rowIntegers.width),
       part(this.outcomeIntegers, outcomes * outcomeIntegers.width),
+      part(this.plans, rows * planWidth),
     ];
   }
 

@@ -13,7 +13,14 @@ import {
   type DispatchCandidate,
   type DispatchRequest,
 } from '../scheduling/dispatch-view.js';
-import { dispatchSchema, featureCount, featureNames, writeRows, type DispatchScale } from '../scheduling/features.js';
+import {
+  dispatchSchema,
+  featureCount,
+  featuresOf,
+  planSchema,
+  writeRows,
+  type DispatchScale,
+} from '../scheduling/features.js';
 import { sloClasses } from '../scheduling/slo-class.js';
 import { figureCount, readFigures, readFleetFigures } from './figures.js';
 import {
@@ -21,6 +28,7 @@ import {
   decisionNumbers as dn,
   outcomeIntegers as oi,
   outcomeNumbers as on,
+  planWidth,
   rowIntegers as ri,
   LogSlice,
 } from './log-slice.js';
@@ -102,7 +110,11 @@ function decisionTables(
       { name: 'decision', type: 'integer32', values: whole((decision) => first + decision) },
       { name: 'request', type: 'integer', values: each((decision) => BigInt(number(decision, dn.request))) },
       { name: 'time', type: 'time', values: each((decision) => number(decision, dn.nowMs) + wallOffsetMs) },
-      { name: 'schema', type: 'text', values: each(() => dispatchSchema) },
+      {
+        name: 'schema',
+        type: 'text',
+        values: each((decision) => (integer(decision, di.hasPlan) === 1 ? planSchema : dispatchSchema)),
+      },
       { name: 'model', type: 'text', values: each((decision) => text(integer(decision, di.model))) },
       { name: 'class', type: 'text', values: each((decision) => sloClasses[integer(decision, di.sloClass)] ?? '') },
       { name: 'items', type: 'integer32', values: whole((decision) => integer(decision, di.items)) },
@@ -134,6 +146,9 @@ function decisionTables(
   };
 }
 
+/** Features of every schema: those of the fluid programme are 0 where the policy sees nothing of it. */
+const columnNames = featuresOf(planSchema);
+
 interface LoggedDecision {
   readonly fleet: ReturnType<typeof readFleetFigures>;
   readonly rowStart: number;
@@ -161,7 +176,7 @@ class CandidateRows {
     this.#slice = slice;
     this.#text = text;
     const rowsMax = slice.rows + slice.decisions;
-    this.#features = featureNames.map(() => new Float32Array(rowsMax));
+    this.#features = columnNames.map(() => new Float32Array(rowsMax));
   }
 
   deviceAt(rowStart: number, chosen: number): string {
@@ -190,7 +205,13 @@ class CandidateRows {
       const candidate = candidates[index];
       const row = rowStart + index;
       for (const [feature, column] of this.#features.entries()) {
-        column[this.#decision.length] = this.#rows[index * featureCount + feature] as number;
+        column[this.#decision.length] = (
+          feature < featureCount
+            ? this.#rows[index * featureCount + feature]
+            : candidate === undefined
+              ? 0
+              : slice.plans[row * planWidth + feature - featureCount]
+        ) as number;
       }
       this.#decision.push(decision);
       this.#place.push(candidate === undefined ? refusalPlace : index);
@@ -217,7 +238,7 @@ class CandidateRows {
       { name: 'score', type: 'number', values: this.#score },
       { name: 'expected_ms', type: 'number', values: this.#expectedMs },
       { name: 'cost_usd', type: 'number', values: this.#costUsd },
-      ...featureNames.map((name, feature): ParquetColumn => ({
+      ...columnNames.map((name, feature): ParquetColumn => ({
         name,
         type: 'single',
         values: (this.#features[feature] as Float32Array).subarray(0, count),

@@ -115,6 +115,11 @@ export interface ChoiceTrace {
   fallback: string;
   /** Score of a candidate, or of refusing (`SHED`), in the last choice; NaN for one that was not scored. For the decision log. */
   scoreOf?(choice: number): number;
+  /**
+   * Writes what the fluid programme said of a candidate at the last choice, `planFeatureNames` of them, until the next one; absent
+   * for policies that see nothing of it. For the decision log.
+   */
+  writePlan?(candidate: DispatchCandidate, out: Float32Array, offset: number): void;
 }
 
 export interface DispatchPolicy {

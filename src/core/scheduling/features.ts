@@ -58,6 +58,17 @@ export const fleetFeatureNames: readonly string[] = [
 
 export const featureNames: readonly string[] = [...candidateFeatureNames, ...fleetFeatureNames];
 export const featureCount = 32;
+
+/** A network that also sees what the fluid programme would do: the row of `dispatchSchema`, and these behind it. */
+export const planSchema = 'dispatch-2';
+export const planFeatureNames: readonly string[] = ['plan_turn', 'plan_share', 'plan_busy', 'plan_known'];
+export const planFeatureCount = 36;
+export type DispatchSchema = typeof dispatchSchema | typeof planSchema;
+
+/** Names of the elements of a row, by schema. */
+export function featuresOf(schema: DispatchSchema): readonly string[] {
+  return schema === planSchema ? [...featureNames, ...planFeatureNames] : featureNames;
+}
 const fleetOffset = 24;
 
 /** Where the elements are that others look at. */
@@ -181,9 +192,14 @@ function writeFleet(request: DispatchRequest, fleet: FleetView, out: Float32Arra
   out[offset + 7] = Math.sin(2 * Math.PI * fleet.hourPhase);
 }
 
+/** What writes the features behind those of `dispatchSchema`: `RatePlan`, told of the request before. */
+export interface PlanWriter {
+  write(candidate: DispatchCandidate, out: Float32Array, offset: number): void;
+}
+
 /**
  * All rows of a decision: the candidates in their order, then the row of refusing when the request may be refused. Answers
- * how many rows; `out` must have room for `candidates.length + 1`.
+ * how many rows; `out` must have room for `candidates.length + 1`. With a plan they are rows of `planSchema`.
  */
 export function writeRows(
   request: DispatchRequest,
@@ -191,13 +207,19 @@ export function writeRows(
   fleet: FleetView,
   scale: DispatchScale,
   out: Float32Array,
+  plan?: PlanWriter,
 ): number {
   const count = candidates.length;
+  const width = plan === undefined ? featureCount : planFeatureCount;
   measureScale(candidates, count, fleet, scale);
   for (let index = 0; index < count; index += 1) {
-    writeFeatures(request, candidates[index] as DispatchCandidate, fleet, scale, out, index * featureCount);
+    const candidate = candidates[index] as DispatchCandidate;
+    writeFeatures(request, candidate, fleet, scale, out, index * width);
+    plan?.write(candidate, out, index * width + featureCount);
   }
   if (!request.mayShed) return count;
-  writeShedFeatures(request, candidates, count, fleet, scale, out, count * featureCount);
+  writeShedFeatures(request, candidates, count, fleet, scale, out, count * width);
+  // Nothing is refused by plan: it sends or drops whole shares.
+  if (plan !== undefined) out.fill(0, count * width + featureCount, (count + 1) * width);
   return count + 1;
 }

@@ -8,7 +8,7 @@ import { readModel } from '../onnx/model-reader.js';
 import { encodeModelBytes } from '../onnx/writer.js';
 import { WireReader } from '../wire.js';
 import { batchFeatureCount, batchSchema } from './batch-features.js';
-import { dispatchSchema, featureCount } from './features.js';
+import { dispatchSchema, featureCount, planFeatureCount, planSchema, type DispatchSchema } from './features.js';
 import { inputsOf, outputsOf, type Network } from './network.js';
 import { networkModel, networkOfModel } from './network-onnx.js';
 import { SimdScorer } from './simd-scorer.js';
@@ -46,17 +46,29 @@ const key = {
 } as const;
 const nameRule = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/u;
 
-const schemas = {
-  dispatch: { schema: dispatchSchema, inputs: featureCount },
-  batching: { schema: batchSchema, inputs: batchFeatureCount },
-} as const;
+/** By schema: what it decides, and features of a row. */
+const schemas: ReadonlyMap<string, { readonly decides: PolicyArtifact['decides']; readonly inputs: number }> = new Map([
+  [dispatchSchema, { decides: 'dispatch', inputs: featureCount }],
+  [planSchema, { decides: 'dispatch', inputs: planFeatureCount }],
+  [batchSchema, { decides: 'batching', inputs: batchFeatureCount }],
+]);
+
+/** The schema of a policy: which features its network takes. */
+export function schemaOf(policy: Pick<PolicyArtifact, 'decides' | 'network'>): string {
+  return policy.decides === 'batching' ? batchSchema : dispatchSchemaOf(policy);
+}
+
+/** The same of one that decides dispatch. */
+export function dispatchSchemaOf({ network }: Pick<PolicyArtifact, 'network'>): DispatchSchema {
+  return inputsOf(network) === planFeatureCount ? planSchema : dispatchSchema;
+}
 
 /** The file's bytes; the same policy gives the same bytes. @throws MODEL_INVALID for a policy that `readPolicy` would refuse. */
 export function encodePolicy(policy: PolicyArtifact): Uint8Array<ArrayBuffer> {
-  const { notes, network, name, decides, ranges, fallback } = policy;
+  const { notes, network, name, ranges, fallback } = policy;
   const metadata: Record<string, string> = {
     [key.name]: name,
-    [key.schema]: schemas[decides].schema,
+    [key.schema]: schemaOf(policy),
     [key.ranges]: JSON.stringify(ranges),
     [key.fallback]: fallback,
   };
@@ -80,13 +92,12 @@ export function readPolicy(bytes: Uint8Array): PolicyArtifact {
     return value;
   };
   const schema = named(key.schema);
-  const decides = schema === dispatchSchema ? 'dispatch' : schema === batchSchema ? 'batching' : undefined;
-  if (decides === undefined) {
-    throw refusal(
-      `its features are of schema '${schema.slice(0, 80)}'; this host has ${dispatchSchema} and ${batchSchema}`,
-    );
+  const known = schemas.get(schema);
+  if (known === undefined) {
+    const all = [...schemas.keys()].join(', ');
+    throw refusal(`its features are of schema '${schema.slice(0, 80)}'; this host has ${all}`);
   }
-  const { inputs } = schemas[decides];
+  const { decides, inputs } = known;
   if (inputsOf(network) !== inputs) {
     throw refusal(`its network takes ${inputsOf(network)} features; schema ${schema} has ${inputs}`);
   }
