@@ -259,12 +259,14 @@ async function pipelineGain({ quick, late }: Scene): Promise<readonly BenchRow[]
     const split = await host.splitOf('resnet50', plan.cuts, false);
     const files = await host.shardPaths('resnet50', split);
     const model = await host.split('resnet50', split, ['cpu:0', 'cpu:1']);
+    // Made once, as the bare loops do.
+    const image = images(1);
     const loops = files.map((_, stage) => ({
-      ...{ files: files.slice(0, stage + 1), provider: 'cpu' as const, threads: 1, inputs: images(1) },
+      ...{ files: files.slice(0, stage + 1), provider: 'cpu' as const, threads: 1, inputs: image },
     }));
     const found = await inRounds(rounds, {
       raw: async () => Math.min(...(await rawLoops(loops, seconds, late))),
-      ours: () => rateOf(() => host.infer(model, images(1)), 4, seconds),
+      ours: () => rateOf(() => host.infer(model, image), 4, seconds),
     });
     return gainRows('split.gain.pipeline', 'ResNet-50, pipeline of 2 cpu', found, plan.perSecond);
   });

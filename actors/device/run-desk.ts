@@ -306,7 +306,7 @@ export class RunDesk {
     const { computeInputUs, computeInferUs, computeOutputUs } = result;
     const device = this.#shared.options.descriptor;
     const roundTripUs = (nowMs - startedMs) * 1000;
-    const release = releaseByAll(run.cancelled === undefined ? result.release : undefined, batch.entries.length);
+    const release = releaseByAll(result.release, batch.entries.length - (run.cancelled?.size ?? 0));
     let requests = 0;
     let requestMs = 0;
     let queueMs = 0;
@@ -454,7 +454,8 @@ function allInTime(batch: Batch<Waiter>, nowMs: number): boolean {
 
 /** For `count` readers of the same outputs: the last one to call it releases them. */
 function releaseByAll(release: (() => void) | undefined, count: number): (() => void) | undefined {
-  if (release === undefined || count === 1) return release;
+  if (count === 0) release?.();
+  if (release === undefined || count <= 1) return release;
   let left = count;
   return () => {
     left -= 1;

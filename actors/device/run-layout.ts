@@ -4,7 +4,8 @@
  */
 import { datatypeBytes, type Datatype } from '#core/datatype.js';
 import { intarsiaError, invariant, type IntarsiaError } from '#core/errors.js';
-import { elementCount, formatShape, type Shape, type Tensor, type TensorSpec } from '#core/tensor.js';
+import { heldBytes, type HeldBytes } from '#core/held-bytes.js';
+import { elementCount, formatShape, heldTensor, type Shape, type Tensor, type TensorSpec } from '#core/tensor.js';
 import { formatBytes, GiB } from '#core/units.js';
 import type { SessionId } from '#core/ids.js';
 import type { Batch } from '#core/model-queue.js';
@@ -67,18 +68,20 @@ export class RunLayout {
     const inputs: RunInput[] = [];
     for (let index = 0; index < first.inputs.length; index += 1) {
       const tensor = first.inputs[index] as Tensor;
-      const chunks: Uint8Array[] = [];
+      const own: Tensor[] = [];
       for (let at = 0; at < entries.length; at += 1) {
-        const own = entries[at]?.request.inputs[index];
-        invariant(own?.name === tensor.name, 'requests of a batch have the same inputs');
-        chunks.push(own.data);
+        const part = entries[at]?.request.inputs[index];
+        invariant(part?.name === tensor.name, 'requests of a batch have the same inputs');
+        own.push(part);
       }
       const { name, datatype } = tensor;
-      inputs.push({ name, datatype, shape: this.#inputShape(tensor, batch.items), chunks });
+      inputs.push(joinedInput({ name, datatype, shape: this.#inputShape(tensor, batch.items) }, own));
     }
     for (const added of batch.addedInputs) inputs.push(added);
     const outputs = first.outputs.length === 0 ? this.#defaultWanted : union(first.outputs, this.#stateOutputs);
-    return { session, inputs, outputs };
+    // States are kept here.
+    const leaveOutputs = first.leaveOutputs === true && this.#stateOutputs.length === 0;
+    return leaveOutputs ? { session, inputs, outputs, leaveOutputs } : { session, inputs, outputs };
   }
 
   /** The parts of a result. An error when the model did not give what its configuration promises. */
@@ -190,7 +193,7 @@ export class RunLayout {
     parts: Tensor[][],
   ): IntarsiaError | undefined {
     const { entries, items } = batch;
-    const { name, datatype, data } = tensor;
+    const { name, datatype } = tensor;
     if (tensor.shape[0] !== items) {
       return failedRun(
         `model '${this.#model}' gave output '${name}' with shape ${formatShape(tensor.shape)} for a batch of ${items} items`,
@@ -199,11 +202,13 @@ export class RunLayout {
     const rest = tensor.shape.slice(1);
     const dims = reshape === undefined ? rest : resolved(reshape.dims, rest, reshape.reshape);
     if (entries.length === 1) {
-      parts[0]?.push(reshape === undefined ? tensor : { name, datatype, shape: [items, ...dims], data });
+      parts[0]?.push(reshape === undefined ? tensor : { name, datatype, shape: [items, ...dims], data: tensor.data });
       return undefined;
     }
     const itemElements = elementCount(rest);
     const itemBytes = datatypeBytes(datatype) * itemElements;
+    const held = itemBytes > 0 ? tensor[heldBytes] : undefined;
+    const data = held === undefined ? tensor.data : noBytes;
     let offset = 0;
     for (let at = 0; at < entries.length; at += 1) {
       const own = entries[at]?.request.items ?? 0;
@@ -211,11 +216,35 @@ export class RunLayout {
       if (datatypeBytes(datatype) === 0 && end > data.byteLength) {
         return failedRun(`model '${this.#model}' gave output '${name}' with fewer texts than its shape tells`);
       }
-      parts[at]?.push({ name, datatype, shape: [own, ...dims], data: data.subarray(offset, end) });
+      const spec = { name, datatype, shape: [own, ...dims] };
+      parts[at]?.push(
+        held === undefined
+          ? { ...spec, data: data.subarray(offset, end) }
+          : heldTensor(spec, held.part(offset, end - offset)),
+      );
       offset = end;
     }
     return undefined;
   }
+}
+
+const noBytes = new Uint8Array(0);
+
+/** One input of a batch: a chunk of each request. What lies elsewhere stays there, when all of it does. */
+function joinedInput(spec: TensorSpec, tensors: readonly Tensor[]): RunInput {
+  const held: HeldBytes[] = [];
+  for (const tensor of tensors) {
+    const place = tensor[heldBytes];
+    if (place === undefined) return { ...spec, chunks: tensors.map(({ data }) => data) };
+    held.push(place);
+  }
+  return {
+    ...spec,
+    held,
+    get chunks() {
+      return held.map((place) => place.read());
+    },
+  };
 }
 
 function outputNamed(outputs: readonly Tensor[], name: string): Tensor | undefined {

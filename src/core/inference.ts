@@ -43,6 +43,8 @@ export interface InferenceRequest {
   readonly arrivedMs: number;
   /** Of a request to one stage of a split model: what is to be done with its outputs. Devices do not look at it. */
   readonly then?: StageChain;
+  /** Outputs may stay where the device has put them (held-bytes.ts): whoever asked sends them on. Never told to other hosts. */
+  readonly leaveOutputs?: true;
 }
 
 /** What ran, where, and what it cost. */

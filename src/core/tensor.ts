@@ -5,6 +5,7 @@
  */
 import { datatypeBytes, type Datatype } from './datatype.js';
 import { intarsiaError } from './errors.js';
+import { heldBytes, type HeldBytes } from './held-bytes.js';
 
 /** Shape of a value: sizes per dimension; in a specification -1 is a dimension that may vary. */
 export type Shape = readonly number[];
@@ -15,6 +16,8 @@ export interface Tensor {
   readonly datatype: Datatype;
   readonly shape: Shape;
   readonly data: Uint8Array;
+  /** Of a tensor whose bytes lie elsewhere: looking at `data` brings them here. */
+  readonly [heldBytes]?: HeldBytes;
 }
 
 /** What a model takes or gives under a name. */
@@ -23,6 +26,24 @@ export interface TensorSpec {
   readonly datatype: Datatype;
   /** -1 where the size may vary. Includes the batch dimension where the model batches. */
   readonly shape: Shape;
+}
+
+/** A tensor whose bytes lie elsewhere. A copy made by spreading has them here. */
+export function heldTensor({ name, datatype, shape }: TensorSpec, held: HeldBytes): Tensor {
+  return {
+    name,
+    datatype,
+    shape,
+    [heldBytes]: held,
+    get data() {
+      return held.read();
+    },
+  };
+}
+
+/** Bytes of the tensor's data, wherever they lie. */
+export function dataBytes(tensor: Tensor): number {
+  return (tensor[heldBytes] ?? tensor.data).byteLength;
 }
 
 /** Product of the sizes: 1 for a scalar, 0 when any dimension is empty. */

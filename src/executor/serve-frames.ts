@@ -17,8 +17,9 @@ import {
   jsonHeader,
   resultFrame,
   runIn,
-  sharedBytes,
   sharedFrame,
+  sharedPayload,
+  type SlotRange,
 } from '#core/executor-frame.js';
 import { intarsiaError } from '#core/errors.js';
 import type { Frame, OutgoingFrame } from '#core/frame.js';
@@ -40,6 +41,8 @@ export function serveFrames(
     const pool = new BufferPool({ bytesMax: pooledBytesMax, freeBytesMax, allocate: allocateRaw });
     const shared = options.sharedFd === undefined ? undefined : new SharedArea(options.sharedFd);
     const waiting: Frame[] = [];
+    /** Of the run that is on. */
+    const borrowed: Uint8Array[] = [];
     let busy = false;
     let over = false;
     const socket = FrameSocket.open(options.fd, {
@@ -61,9 +64,11 @@ export function serveFrames(
       try {
         for (let frame = waiting.shift(); frame !== undefined; frame = waiting.shift()) {
           const taken = frame.kind === executorFrameKind.runShared ? fetched(frame) : frame;
-          const reply = await answer(engine, taken);
-          socket.send(shared?.write(frame.tag, 'outputs', reply.payload) === true ? sharedFrame(reply) : reply);
+          const reply = await answer(engine, taken, fetchSlots);
+          const isShared = frame.tag > 0 && shared?.write(frame.tag, reply.payload) === true;
+          socket.send(isShared ? sharedFrame(reply, frame.tag) : reply);
           pool.release(taken.payload.buffer);
+          for (const { buffer } of borrowed.splice(0)) pool.release(buffer);
           if (socket.pendingBytes > 0) await socket.flushed();
         }
       } catch (error) {
@@ -77,10 +82,26 @@ export function serveFrames(
 
     /** The run with its payload, which lies in the shared area. */
     function fetched(frame: Frame): Frame {
-      if (shared === undefined) throw new Error('a payload is said to be in a shared area, and there is none');
-      const payload = pool.allocate(sharedBytes(frame));
-      shared.read(frame.tag, 'inputs', payload);
+      const payload = pool.allocate(sharedPayload(frame).bytes);
+      fill(payload, [sharedPayload(frame)]);
       return { ...frame, kind: executorFrameKind.run, payload };
+    }
+
+    /** Values that an executor process has left in the shared area. */
+    function fetchSlots(slots: readonly SlotRange[]): Uint8Array {
+      const bytes = pool.allocate(slots.reduce((sum, range) => sum + range.bytes, 0));
+      borrowed.push(bytes);
+      fill(bytes, slots);
+      return bytes;
+    }
+
+    function fill(target: Uint8Array, slots: readonly SlotRange[]): void {
+      if (shared === undefined) throw new Error('a payload is said to be in a shared area, and there is none');
+      let at = 0;
+      for (const { slot, offset, bytes } of slots) {
+        shared.read(slot, offset, target.subarray(at, at + bytes));
+        at += bytes;
+      }
     }
 
     function finish(): void {
@@ -90,13 +111,17 @@ export function serveFrames(
   });
 }
 
-async function answer(engine: Engine, frame: Frame): Promise<OutgoingFrame> {
+async function answer(
+  engine: Engine,
+  frame: Frame,
+  fetchSlots: (slots: readonly SlotRange[]) => Uint8Array,
+): Promise<OutgoingFrame> {
   try {
     switch (frame.kind) {
       case executorFrameKind.run: {
-        const { session, inputs, outputs } = runIn(frame);
+        const { session, inputs, outputs } = runIn(frame, fetchSlots);
         const result = await engine.run({ session: session as SessionId, inputs, outputs });
-        return { ...resultFrame(frame.number, result.outputs, result), tag: frame.tag };
+        return resultFrame(frame.number, result.outputs, result);
       }
       case executorFrameKind.load:
         return jsonFrame(executorFrameKind.loaded, frame.number, await engine.load(jsonHeader(frame) as LoadRequest));

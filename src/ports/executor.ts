@@ -18,6 +18,7 @@ import type { ArtifactDigest, SessionId } from '#core/ids.js';
 import type { IntarsiaError } from '#core/errors.js';
 import type { Datatype } from '#core/datatype.js';
 import type { Isolation } from '#core/executor-isolation.js';
+import type { HeldBytes } from '#core/held-bytes.js';
 import type { ExecutionProvider, OptimizationLevel } from '#core/provider.js';
 import type { Shape, Tensor, TensorSpec } from '#core/tensor.js';
 
@@ -92,6 +93,8 @@ export interface RunInput {
   readonly datatype: Datatype;
   readonly shape: Shape;
   readonly chunks: readonly Uint8Array[];
+  /** Where the chunks lie, when all of them lie elsewhere: looking at `chunks` brings them here, which may not be needed. */
+  readonly held?: readonly HeldBytes[];
 }
 
 export interface RunRequest {
@@ -99,6 +102,8 @@ export interface RunRequest {
   readonly inputs: readonly RunInput[];
   /** Names of the outputs wanted; empty for all, in the model's order. */
   readonly outputs: readonly string[];
+  /** Outputs may stay where the executor has put them (held-bytes.ts): whoever asked sends them on. */
+  readonly leaveOutputs?: boolean;
 }
 
 export interface RunResult {

@@ -92,6 +92,8 @@ export interface HopReply {
   fail(error: IntarsiaError): void;
   /** The request is sent again: whoever had it is lost, failed or too slow. */
   sentAgain(): void;
+  /** After its answer: no device of this host has the request any more. */
+  isBack?(): void;
 }
 
 /** One request under way: the address of its first attempt's reply, and the transport's ticket. */
@@ -477,6 +479,7 @@ export class InferenceCall extends Attempt implements InferTicket {
     if (this.#extras !== undefined && this.#extras.some((extra) => extra.held && isHere(extra))) return;
     this.#released = true;
     this.#parts.gateway.end(this.#parts.bytes);
+    this.#parts.hop?.isBack?.();
   }
 }
 

@@ -3,6 +3,8 @@
  * holder of the next stage, wherever that is, chosen by this host's own routing table like any other request's; the answer
  * comes back the same way. The device is free as soon as its own run is over, so that several requests are in the pipe.
  *
+ * Values that are only sent on stay where the device has put them: who has the next stage on this host reads them there.
+ *
  * What the next stage was given is kept here until it has answered: when whoever had it is lost, it is sent to another
  * holder, and only the lost stage runs again. What is kept is bounded in bytes and in requests.
  *
@@ -22,7 +24,7 @@ import {
 import { candidatesOf, reserveOf } from '#core/routing-table.js';
 import { stageReceipt } from '#core/receipt.js';
 import type { PackedTensor } from '#core/split/activation-codec.js';
-import { lastOutputs, nextStage, stageInputs } from '#core/split/stage-chain.js';
+import { isOnlySentOn, lastOutputs, nextStage, stageInputs } from '#core/split/stage-chain.js';
 import type { StageChain } from '#core/split/stage-route.js';
 import { formatBytes, MiB } from '#core/units.js';
 import type { DeviceMessage } from '#actors/device/protocol.js';
@@ -204,7 +206,8 @@ export class StageDesk implements CallHost {
     const call = new StageCall({ desk: this, device, request, chain: then }, replyTo);
     this.#calls.set(request.id, call);
     if (call.key !== '') this.#byKey.set(call.key, call);
-    const delivery = device.tell({ type: 'infer', request: { ...own, inputs }, replyTo: call });
+    const asked = isOnlySentOn(then) ? { ...own, inputs, leaveOutputs: true as const } : { ...own, inputs };
+    const delivery = device.tell({ type: 'infer', request: asked, replyTo: call });
     if (delivery !== 'accepted') call.dropped();
     return delivery;
   }
@@ -274,8 +277,6 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
     const own = this.#own;
     if (own === undefined || this.#isOver) return;
     this.#end({ ...rest, receipt: stageReceipt(own.receipt, desk.host, chain.items, rest.receipt) });
-    // What an earlier stage gave to the client may still be read.
-    if (chain.outputs.every((name) => !own.outputs.some((tensor) => tensor.name === name))) own[releaseOutputs]?.();
   }
 
   fail(error: IntarsiaError): void {
@@ -283,6 +284,14 @@ class StageCall implements ReplyTo<InferenceOutcome>, HopReply {
     // What ran here has kept its new state.
     desk.part(request);
     this.#end({ ok: false, error, downstream: true });
+  }
+
+  /** Nobody behind this stage reads its values any more, unless it is the client. */
+  isBack(): void {
+    const { chain } = this.#parts;
+    const own = this.#own;
+    if (own === undefined || chain.outputs.some((name) => own.outputs.some((tensor) => tensor.name === name))) return;
+    own[releaseOutputs]?.();
   }
 
   sentAgain(): void {

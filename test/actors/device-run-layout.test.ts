@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { RunLayout } from '#actors/device/run-layout.js';
+import { heldBytes, type HeldBytes } from '#core/held-bytes.js';
 import { sessionId } from '#core/ids.js';
 import type { InferenceRequest } from '#core/inference.js';
 import type { ModelConfig } from '#core/model-config.js';
 import type { Batch } from '#core/model-queue.js';
-import { decodeBytesElements, encodeBytesElements, type Shape, type Tensor } from '#core/tensor.js';
+import { decodeBytesElements, encodeBytesElements, heldTensor, type Shape, type Tensor } from '#core/tensor.js';
 import type { RunResult } from '#ports/executor.js';
 import { int32, modelConfig, numbers } from './device-world.js';
 
@@ -45,6 +46,27 @@ function parts(layout: RunLayout, batch: Batch<null>, result: RunResult): readon
   return split.outputs;
 }
 
+/** Counts how often it is looked at. */
+class PretendHeld implements HeldBytes {
+  readonly byteLength: number;
+  reads = 0;
+  readonly #bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.byteLength = bytes.byteLength;
+  }
+
+  read(): Uint8Array {
+    this.reads += 1;
+    return this.#bytes;
+  }
+
+  part(offset: number, byteLength: number): HeldBytes {
+    return new PretendHeld(this.#bytes.subarray(offset, offset + byteLength));
+  }
+}
+
 describe('a run of a batch', () => {
   it('takes the bytes of each request as they are, one chunk each', () => {
     const batch = batchOf(x(1, 2), x(3));
@@ -53,6 +75,45 @@ describe('a run of a batch', () => {
     expect(inputs[0]!.chunks).toEqual(batch.entries.map((entry) => entry.request.inputs[0]!.data));
     expect(inputs[0]!.chunks[0]).toBe(batch.entries[0]!.request.inputs[0]!.data);
     expect(outputs).toEqual([]);
+  });
+
+  it('leaves values where they lie when all of a batch do, and brings them here when one does not', () => {
+    const [first, second] = [new PretendHeld(int32(1, 2)), new PretendHeld(int32(3))];
+    const there = (held: PretendHeld, items: number) =>
+      heldTensor({ name: 'X', datatype: 'INT32', shape: [items, 1] }, held);
+    const [left] = layoutOf().request(batchOf(there(first, 2), there(second, 1)), session).inputs;
+    expect(left).toMatchObject({ name: 'X', datatype: 'INT32', shape: [3, 1], held: [first, second] });
+    expect([first.reads, second.reads]).toEqual([0, 0]);
+    expect(left!.chunks).toEqual([int32(1, 2), int32(3)]);
+    const [mixed] = layoutOf().request(batchOf(there(first, 2), x(4)), session).inputs;
+    expect(mixed!.held).toBeUndefined();
+    expect(mixed!.chunks).toEqual([int32(1, 2), int32(4)]);
+  });
+
+  it('gives each request its part of values that lie elsewhere without looking at them', () => {
+    const held = new PretendHeld(int32(1, 2, 3));
+    const outputs = [heldTensor({ name: 'Y', datatype: 'INT32', shape: [3, 1] }, held)];
+    const split = parts(layoutOf(), batchOf(x(0, 0), x(0)), { ...y([3, 1], int32()), outputs });
+    expect(split.map(([part]) => [part!.shape, part![heldBytes]?.byteLength])).toEqual([
+      [[2, 1], 8],
+      [[1, 1], 4],
+    ]);
+    expect(held.reads).toBe(0);
+    expect(split.map(([part]) => numbers(part!))).toEqual([[1, 2], [3]]);
+  });
+
+  it('has outputs left where they are only when the request says so and the model keeps none of them', () => {
+    const leaving = batchOf(x(1));
+    Object.assign(leaving.entries[0]!.request, { leaveOutputs: true });
+    expect(layoutOf().request(leaving, session).leaveOutputs).toBe(true);
+    expect(layoutOf().request(batchOf(x(1)), session).leaveOutputs).toBeUndefined();
+    const stateful = layoutOf({
+      sequenceBatching: {
+        ...{ idleUsMax: 1, controls: [], strategy: { kind: 'direct', minimumSlotUtilization: 0, queueDelayUsMax: 0 } },
+        states: [{ inputName: 'S', outputName: 'T', datatype: 'INT32', dims: [1] }],
+      },
+    });
+    expect(stateful.request(leaving, session).leaveOutputs).toBeUndefined();
   });
 
   it('asks by name only when the model has more outputs than the configuration', () => {

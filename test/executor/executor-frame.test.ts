@@ -10,11 +10,14 @@ import {
   resultIn,
   runFrame,
   runIn,
+  sharedFrame,
+  sharedPayload,
 } from '#core/executor-frame.js';
 import { decodeWholeFrame, encodeFrame, joinRanges, type Frame, type OutgoingFrame } from '#core/frame.js';
 
 const through = (frame: OutgoingFrame): Frame => decodeWholeFrame(joinRanges(encodeFrame(frame)));
 
+const noTimes = { computeInputUs: 0, computeInferUs: 0, computeOutputUs: 0 };
 const name = fc.string({ maxLength: 40, unit: 'grapheme' });
 const shape = fc.array(fc.nat(4096), { maxLength: 6 });
 const datatype = fc.constantFrom(...datatypes);
@@ -49,6 +52,44 @@ describe('executor frames', () => {
         }
       }),
     );
+  });
+
+  it('carries where inputs lie, beside inputs that travel', () => {
+    const slots = fc.array(fc.record({ slot: fc.nat(64), offset: fc.nat(4_194_304), bytes: fc.nat(4096) }), {
+      minLength: 1,
+      maxLength: 4,
+    });
+    fc.assert(
+      fc.property(slots, fc.uint8Array({ maxLength: 100 }), (sent, chunk) => {
+        const at = { datatype: 'UINT8', shape: [1] } as const;
+        const frame = through(
+          runFrame(7, {
+            session: 's',
+            inputs: [
+              { ...at, name: 'there', chunks: [], slots: sent },
+              { ...at, name: 'here', chunks: [chunk] },
+            ],
+            outputs: [],
+          }),
+        );
+        const asked: unknown[] = [];
+        const fetched = Uint8Array.of(1, 2, 3);
+        const { inputs } = runIn(frame, (places) => {
+          asked.push(places);
+          return fetched;
+        });
+        expect(asked).toEqual([sent]);
+        expect(inputs.map(({ data }) => [...data])).toEqual([[1, 2, 3], [...chunk]]);
+        expect(() => runIn(frame)).toThrow(/"there" lies where this executor has nothing/);
+      }),
+    );
+  });
+
+  it('says where a payload in shared memory lies, and refuses a frame that does not', () => {
+    const frame = through(sharedFrame(resultFrame(9, [], noTimes), 12));
+    expect(frame.kind).toBe(executorFrameKind.resultShared);
+    expect(sharedPayload(frame)).toEqual({ slot: 12, offset: 0, bytes: 0 });
+    expect(() => sharedPayload(through(resultFrame(9, [], noTimes)))).toThrow(/does not say where its payload lies/);
   });
 
   it('carries results with whole microseconds', () => {

@@ -11,16 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { BufferPool } from '#core/buffer-pool.js';
 import { defaultEngineOptions, type EngineOptions } from '#core/engine-options.js';
 import { intarsiaError, messageOf, type IntarsiaError } from '#core/errors.js';
-import {
-  executorFrameKind,
-  failureIn,
-  jsonFrame,
-  jsonHeader,
-  resultIn,
-  runFrame,
-  sharedBytes,
-  sharedFrame,
-} from '#core/executor-frame.js';
+import { executorFrameKind, failureIn, jsonFrame, jsonHeader } from '#core/executor-frame.js';
 import type { Frame, OutgoingFrame } from '#core/frame.js';
 import type { SessionId } from '#core/ids.js';
 import { InFlight } from '#core/in-flight.js';
@@ -41,6 +32,7 @@ import { executorEnvironment } from './environment.js';
 import { allocateRaw } from './allocate-raw.js';
 import { FrameSocket } from './frame-socket.js';
 import { firstLaneFd, type ExecutorPong, type ProcessSetup } from './process-protocol.js';
+import { runThrough } from './run-frames.js';
 import { SharedArea } from './shared-area.js';
 import { StderrTail } from './stderr-tail.js';
 
@@ -124,7 +116,7 @@ interface Lane {
 class ProcessExecutor implements Executor {
   readonly #settings: Settings;
   readonly #child: ChildProcess;
-  readonly #shared = SharedArea.create();
+  readonly #shared = SharedArea.ofThisHost();
   readonly #results = new BufferPool({ bytesMax: freeBytesMax / 2, freeBytesMax, allocate: allocateRaw });
   readonly #stderr: StderrTail;
   readonly #control: FrameSocket;
@@ -236,21 +228,18 @@ class ProcessExecutor implements Executor {
     const index = this.#sessions.laneOf(request.session);
     const lane = index === undefined ? undefined : this.#lanes[index];
     if (lane === undefined) throw intarsiaError('NOT_FOUND', `session ${request.session} is not loaded`);
-    const slot = this.#shared?.take() ?? 0;
-    try {
-      const frame = await lane.flights.add(this.#beats(this.#settings.runMsMax), (number) => {
-        const outgoing = runFrame(number, request, slot);
-        const inSlot = this.#shared?.write(slot, 'inputs', outgoing.payload) === true;
-        lane.socket.send(inSlot ? sharedFrame(outgoing) : outgoing);
-      });
-      const { buffer } = frame.payload;
-      // Not spread: that costs as much as all the rest of this method.
-      const { outputs, computeInputUs, computeInferUs, computeOutputUs } = resultIn(frame);
-      const release = (): void => this.#results.release(buffer);
-      return { outputs, computeInputUs, computeInferUs, computeOutputUs, release };
-    } finally {
-      this.#shared?.giveBack(slot);
-    }
+    return runThrough(
+      {
+        area: this.#shared,
+        results: this.#results,
+        flight: (build) =>
+          lane.flights.add(this.#beats(this.#settings.runMsMax), (number) => {
+            lane.socket.send(build(number));
+          }),
+        broken: (what) => this.kill(`it broke the protocol with ${what}`),
+      },
+      request,
+    );
   }
 
   async unload(session: SessionId): Promise<void> {
@@ -319,8 +308,6 @@ class ProcessExecutor implements Executor {
   #onLaneFrame(lane: Lane, frame: Frame): void {
     switch (frame.kind) {
       case executorFrameKind.resultShared:
-        lane.flights.resolve(frame.number, this.#fetched(frame));
-        return;
       case executorFrameKind.result:
       case executorFrameKind.loaded:
       case executorFrameKind.unloaded:
@@ -332,14 +319,6 @@ class ProcessExecutor implements Executor {
       default:
         this.kill(`it broke the protocol with a frame of kind ${frame.kind}`);
     }
-  }
-
-  /** The result with its payload, which lies in the shared area. @throws when the process broke the protocol. */
-  #fetched(frame: Frame): Frame {
-    if (this.#shared === undefined) throw new Error('a payload is said to be in a shared area, and there is none');
-    const payload = this.#results.allocate(sharedBytes(frame));
-    this.#shared.read(frame.tag, 'outputs', payload);
-    return { ...frame, kind: executorFrameKind.result, payload };
   }
 
   #onControlFrame(frame: Frame): void {
@@ -422,7 +401,6 @@ class ProcessExecutor implements Executor {
       lane.socket.destroy();
     }
     this.#control.destroy();
-    this.#shared?.close();
     if (!this.#closing || this.#failure !== undefined) this.#loss.happen(reason);
   }
 

@@ -1,27 +1,35 @@
 /**
- * A file in memory that a host and its executor process both hold open, for payloads that are too large for a socket to
- * carry cheaply: one system call writes them, one reads them, and nobody is woken up in between. Only Linux has it; where
- * it is missing or full, payloads take the socket.
+ * A file in memory that a host and all its executor processes hold open, for payloads that are too large for a socket to
+ * carry cheaply: one system call writes them, one reads them, and nobody is woken up in between. What one process has
+ * written another reads without the host between them. Only Linux has it; where it is missing or full, payloads take the
+ * socket.
  *
- * The file is cut into slots of two regions, one for a run's inputs and one for its outputs. The host gives a slot to a
- * run and takes it back when the run is settled, so that nobody writes where somebody may still read. It has no name any
- * more once it is open: it goes when both processes are gone.
+ * The file is cut into slots of one payload each. The host alone gives them out and takes them back, so that nobody writes
+ * where somebody may still read; executors use those that they are told of. It has no name any more once it is open: it
+ * goes when the last process is gone, and what a process has written outlives it. Executor processes are parts of one
+ * program under one user: the file keeps their payloads apart by who is told of what, not against malice.
  */
-import { closeSync, openSync, readSync, unlinkSync, writevSync } from 'node:fs';
+import { openSync, readSync, unlinkSync, writevSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 
 /** Shorter payloads are cheaper in the frame. */
 const payloadBytesMin = 64 * 1024;
 /** Longer ones would hold up the host's event loop: writing 4 MiB takes about half a millisecond. */
-const payloadBytesMax = 4 * 1024 * 1024;
-/** Runs that may use it at once; bounds it to 8 × 2 × 4 MiB, of which only what is used takes memory. */
-const slotCount = 8;
+export const slotBytesMax = 4 * 1024 * 1024;
+/** Payloads that may lie in it at once: 256 MiB, of which only what is used takes memory. */
+const slotCount = 64;
 
-export type Direction = 'inputs' | 'outputs';
+let ofThisHost: { readonly area: SharedArea | undefined } | undefined;
 
 export class SharedArea {
   readonly fd: number;
   readonly #free: number[];
+
+  /** The area of this process and its executors, made when it is first asked for; undefined where the system has none. */
+  static ofThisHost(): SharedArea | undefined {
+    ofThisHost ??= { area: SharedArea.create() };
+    return ofThisHost.area;
+  }
 
   /** Makes an area; undefined where the system has none. */
   static create(): SharedArea | undefined {
@@ -52,35 +60,45 @@ export class SharedArea {
     if (slot > 0) this.#free.push(slot);
   }
 
+  /** Slots that nobody has. */
+  get free(): number {
+    return this.#free.length;
+  }
+
   /** Writes a payload into a slot. False when it is too short, too long, or does not fit on the system: send it otherwise. */
-  write(slot: number, direction: Direction, ranges: readonly Uint8Array[]): boolean {
-    let bytes = 0;
-    for (const range of ranges) bytes += range.byteLength;
-    if (slot === 0 || bytes < payloadBytesMin || bytes > payloadBytesMax) return false;
+  write(slot: number, ranges: readonly Uint8Array[]): boolean {
+    if (slot === 0 || !fitsSlot(ranges)) return false;
     try {
-      return writevSync(this.fd, ranges, position(slot, direction)) === bytes;
+      return writevSync(this.fd, ranges, position(slot)) === bytesOf(ranges);
     } catch {
       // The system's memory for such files is used up.
       return false;
     }
   }
 
-  /** Fills `target` from a slot. @throws Error when the area holds less: the other end broke the protocol. */
-  read(slot: number, direction: Direction, target: Uint8Array): void {
-    if (slot < 1 || slot > slotCount || target.byteLength > payloadBytesMax) {
-      throw new Error(`shared area has no ${target.byteLength} bytes in slot ${slot}`);
+  /** Fills `target` from a slot. @throws Error when the slot has no such bytes: the other end broke the protocol. */
+  read(slot: number, offset: number, target: Uint8Array): void {
+    const { byteLength } = target;
+    if (slot < 1 || slot > slotCount || offset + byteLength > slotBytesMax) {
+      throw new Error(`shared area has no ${byteLength} bytes at ${offset} in slot ${slot}`);
     }
-    const bytes = readSync(this.fd, target, 0, target.byteLength, position(slot, direction));
-    if (bytes !== target.byteLength) {
-      throw new Error(`shared area ends after ${bytes} of ${target.byteLength} bytes in slot ${slot}`);
-    }
-  }
-
-  close(): void {
-    closeSync(this.fd);
+    const bytes = readSync(this.fd, target, 0, byteLength, position(slot) + offset);
+    if (bytes !== byteLength) throw new Error(`shared area ends after ${bytes} of ${byteLength} bytes in slot ${slot}`);
   }
 }
 
-function position(slot: number, direction: Direction): number {
-  return ((slot - 1) * 2 + (direction === 'inputs' ? 0 : 1)) * payloadBytesMax;
+/** Whether a payload is one for a slot: neither too short nor too long. */
+export function fitsSlot(ranges: readonly Uint8Array[]): boolean {
+  const bytes = bytesOf(ranges);
+  return bytes >= payloadBytesMin && bytes <= slotBytesMax;
+}
+
+function bytesOf(ranges: readonly Uint8Array[]): number {
+  let bytes = 0;
+  for (const range of ranges) bytes += range.byteLength;
+  return bytes;
+}
+
+function position(slot: number): number {
+  return (slot - 1) * slotBytesMax;
 }

@@ -5,7 +5,7 @@
  */
 import { intarsiaError, invariant } from '../errors.js';
 import type { InferenceRequest } from '../inference.js';
-import type { Tensor } from '../tensor.js';
+import { dataBytes, type Tensor } from '../tensor.js';
 import { packTensor, unpackTensor, type PackedTensor } from './activation-codec.js';
 import type { SplitRoute, StageChain, StageInterface } from './stage-route.js';
 
@@ -76,6 +76,13 @@ export function lastOutputs(chain: StageChain, outputs: readonly Tensor[]): read
   });
 }
 
+/** Whether a stage's outputs go to later stages as they are and to nobody else: none is the client's, and none is packed. */
+export function isOnlySentOn({ stages, done, outputs, compression }: StageChain): boolean {
+  if (stages.length === 0 || compression !== 'none') return false;
+  const elsewhere = new Set([...stages.flatMap((each) => each.outputs), ...done.map(({ name }) => name)]);
+  return outputs.every((name) => elsewhere.has(name));
+}
+
 /** The inputs as a device takes them: unpacked. */
 export function stageInputs(inputs: readonly PackedTensor[]): readonly Tensor[] {
   return inputs.some(({ packing }) => packing !== undefined) ? inputs.map(unpackTensor) : inputs;
@@ -97,7 +104,7 @@ function stageRequest(stage: StageInterface, { values, ...chain }: Step): StageR
   const items = chain.batches ? chain.items : 1;
   const { sequence } = chain;
   const isKept = stage.stateful === true || chain.stages.some(({ stateful }) => stateful === true);
-  const bytes = [...inputs, ...carried, ...chain.done].reduce((sum, { data }) => sum + data.byteLength, 0);
+  const bytes = [...inputs, ...carried, ...chain.done].reduce((sum, tensor) => sum + dataBytes(tensor), 0);
   return {
     model: stage.model,
     inputs,
