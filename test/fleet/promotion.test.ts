@@ -54,6 +54,7 @@ class WorldClock implements Clock {
   schedule(delayMs: number, task: () => void): Timer {
     let isOver = false;
     this.#world.schedule(Math.max(0, delayMs), () => {
+      this.#world.awaits();
       if (!isOver) task();
     });
     return { cancel: () => (isOver = true) };
@@ -64,7 +65,7 @@ class WorldClock implements Clock {
   }
 
   defer(task: () => void): void {
-    this.#world.schedule(0, task);
+    this.schedule(0, task);
   }
 }
 
@@ -98,6 +99,25 @@ function follow(
   return { promoted, refused, takenBack };
 }
 
+/** Who decided, and when, virtual ms. */
+interface Decided {
+  readonly atMs: number;
+  readonly by: string;
+}
+
+/** The promoted policy, with every choice noted. */
+function recording(promoted: PromotedDispatch, world: FleetWorld, decided: Decided[]): DispatchPolicy {
+  return {
+    name: 'seen',
+    finished: (...told) => promoted.finished(...told),
+    choose: (...asked) => {
+      const chosen = promoted.choose(...asked);
+      decided.push({ atMs: world.nowMs(), by: promoted.name });
+      return chosen;
+    },
+  };
+}
+
 const order: PolicyOrder = {
   ...{ step: 'next', policy: '', artifact: new Uint8Array(), evaluationJson: '', calibrationJson: '', percent: 0 },
   ...{ sliceSeconds: 10, seed: 3, reason: '', force: false, decisionsMin: 100, answersMin: 50, expectedRevision: -1 },
@@ -113,7 +133,7 @@ describe('a promotion on virtual time', { timeout: 60_000 }, () => {
     const fleet = plainFleet({ fast: { 1: 10 }, spare: { 1: 12 }, slow: { 1: 100 } }, { sloMs });
     const arrivals = poisson(fleet, 20, 4_400);
     const own: DispatchPolicy = { ...dispatchByName('jsq'), name: 'own rule' };
-    const decided: { readonly atMs: number; readonly by: string }[] = [];
+    const decided: Decided[] = [];
     const outcomes: (PolicyOutcome | Error)[] = [];
     const pointers: PolicyPointer[] = [];
     let gateway: Gateway | undefined;
@@ -127,7 +147,7 @@ describe('a promotion on virtual time', { timeout: 60_000 }, () => {
         const operator = store.client('operator');
         const desk = new PolicyDesk({ store: operator, keys, clock, host, tools: policyTools });
         const at = (ms: number, task: () => Promise<unknown>): void =>
-          world.schedule(ms, () => {
+          void clock.schedule(ms, () => {
             task().catch((error: unknown) => outcomes.push(error as Error));
           });
         const step = (ms: number, change: Partial<PolicyOrder>): void =>
@@ -153,16 +173,7 @@ describe('a promotion on virtual time', { timeout: 60_000 }, () => {
           const { entries } = await operator.range(keys.events, { deadlineMs: Infinity });
           events = entries.map(({ value }) => (JSON.parse(value) as { readonly text: string }).text);
         });
-        const seen: DispatchPolicy = {
-          name: 'seen',
-          finished: (...told) => promoted.finished(...told),
-          choose: (...asked) => {
-            const chosen = promoted.choose(...asked);
-            decided.push({ atMs: world.nowMs(), by: promoted.name });
-            return chosen;
-          },
-        };
-        return fleetDispatch(seen)(world);
+        return fleetDispatch(recording(promoted, world, decided))(world);
       },
     });
 
@@ -206,8 +217,8 @@ describe('a batching file that is promoted with its dispatch file', { timeout: 6
   it('forms batches in the same time slices, then always, and is taken back with it, and not as a shadow', async () => {
     const sloMs = { interactive: 60, standard: 60, batch: 60 };
     const fleet = plainFleet({ fast: { 1: 10 }, spare: { 1: 12 } }, { sloMs });
-    const formed: { readonly atMs: number; readonly by: string }[] = [];
-    const decided: { readonly atMs: number; readonly by: string }[] = [];
+    const formed: Decided[] = [];
+    const decided: Decided[] = [];
     const outcomes: (PolicyOutcome | Error)[] = [];
     const devices: PromotedBatching[] = [];
     const second = batchingBytes('good-batches');
@@ -236,7 +247,7 @@ describe('a batching file that is promoted with its dispatch file', { timeout: 6
         });
         const desk = new PolicyDesk({ store: store.client('operator'), keys, clock, host, tools: policyTools });
         const step = (ms: number, change: Partial<PolicyOrder>): void =>
-          world.schedule(ms, () => {
+          void clock.schedule(ms, () => {
             desk
               .orderPolicy({ ...order, ...change, force: true, reason: 'drill' }, { deadlineMs: Infinity })
               .then((outcome) => outcomes.push(outcome))
@@ -246,15 +257,7 @@ describe('a batching file that is promoted with its dispatch file', { timeout: 6
         step(15_000, { step: 'share', percent: 50 });
         step(60_000, { step: 'all' });
         step(75_000, { step: 'rollback' });
-        return fleetDispatch({
-          name: 'seen',
-          finished: (...told) => promoted.finished(...told),
-          choose: (...asked) => {
-            const chosen = promoted.choose(...asked);
-            decided.push({ atMs: world.nowMs(), by: promoted.name });
-            return chosen;
-          },
-        })(world);
+        return fleetDispatch(recording(promoted, world, decided))(world);
       },
     });
 

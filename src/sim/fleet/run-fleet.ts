@@ -35,6 +35,11 @@ export interface FleetWorld {
   readonly staleMs: () => number;
   /** Calls `task` after so many virtual ms. */
   readonly schedule: (delayMs: number, task: () => void) => void;
+  /**
+   * Somebody beside the requests awaits promises: they go on after each of the tasks that follow at once. Otherwise only those of
+   * runs are waited for, and others are late by as much virtual time as passes meanwhile.
+   */
+  readonly awaits: () => void;
 }
 
 /** Who decides, and what he is told meanwhile. */
@@ -58,6 +63,8 @@ export interface FleetRun {
   readonly attemptObserver?: AttemptObserver;
   /** Makes the batching policy of each device. Default: Triton's. */
   readonly batching?: (device: FleetDevice) => BatchingPolicy;
+  /** Whether devices know their tables when they form batches. Default true; false: they learn from their runs, as hosts do. */
+  readonly devicesKnow?: boolean;
   readonly faults?: readonly FleetFault[];
   /** Told the share of requests that have come, now and then. */
   readonly onProgress?: (share: number) => void;
@@ -119,6 +126,7 @@ class FleetRunner implements Settlements {
       priceFactor: (device) => this.#priceFactors[device] ?? 1,
       staleMs: () => this.#staleMs,
       schedule: (delayMs, task) => void this.#clock.schedule(delayMs, task),
+      awaits: () => this.otherSettled(),
     };
     this.#dispatcher = given.dispatch(world);
     const { observer } = this.#dispatcher;
@@ -129,6 +137,7 @@ class FleetRunner implements Settlements {
       settled: this,
       picker: this.#counted(this.#dispatcher.picker),
       batching: given.batching,
+      devicesKnow: given.devicesKnow ?? true,
     });
     this.#gateway = createGateway({
       router: this.#host.router,
