@@ -8,7 +8,7 @@
 import type { ActorAddress, Delivery } from '#core/actor-address.js';
 import { Deque } from '#core/deque.js';
 import { asIntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
-import { encodeFrame, FrameDecoder, type Allocate, type Frame, type OutgoingFrame } from '#core/frame.js';
+import { encodeFrame, FrameDecoder, type Frame, type OutgoingFrame } from '#core/frame.js';
 import { linkFrameKind as kind } from '#core/grid/link-frames.js';
 import { IncomingOrder, OutgoingOrder, waitsForNone } from '#core/grid/link-order.js';
 import { decodeValue, encodeValue, type EncodedValue } from '#core/grid/value-codec.js';
@@ -16,6 +16,7 @@ import { WatchedHere } from '#core/grid/watch-book.js';
 import { KiB, MiB } from '#core/units.js';
 import type { Clock, Timer } from '#ports/clock.js';
 import type { Entrance } from '#ports/links.js';
+import { allocatePooled, allocateReceived } from './link-memory.js';
 import type { LinkChannel, LinkPipe } from './link-pipe.js';
 
 export interface SessionLimits {
@@ -59,15 +60,6 @@ const creditDelayMs = 5;
 const frameOverheadBytes = 64;
 
 const none = new Uint8Array();
-/** Frames shorter than this share memory with others. */
-const pooledBytesMax = 2 * KiB;
-
-const allocate: Allocate = (bytes) => {
-  if (bytes <= pooledBytesMax) return allocatePooled(bytes);
-  // A range of its own, so that views keep alive nothing else, and without the zeros.
-  const buffer = Buffer.allocUnsafeSlow(bytes);
-  return new Uint8Array(buffer.buffer, buffer.byteOffset, bytes);
-};
 
 interface Waiting {
   readonly ranges: readonly Uint8Array[];
@@ -93,7 +85,7 @@ class Channel {
   constructor(pipes: LinkChannel, frameBytesMax: number) {
     this.out = pipes.out;
     this.in = pipes.in;
-    this.decoder = new FrameDecoder({ frameBytesMax, allocate });
+    this.decoder = new FrameDecoder({ frameBytesMax, allocate: allocateReceived });
   }
 }
 
@@ -477,11 +469,6 @@ export class LinkSession {
     this.#roundTripMs = smooth(this.#roundTripMs, this.#owner.clock.nowMs() - this.#pingSentMs);
     for (const listener of this.#pongListeners.splice(0)) listener();
   }
-}
-
-function allocatePooled(bytes: number): Uint8Array<ArrayBuffer> {
-  const buffer = Buffer.allocUnsafe(bytes);
-  return new Uint8Array(buffer.buffer, buffer.byteOffset, bytes);
 }
 
 function smooth(average: number | undefined, value: number): number {
