@@ -1,7 +1,7 @@
 /**
  * The model registry as an actor: carries out what behavior.ts decides. What it waits for comes back as messages.
  */
-import { asIntarsiaError } from '#core/errors.js';
+import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import type { ModelVersion, DeviceId } from '#core/ids.js';
 import type { Actor, ActorContext, ActorFactory, Signal } from '#runtime/actor.js';
 import { RegistryBehavior } from './behavior.js';
@@ -9,13 +9,17 @@ import type { RegistryEffect, RegistryEvent, Removal } from './behavior.js';
 import type { ModelRegistryOptions } from './options.js';
 import { loadMsMaxDefault, placeImposed, placeVersion } from './place-version.js';
 import { prepareModel } from './prepare-model.js';
+import type { ModelRegistryMessage } from './protocol.js';
 import { Turnstile } from './turnstile.js';
 
 /** What the registry receives: its protocol, and its own news. */
 export type ModelRegistryInbox =
   | RegistryEvent
+  | Lend
   | { readonly type: 'release'; readonly version: { release(): Promise<void> } }
   | { readonly type: 'nothing' };
+
+type Lend = Extract<ModelRegistryMessage, { readonly type: 'lend' }>;
 
 const preparationsMaxDefault = 2;
 const waitingMaxDefault = 64;
@@ -64,6 +68,9 @@ class ModelRegistry implements Actor<ModelRegistryInbox> {
         return;
       case 'release':
         this.#release(message.version);
+        return;
+      case 'lend':
+        this.#lend(message);
         return;
       default:
         this.#perform(this.#behavior.handle(message));
@@ -165,6 +172,26 @@ class ModelRegistry implements Actor<ModelRegistryInbox> {
           this.#release(effect.version);
         }
     }
+  }
+
+  #lend({ model, version, replyTo }: Lend): void {
+    const { files } = this.#options;
+    const { random } = this.#context;
+    this.#context.pipeToSelf(
+      this.#preparations.pass(async () => {
+        const { versions } = await prepareModel(model, { files: new Map() }, { files, random }, [version]);
+        const [outcome] = versions;
+        if (outcome === undefined) throw intarsiaError('NOT_FOUND', `${model} has no version ${version} here`);
+        if (!outcome.ok) throw outcome.error;
+        const { prepared } = outcome;
+        replyTo.tell({ ok: true, placement: prepared.placement, release: () => prepared.release() });
+      }),
+      () => ({ type: 'nothing' }),
+      (thrown) => {
+        replyTo.tell({ ok: false, error: asIntarsiaError(thrown) });
+        return { type: 'nothing' };
+      },
+    );
   }
 
   async #unload({ model, version, devices }: Removal): Promise<void> {

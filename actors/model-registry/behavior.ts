@@ -17,7 +17,7 @@ import type { PreparedModel, PreparedVersion } from './prepare-model.js';
 import type { ImposeOutcome, LoadOverrides, ModelRegistryMessage, RegistryOutcome } from './protocol.js';
 
 export type RegistryEvent =
-  | ModelRegistryMessage
+  | Exclude<ModelRegistryMessage, { readonly type: 'lend' }>
   /** The time between two looks has passed. */
   | { readonly type: 'poll' }
   | { readonly type: 'listed'; readonly listing: RepositoryListing }

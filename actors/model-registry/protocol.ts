@@ -5,6 +5,7 @@
 import type { Catalog } from '#core/catalog.js';
 import type { IntarsiaError } from '#core/errors.js';
 import type { ArtifactDigest, DeviceId, ModelName, ModelVersion } from '#core/ids.js';
+import type { Placement } from '#actors/device/protocol.js';
 import type { ReplyTo } from '#runtime/actor.js';
 
 /** What a load request may bring along: Triton's `config` and `file:<version>/<name>` parameters. */
@@ -31,6 +32,17 @@ export interface ImposeOutcome {
   /** Why it was not tried at all. */
   readonly error?: IntarsiaError;
 }
+
+/** A version prepared to be loaded by somebody beside the registry. */
+export type LendOutcome =
+  | {
+      readonly ok: true;
+      /** Of the exact model, or of the shard that goes by that name. */
+      readonly placement: Placement;
+      /** Whoever gets it calls this when it is loaded nowhere any more. */
+      release(): Promise<void>;
+    }
+  | { readonly ok: false; readonly error: IntarsiaError };
 
 export type ModelRegistryMessage =
   | {
@@ -63,5 +75,12 @@ export type ModelRegistryMessage =
       readonly versions: ReadonlyMap<ModelVersion, readonly DeviceId[]> | undefined;
       readonly forms: ReadonlyMap<ModelVersion, ReadonlyMap<DeviceId, string>>;
       readonly replyTo: ReplyTo<ImposeOutcome>;
+    }
+  /** Prepares a version as its files are here now, for somebody beside the registry. Changes nothing that is served. */
+  | {
+      readonly type: 'lend';
+      readonly model: ModelName;
+      readonly version: ModelVersion;
+      readonly replyTo: ReplyTo<LendOutcome>;
     }
   | { readonly type: 'catalog'; readonly replyTo: ReplyTo<Catalog> };

@@ -37,6 +37,7 @@ import type { StartedDevice } from './statistics.js';
 import { splitGate } from './split/split-gate.js';
 import type { HostDispatch } from './dispatch.js';
 import { policyTools } from './promotion.js';
+import { openReferenceDevice } from './reference-device.js';
 import { nativeEngine } from './variants/native-engine.js';
 import { version } from './version.js';
 
@@ -51,6 +52,8 @@ export interface GridHostOptions {
   readonly log: Log;
   readonly profiles: ProfileBook;
   readonly devices: readonly StartedDevice[];
+  /** This machine's CPU, whether it serves or not; undefined where discovery found none. */
+  readonly cpu: DeviceDescriptor | undefined;
   readonly registry: ActorRef<ModelRegistryMessage>;
   readonly stageCounts: StageCounts;
   readonly metrics: Metrics;
@@ -119,6 +122,7 @@ export class GridHost {
   /** Opens the links and registers. @throws ALREADY_EXISTS (another host has the name), STORE_UNAVAILABLE, FAILED_PRECONDITION, UNAUTHENTICATED (refused by the others) */
   async join(endpoints: ClientEndpoints): Promise<void> {
     const { ports, host, config, system, router, clock, random, log, devices, registry, dispatch } = this.#options;
+    const { cpu, metrics } = this.#options;
     ports.links.attach(entranceOf(system));
     const port = await ports.listen();
     const { store, keys, links } = ports;
@@ -144,7 +148,8 @@ export class GridHost {
       spotChecks: {
         share: ports.config.checkShare,
         random: random.stream('spot-checks'),
-        metrics: this.#options.metrics,
+        metrics,
+        ...(cpu === undefined ? {} : { reference: { open: openReferenceDevice({ system, cpu, metrics }), log } }),
       },
       leaseMs: ports.config.leaseMs,
       onDeparture: this.#options.onDeparture,

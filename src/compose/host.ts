@@ -282,6 +282,7 @@ export async function startHost(
             log,
             profiles,
             devices: started,
+            cpu: report.devices.find(({ provider, emulated }) => provider === 'cpu' && !emulated),
             registry,
             stageCounts,
             metrics,

@@ -346,7 +346,7 @@ export const metricCatalogue = {
     type: 'counter',
     unit: 'checks',
     labels: ['result'],
-    help: 'Sampled requests that another holder ran again: equal, wrong (this device is), unclear, unanswered.',
+    help: 'Sampled requests that another holder or the reference ran again: equal, wrong (this device is), unclear, unanswered.',
   },
   intarsia_activation_kept_bytes: {
     type: 'gauge',

@@ -42,6 +42,7 @@ import type { ActorSystem } from '#runtime/system.js';
 import { DeviceLoads, type LoadedDevice } from './device-loads.js';
 import { DeviceStanding } from './device-standing.js';
 import type { PublishedRouter } from './router.js';
+import { ReferenceRuns, type ReferenceOptions } from './reference-runs.js';
 import { SpotChecks, type SpotCheckOptions } from './spot-checks.js';
 import { StageDesk, type StageDeskOptions } from './stage-desk.js';
 
@@ -80,7 +81,10 @@ export interface GridActorsOptions {
   /** Cuts a split anew whose stages drift. Default: nothing is planned again. */
   readonly replan?: Pick<ReplanOptions, 'planAgain' | 'everyMs' | 'drift'>;
   /** Samples of answers that other holders run again. Default: none. */
-  readonly spotChecks?: Pick<SpotCheckOptions, 'share' | 'random' | 'metrics' | 'judge'>;
+  readonly spotChecks?: Pick<SpotCheckOptions, 'share' | 'random' | 'metrics' | 'judge'> & {
+    /** Where samples are run that nobody else can run. Absent: they are not taken. */
+    readonly reference?: Pick<ReferenceOptions, 'open' | 'log' | 'idleMs'>;
+  };
   /** Counts of what happens between stages of split models, and bounds of what is kept for them. */
   readonly stages: Pick<StageDeskOptions, 'counts' | 'bytesMax' | 'requestsMax' | 'attemptsMax' | 'attempts'>;
 }
@@ -135,11 +139,19 @@ export function startGridActors(options: GridActorsOptions): GridActors {
     routing.tell({ type: 'ready', device, ready });
     agent?.tell({ type: 'device-health', device, reason });
   });
+  const { spotChecks } = options;
+  const isBusy = (): boolean => loads.read().some(({ queued }) => queued > 0);
+  const reference =
+    spotChecks?.reference === undefined || serving === undefined
+      ? undefined
+      : new ReferenceRuns({ ...spotChecks.reference, registry: serving.registry, clock, isBusy });
   const checks =
-    options.spotChecks === undefined
+    spotChecks === undefined
       ? undefined
       : new SpotChecks({
-          ...options.spotChecks,
+          ...{ share: spotChecks.share, random: spotChecks.random, metrics: spotChecks.metrics },
+          ...(spotChecks.judge === undefined ? {} : { judge: spotChecks.judge }),
+          ...(reference === undefined ? {} : { reference }),
           ...{ host, router, clock },
           isReference: cpusOfView(membership),
           onDrift: (device, reason) => health.giveUp(device, reason),

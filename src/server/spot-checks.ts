@@ -1,13 +1,13 @@
 /**
  * A small share of the requests that this host's devices answer is run again by another holder of the same files: of the same
- * stage of a split model, or of the same whole one. The client's answer is long gone by then. Each host looks after its own
- * devices: one whose answers others contradict is given up, with the reason.
+ * stage of a split model, or of the same whole one; where nobody else holds them, on the reference. The client's answer is
+ * long gone by then. Each host looks after its own devices: one whose answers others contradict is given up, with the reason.
  *
  * Bounded in checks at a time and in bytes; what a sample would exceed is not sampled. Requests of sequences are never run
  * twice.
  */
 import type { DeviceMessage } from '#actors/device/protocol.js';
-import type { DeviceId, HostId, RequestId } from '#core/ids.js';
+import type { ArtifactDigest, DeviceId, HostId, RequestId } from '#core/ids.js';
 import type { InferenceOutcome, InferenceRequest, InferenceSuccess } from '#core/inference.js';
 import { metric } from '#core/metric-catalogue.js';
 import type { Candidate } from '#core/picker.js';
@@ -24,6 +24,7 @@ import type { Clock } from '#ports/clock.js';
 import type { Metrics } from '#ports/metrics.js';
 import type { Random } from '#ports/random.js';
 import type { Delivery } from '#runtime/actor.js';
+import type { ReferenceRuns } from './reference-runs.js';
 import type { DeviceRef, Router } from './router.js';
 
 export interface SpotCheckOptions {
@@ -39,6 +40,8 @@ export interface SpotCheckOptions {
   /** The device gives wrong answers: it is to be given up. Called once a device. */
   readonly onDrift: (device: DeviceId, reason: string) => void;
   readonly judge?: JudgeOptions;
+  /** A witness where nobody else is one, and between two that nobody can tell apart. Absent: there is none. */
+  readonly reference?: Pick<ReferenceRuns, 'isFree' | 'run'>;
 }
 
 const checksMax = 4;
@@ -50,8 +53,22 @@ const requestIdMin = 2 ** 52 + 2 ** 51;
 
 interface Sample {
   readonly device: DeviceId;
+  /** Of the files that the device has. */
+  readonly digest: ArtifactDigest;
   readonly request: InferenceRequest;
   readonly outputs: InferenceRequest['inputs'];
+}
+
+type Told = (answer: InferenceRequest['inputs'] | undefined) => void;
+
+/** Somebody who runs a sample again. */
+interface Witness {
+  /** Undefined: the reference. */
+  readonly holder: Candidate | undefined;
+  readonly name: string;
+  /** Whether it alone is believed against a device of this host. */
+  isTrustedAgainst(device: DeviceId): boolean;
+  ask(sample: Sample, told: Told): void;
 }
 
 export class SpotChecks {
@@ -77,6 +94,8 @@ export class SpotChecks {
   #tell(id: DeviceId, device: DeviceRef, message: DeviceMessage): Delivery {
     if (message.type !== 'infer' || !this.#isSampled(id, message.request)) return device.tell(message);
     const { replyTo } = message;
+    const digest = this.#digestOn(id, message.request);
+    if (digest === undefined) return device.tell(message);
     const request = copyOf(message.request);
     return device.tell({
       ...message,
@@ -86,7 +105,7 @@ export class SpotChecks {
           const outputs =
             isExact(outcome) && bytesOf(outcome.outputs) <= sampleBytesMax ? copied(outcome.outputs) : undefined;
           const delivery = replyTo.tell(outcome);
-          if (outputs !== undefined) this.#check({ device: id, request, outputs });
+          if (outputs !== undefined) this.#check({ device: id, digest, request, outputs });
           return delivery;
         },
       },
@@ -97,56 +116,115 @@ export class SpotChecks {
     const { share, random } = this.#options;
     if (request.sequence !== undefined || this.#asked.has(request)) return false;
     if (share === 0 || random.next() >= share || this.#running >= checksMax) return false;
-    return request.bytes <= sampleBytesMax && this.#others(id, request).length > 0;
+    if (request.bytes > sampleBytesMax) return false;
+    const digest = this.#digestOn(id, request);
+    if (digest === undefined) return false;
+    return this.#others(id, request, digest).length > 0 || this.#hasReference(request, digest);
+  }
+
+  /** Of the files that the device serves the version from; undefined when nobody knows it as a holder any more. */
+  #digestOn(id: DeviceId, request: InferenceRequest): ArtifactDigest | undefined {
+    return this.#holders(request).find((one) => this.#isOn(one, id))?.replica.stages[0]?.digest;
   }
 
   /** Ready holders of the same files elsewhere. */
-  #others(id: DeviceId, { model, version }: InferenceRequest): readonly Candidate[] {
-    const { router, host } = this.#options;
-    const table = router.current;
-    const all = [...candidatesOf(table, model, version), ...reserveOf(table, model, version)];
-    const own = all.find(({ replica }) => replica.stages[0]?.host === host && replica.stages[0].device === id);
-    const digest = own?.replica.stages[0]?.digest;
-    return all.filter((one) => one !== own && one.load.ready && one.replica.stages[0]?.digest === digest);
+  #others(id: DeviceId, request: InferenceRequest, digest: ArtifactDigest): readonly Candidate[] {
+    return this.#holders(request).filter(
+      (one) => !this.#isOn(one, id) && one.load.ready && one.replica.stages[0]?.digest === digest,
+    );
+  }
+
+  #holders({ model, version }: InferenceRequest): readonly Candidate[] {
+    const table = this.#options.router.current;
+    return [...candidatesOf(table, model, version), ...reserveOf(table, model, version)];
+  }
+
+  #isOn({ replica }: Candidate, device: DeviceId): boolean {
+    const [stage] = replica.stages;
+    return stage?.host === this.#options.host && stage.device === device;
+  }
+
+  #hasReference({ model, version }: InferenceRequest, digest: ArtifactDigest): boolean {
+    return this.#options.reference?.isFree({ model, version, digest }) === true;
   }
 
   #check(sample: Sample): void {
-    const [other] = this.#drawn(this.#others(sample.device, sample.request));
-    if (other === undefined) return;
+    const { device, request, digest } = sample;
+    const [other] = this.#drawn(this.#others(device, request, digest));
+    const witness = other === undefined ? this.#referenceFor(sample) : this.#holder(other);
+    if (witness === undefined) return;
     this.#running += 1;
-    this.#ask(other, sample, (answer) => {
+    witness.ask(sample, (answer) => {
       const difference = answer === undefined ? undefined : answerDifference(sample.outputs, answer);
       if (answer === undefined || difference === undefined) this.#end(sample, 'unanswered');
       else if (difference === '') this.#end(sample, 'equal');
-      else this.#confirm(sample, { other, answer, difference });
+      else this.#confirm(sample, { witness, answer, difference });
     });
   }
 
-  /** Somebody else says who is wrong; where there is nobody else, the same one is asked again. */
+  /**
+   * Somebody else says who is wrong: a third holder, or the reference where the two cannot be told apart; where there is
+   * nobody else, the same one is asked again.
+   */
   #confirm(
     sample: Sample,
-    first: { readonly other: Candidate; readonly answer: InferenceRequest['inputs']; readonly difference: string },
+    first: { readonly witness: Witness; readonly answer: InferenceRequest['inputs']; readonly difference: string },
   ): void {
-    const { host, isReference } = this.#options;
-    const { other, answer, difference } = first;
-    const [third] = this.#drawn(this.#others(sample.device, sample.request).filter((one) => one !== other));
-    const [at] = other.replica.stages;
-    const isTrusted =
-      third !== undefined || (at !== undefined && isReference(at.host, at.device) && !isReference(host, sample.device));
-    this.#ask(third ?? other, sample, (second) => {
+    const { witness, answer, difference } = first;
+    const { device, request, digest } = sample;
+    const thirds = this.#others(device, request, digest).filter((one) => one !== witness.holder);
+    const [drawn] = witness.holder === undefined ? [] : this.#drawn(thirds);
+    const third = drawn !== undefined ? this.#holder(drawn) : this.#thirdWord(sample, witness);
+    (third ?? witness).ask(sample, (second) => {
       if (second === undefined) this.#end(sample, 'unanswered');
       else {
         const isConfirmed = answerDifference(second, answer) === '';
-        this.#end(sample, verdictOf({ isConfirmed, isTrusted }), `${at?.host}/${at?.device}: ${difference}`);
+        const isTrusted = third !== undefined || witness.isTrustedAgainst(device);
+        this.#end(sample, verdictOf({ isConfirmed, isTrusted }), `${witness.name}: ${difference}`);
       }
     });
   }
 
-  #ask(to: Candidate, { request }: Sample, told: (answer: InferenceRequest['inputs'] | undefined) => void): void {
+  /** The reference between two of which neither is believed more. */
+  #thirdWord(sample: Sample, witness: Witness): Witness | undefined {
+    return witness.isTrustedAgainst(sample.device) ? undefined : this.#referenceFor(sample);
+  }
+
+  #holder(candidate: Candidate): Witness {
+    const { host, isReference } = this.#options;
+    const [at] = candidate.replica.stages;
+    return {
+      holder: candidate,
+      name: `${at?.host}/${at?.device}`,
+      isTrustedAgainst: (device) => at !== undefined && isReference(at.host, at.device) && !isReference(host, device),
+      ask: (sample, told) => this.#ask(candidate, sample, told),
+    };
+  }
+
+  #referenceFor({ request, digest }: Sample): Witness | undefined {
+    const { reference, clock } = this.#options;
+    if (reference === undefined || !this.#hasReference(request, digest)) return undefined;
+    return {
+      holder: undefined,
+      name: 'the reference',
+      isTrustedAgainst: () => true,
+      ask: (sample, told) => {
+        const asked = { ...sample.request, id: this.#takeId(), arrivedMs: clock.nowMs() };
+        const answered = reference.run(asked, digest);
+        void answered.then((outcome) => told(outcome !== undefined && isExact(outcome) ? outcome.outputs : undefined));
+      },
+    };
+  }
+
+  #takeId(): RequestId {
+    this.#nextId += 1;
+    return (this.#nextId - 1) as RequestId;
+  }
+
+  #ask(to: Candidate, { request }: Sample, told: Told): void {
     const { router, clock } = this.#options;
     const nowMs = clock.nowMs();
-    const id = this.#nextId as RequestId;
-    this.#nextId += 1;
+    const id = this.#takeId();
     const asked: InferenceRequest = { ...request, id, arrivedMs: nowMs, deadlineMs: nowMs + checkMsMax };
     this.#asked.add(asked);
     const device = router.deviceOf(to);

@@ -29,8 +29,11 @@ function vector(name: string, values: readonly number[]): InferenceRequest['inpu
   return { name, datatype: 'FP32', shape: [values.length], data: new Uint8Array(Float32Array.from(values).buffer) };
 }
 
+/** What the reference answers to x: x + this; undefined: it has no time, or nothing of the model. */
+type Reference = (run: number) => number | undefined;
+
 /** Host `a` looks after its wasm device; others hold the same. */
-function world(holders: readonly Holder[], share = 1) {
+function world(holders: readonly Holder[], share = 1, reference?: Reference) {
   const simulation = new Simulation();
   const runs = new Map<string, number>();
   const drifted: string[] = [];
@@ -67,6 +70,17 @@ function world(holders: readonly Holder[], share = 1) {
     candidates: new Map([[model, new Map([[version, candidates]])]]),
   };
   const router: Router = { current: table, deviceOf: ({ replica }) => devices.get(replica.id) };
+  const referenceRuns: string[] = [];
+  const witness = {
+    isFree: () => reference?.(referenceRuns.length + 1) !== undefined,
+    run: ({ model: name, inputs }: InferenceRequest, digest: string): Promise<InferenceOutcome | undefined> => {
+      const adds = reference?.(referenceRuns.length + 1);
+      referenceRuns.push(`${name} ${digest}`);
+      if (adds === undefined) return Promise.resolve(undefined);
+      const values = [...new Float32Array(Uint8Array.from(inputs[0]!.data).buffer)].map((value) => value + adds);
+      return Promise.resolve({ ok: true, outputs: [vector('y', values)], receipt: {} } as unknown as InferenceOutcome);
+    },
+  };
   const checks = new SpotChecks({
     host: hostId('a'),
     router,
@@ -74,6 +88,7 @@ function world(holders: readonly Holder[], share = 1) {
     random: new RandomStream('spot'),
     metrics,
     share,
+    ...(reference === undefined ? {} : { reference: witness }),
     isReference: (_, device) => device.startsWith('cpu'),
     onDrift: (device, reason) => drifted.push(`${device}: ${reason}`),
   });
@@ -89,7 +104,14 @@ function world(holders: readonly Holder[], share = 1) {
       device.tell({ type: 'infer', request, replyTo: { tell: () => 'accepted' } });
     }
   };
-  return { ask, runs, drifted, metrics };
+  /** One after the other, each with its check. */
+  const askInTurn = async (times: number): Promise<void> => {
+    for (let at = 0; at < times; at += 1) {
+      ask(1);
+      for (let step = 0; step < 4; step += 1) await Promise.resolve();
+    }
+  };
+  return { ask, askInTurn, runs, drifted, metrics, referenceRuns };
 }
 
 describe('samples of answers that other holders run again', () => {
@@ -179,6 +201,54 @@ describe('samples of answers that other holders run again', () => {
     ]);
     ask(10);
     expect(runs.get('b/cpu:0')).toBeUndefined();
+  });
+});
+
+describe('samples of answers of which nobody else has the files', () => {
+  const alone = { place: own, adds: (run: number) => (run > 5 ? 2 : 1) };
+
+  it('are run again on the reference, and a device that drifts is given up with what it said wrongly', async () => {
+    const { askInTurn, drifted, referenceRuns } = world([alone], 1, () => 1);
+    await askInTurn(7);
+    expect(drifted).toEqual([]);
+    await askInTurn(3);
+    expect(drifted).toEqual([
+      "wasm:0: 3 of 8 sampled answers were contradicted, the last one of sum by the reference: output 'y' at 0 is 3, the reference 2",
+    ]);
+    // Each difference is asked about twice, and the files are those of the device.
+    expect(referenceRuns.slice(0, 8)).toHaveLength(8);
+    expect(new Set(referenceRuns)).toEqual(new Set(['sum same']));
+  });
+
+  it('are not taken while the reference has no time, and count for nothing when it does not answer', async () => {
+    const busy = world([alone], 1, () => undefined);
+    await busy.askInTurn(20);
+    expect([busy.referenceRuns, busy.drifted]).toEqual([[], []]);
+    let asked = 0;
+    const silent = world([alone], 1, () => {
+      asked += 1;
+      // Free when it is asked whether it is, and gone when it is to run.
+      return asked % 3 === 0 ? undefined : 1;
+    });
+    await silent.askInTurn(20);
+    expect(silent.referenceRuns.length).toBeGreaterThan(5);
+    expect(silent.drifted).toEqual([]);
+  });
+
+  it('cost a device nothing where the model answers otherwise each time', async () => {
+    const { askInTurn, drifted } = world([{ place: own, adds: (run) => (run * 37) % 11 }], 1, (run) => (run * 41) % 13);
+    await askInTurn(40);
+    expect(drifted).toEqual([]);
+  });
+
+  it('decide between two holders of which neither is believed more', async () => {
+    const other = { place: 'b/wasm:0', adds: () => 1 };
+    const wrong = world([{ place: own, adds: () => 2 }, other], 1, () => 1);
+    await wrong.askInTurn(3);
+    expect(wrong.drifted).toHaveLength(1);
+    const right = world([{ place: own, adds: () => 2 }, other], 1, () => 2);
+    await right.askInTurn(20);
+    expect(right.drifted).toEqual([]);
   });
 });
 
