@@ -1,16 +1,22 @@
-/** A live fleet as a simulated one: run times from the profile database, the rest from what was logged of requests. */
+/**
+ * A live fleet as a simulated one, measured in the decision logs of its hosts: run times, their irregularity, what slows whom, and
+ * what a request takes beside waiting and computing. And what its hosts believed of run times when they began.
+ */
 import { ProfileFolder } from '#adapters/profile-files/profile-folder.js';
 import { readLogTable } from '#adapters/parquet/read-decision-log.js';
 import { NodeClock } from '#adapters/node/clock.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { ServiceTable } from '#core/profile/service-table.js';
+import { liveProfile } from '#core/scheduling/live-profile.js';
+import type { ServiceProfile } from '#core/scheduling/service-profile.js';
+import { sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
 import type { Fleet } from '#sim/fleet/fleet.js';
+import { measuredDevices } from '#sim/fleet/measured-devices.js';
+import { measuredRuns, type AnsweredRequest, type MeasuredRun } from '#sim/fleet/measured-runs.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
 
 /** Batches of one model that devices have in hand: one computes, the next is handed over. */
 const inHandMax = 2;
-/** What waits behind a batch in hand is neither in the queue nor computed: so many requests meet none. */
-const unhinderedShare = 0.1;
 
 export interface LiveDevice {
   readonly id: string;
@@ -21,30 +27,97 @@ export interface LiveDevice {
   readonly watts: number;
 }
 
+/** A request of a log; device and times of one that was not answered are empty and 0. */
+export interface LoggedRequest extends AnsweredRequest {
+  readonly sloClass: SloClass;
+  readonly isAnswered: boolean;
+  /** Arrival by the clock on the wall, ms. */
+  readonly arrivedWallMs: number;
+}
+
 export interface LiveFleetOptions {
   readonly model: string;
   readonly itemsMax: number;
-  readonly sloMs: Readonly<Record<'interactive' | 'standard' | 'batch', number>>;
+  readonly sloMs: Readonly<Record<SloClass, number>>;
   readonly devices: readonly LiveDevice[];
-  readonly profileFolders: readonly string[];
-  readonly logFolder: string;
+  /** Requests of each stretch of time that is measured; stretches need not have one clock. */
+  readonly stretches: readonly (readonly LoggedRequest[])[];
 }
 
-export async function liveFleet(options: LiveFleetOptions): Promise<Fleet> {
-  const { model, itemsMax, sloMs, devices, logFolder } = options;
-  const tables = await measuredTables(options);
-  const { netMs, noise } = await restOf(logFolder, tables);
+/** All requests of a log of one host, by arrival. */
+export async function loggedRequests(folder: string): Promise<readonly LoggedRequest[]> {
+  const { columns, rows } = await readLogTable(folder, 'outcomes');
+  const at = (name: string, row: number): unknown => columns.get(name)?.[row];
+  const requests = Array.from({ length: rows }, (_, row): LoggedRequest => {
+    return {
+      device: nameOf((at('device', row) as string | null) ?? ''),
+      arrivedMs: Number(at('arrived_ms', row)),
+      durationMs: Number(at('duration_ms', row)),
+      queueMs: Number(at('queue_us', row) ?? 0) / 1000,
+      computeMs: Number(at('compute_us', row) ?? 0) / 1000,
+      linkMs: Number(at('link_us', row) ?? 0) / 1000,
+      batchItems: Number(at('batch_items', row) ?? 0),
+      sloClass: sloClasses.find((name) => name === at('class', row)) ?? 'batch',
+      isAnswered: at('outcome', row) === 'ok',
+      arrivedWallMs: (at('arrived', row) as Date).getTime(),
+    };
+  });
+  return requests.sort((one, other) => one.arrivedMs - other.arrivedMs);
+}
+
+export function liveFleet({ model, itemsMax, sloMs, devices, stretches }: LiveFleetOptions): Fleet {
+  const runs: MeasuredRun[] = [];
+  const rests: number[] = [];
+  for (const stretch of stretches) {
+    const answered = stretch.filter(({ isAnswered }) => isAnswered);
+    for (const { durationMs, queueMs, computeMs, linkMs } of answered) {
+      rests.push(Math.max(0, durationMs - queueMs - computeMs - linkMs));
+    }
+    const own = measuredRuns(answered);
+    // One after the other on one clock, so that nothing seems to happen at once that did not.
+    const shiftMs = (runs.at(-1)?.endMs ?? 0) + 60_000 - (own[0]?.startMs ?? 0);
+    for (const run of own) runs.push({ ...run, startMs: run.startMs + shiftMs, endMs: run.endMs + shiftMs });
+  }
+  const measured = measuredDevices(runs);
+  const busiest = [...measured].sort(([one], [other]) => countOf(runs, other) - countOf(runs, one))[0];
+  const netMs = medianOf(rests);
   const data = {
     name: 'live',
-    noise,
-    models: [{ name: model, itemsMax, sloMs, memoryMiB: 1, tables: Object.fromEntries(tables) }],
-    devices: devices.flatMap(({ id, usdPerHour, watts, permits }) =>
-      tables.has(nameOf(id))
-        ? [{ name: nameOf(id), usdPerHour, watts, permits: Math.min(permits, inHandMax), netMs, linkMBs: 1e6 }]
-        : [],
-    ),
+    noise: busiest?.[1].noise ?? 0,
+    lastingNoise: busiest?.[1].lasting,
+    models: [
+      {
+        ...{ name: model, itemsMax, sloMs, memoryMiB: 1 },
+        tables: Object.fromEntries([...measured].map(([name, { table }]) => [name, table])),
+      },
+    ],
+    devices: devices.flatMap(({ id, usdPerHour, watts, permits }) => {
+      const name = nameOf(id);
+      const figures = measured.get(name);
+      if (figures === undefined) return [];
+      const { noise, handOverMs, slowedBy } = figures;
+      const rest = { permits: Math.min(permits, inHandMax), netMs, linkMBs: 1e6 };
+      return [{ name, usdPerHour, watts, ...rest, noise, handOverMs, slowedBy: Object.fromEntries(slowedBy) }];
+    }),
   };
   return readFleet(data, 'live fleet', builtInProfiles);
+}
+
+/** What hosts that began with these profiles believe, by the fleet's device. */
+export async function believedTables(
+  path: string,
+  { devices }: Fleet,
+  itemsMax: number,
+): Promise<readonly (ServiceProfile | undefined)[]> {
+  const folder = await ProfileFolder.open({ path, clock: new NodeClock(), bytesMax: 2 ** 24 });
+  const { records } = await folder.read();
+  await folder.close();
+  const model = records.find(({ type }) => type === 'shard');
+  const table = new ServiceTable(records, { model: model?.type === 'shard' ? model.model : '', prefer: 'served' });
+  return devices.map(({ id }) => {
+    const known = table.devices().find(({ device }) => nameOf(device) === id);
+    return known === undefined ? undefined : liveProfile(table, [{ device: known.device }], itemsMax)?.profile;
+  });
 }
 
 /** Names of devices in fleet files are letters, digits, dots, dashes and underscores. */
@@ -52,45 +125,10 @@ function nameOf(device: string): string {
   return device.replaceAll(':', '-');
 }
 
-type Table = Readonly<Record<string, number>>;
-
-async function measuredTables({ devices, profileFolders }: LiveFleetOptions): Promise<ReadonlyMap<string, Table>> {
-  const records = [];
-  for (const path of profileFolders) {
-    const folder = await ProfileFolder.open({ path, clock: new NodeClock(), bytesMax: 2 ** 24 });
-    records.push(...(await folder.read()).records);
-    await folder.close();
-  }
-  const [shard] = records.filter(({ type }) => type === 'shard');
-  const digest = shard?.type === 'shard' ? shard.model : '';
-  const table = new ServiceTable(records, { model: digest, prefer: 'served' });
-  const tables = new Map<string, Table>();
-  for (const { id } of devices) {
-    const rows = [...table.wholeMs({ device: id })].filter(([, ms]) => ms > 0);
-    if (rows.length > 0) tables.set(nameOf(id), Object.fromEntries(rows));
-  }
-  return tables;
+function countOf(runs: readonly MeasuredRun[], device: string): number {
+  return runs.filter((run) => run.device === device).length;
 }
 
-/** What a request takes beside waiting and computing, and how irregular runs are, from answered requests. */
-async function restOf(
-  folder: string,
-  tables: ReadonlyMap<string, Table>,
-): Promise<{ readonly netMs: number; readonly noise: number }> {
-  const { columns, rows } = await readLogTable(folder, 'outcomes');
-  const column = (name: string): readonly unknown[] => columns.get(name) ?? [];
-  const rests: number[] = [];
-  const logs: number[] = [];
-  for (let row = 0; row < rows; row += 1) {
-    if (column('outcome')[row] !== 'ok') continue;
-    const computeMs = Number(column('compute_us')[row]) / 1000;
-    rests.push(Number(column('duration_ms')[row]) - Number(column('queue_us')[row]) / 1000 - computeMs);
-    const device = String(column('device')[row]);
-    const mean = tables.get(nameOf(device))?.[String(column('batch_items')[row])];
-    if (mean !== undefined && computeMs > 0) logs.push(Math.log(computeMs / mean));
-  }
-  const rest = rests.sort((a, b) => a - b)[Math.floor(rests.length * unhinderedShare)] ?? 0;
-  const mean = logs.reduce((sum, value) => sum + value, 0) / Math.max(1, logs.length);
-  const variance = logs.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, logs.length);
-  return { netMs: Math.max(0, rest), noise: Math.min(0.5, Math.sqrt(variance)) };
+function medianOf(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }

@@ -3,31 +3,24 @@
  * with the policy that comes with the product, dispatch and batches, and once with the best rule, five times in turns; the same
  * requests then go through the same fleet simulated. Emulated devices compute nothing and take the time of a hardware profile.
  */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type InferenceClient } from '#client/index.js';
-import { readDecisions, readLogTrace } from '#compose/decision-log/log-trace.js';
-import { policyMaker } from '#compose/learning/contenders.js';
+import { readDecisions } from '#compose/decision-log/log-trace.js';
 import { packageRoot } from '#compose/package-root.js';
 import { RandomStream } from '#core/random.js';
 import { defaultObjective } from '#core/scheduling/objective.js';
 import { shippedPolicy } from '#core/scheduling/shipped-policy.js';
 import { sloClasses, type SloClass } from '#core/scheduling/slo-class.js';
-import { batchingByName } from '#policies/batching/batching-by-name.js';
-import { batchingFromFile } from '#policies/batching/batching-from-file.js';
 import { bootstrapMean } from '#policies/learning/bootstrap.js';
 import { calibrate, calibrationLimits } from '#policies/learning/calibration.js';
 import { episodesOfLog } from '#policies/learning/logged-decisions.js';
 import { rewardsOf } from '#policies/learning/returns.js';
-import { traceArrivals } from '#sim/fleet/arrivals.js';
-import { fleetDispatch } from '#sim/fleet/fleet-dispatch.js';
-import { fleetReport } from '#sim/fleet/fleet-report.js';
 import type { Fleet } from '#sim/fleet/fleet.js';
-import { runFleet } from '#sim/fleet/run-fleet.js';
-import type { TraceRow } from '#sim/fleet/trace-file.js';
 import { startChild, type BenchChild } from './child.js';
-import { liveFleet, type LiveDevice } from './live-fleet.js';
+import { believedTables, liveFleet, loggedRequests, type LiveDevice, type LoggedRequest } from './live-fleet.js';
+import { partsOf, simulateLive, type LiveSimulation, type TimeParts } from './live-simulation.js';
 import { denseModel, denseWidth, writeDenseModel } from './models/dense-layers.js';
 import { benchRow, type BenchOptions, type BenchRow } from './report.js';
 
@@ -63,11 +56,11 @@ interface Host {
 }
 
 export async function livePolicies({ quick }: BenchOptions): Promise<readonly BenchRow[]> {
-  const { pairs, seconds } = quick ? { pairs: 1, seconds: 3 } : { pairs: 5, seconds: 14 };
+  const { pairs, seconds } = quick ? { pairs: 2, seconds: 3 } : { pairs: 6, seconds: 12 };
   const folder = await mkdtemp(join(tmpdir(), 'intarsia-bench-'));
   const hosts: Host[] = [];
-  const start = async (policy: string, name: string): Promise<Host> => {
-    const own = await startLiveHost(folder, policy, join(folder, name));
+  const start = async (policy: string, name: string, profiles?: string): Promise<Host> => {
+    const own = await startLiveHost(folder, policy, join(folder, name), profiles);
     hosts.push(own);
     return own;
   };
@@ -76,61 +69,45 @@ export async function livePolicies({ quick }: BenchOptions): Promise<readonly Be
 
     // What the fleet is, by a run of its own; the best rule for it, by simulation.
     const scout = await start('cheapest-feasible:0.8', 'scout');
-    const scouted = draw('scout', quick ? 3 : 14);
-    await play(scout, scouted);
+    await play(scout, draw('scout', quick ? 3 : 14));
     await stop(scout);
-    const fleet = await fleetOf([scout]);
-    const trace = await readLogTrace(join(scout.folder, 'log'));
-    let rule = '';
-    let least = Infinity;
-    for (const name of rules) {
-      const { objective } = await simulated(fleet, trace, name);
-      if (objective < least) [rule, least] = [name, objective];
-    }
+    const scouted = await loggedRequests(join(scout.folder, 'log'));
+    const profiles = join(scout.folder, 'profiles');
+    const rule = await bestRule(fleetOf(scout, [scouted]), scouted, profiles);
 
-    const byRule = await start(rule, 'rule');
-    const byPolicy = await start(learned, 'learned');
+    // Both begin with what the first run has measured, as hosts do that were up before.
+    const byRule = await start(rule, 'rule', profiles);
+    const byPolicy = await start(learned, 'learned', profiles);
     for (const host of [byRule, byPolicy]) await play(host, draw('warm up', 2));
     const runs = Array.from({ length: pairs }, (_, pair) => draw(`pair ${pair}`, seconds));
+    const spans = new Map<Host, Span[]>([
+      [byRule, []],
+      [byPolicy, []],
+    ]);
     for (const [pair, requests] of runs.entries()) {
       const order = pair % 2 === 0 ? [byRule, byPolicy] : [byPolicy, byRule];
-      for (const host of order) await play(host, requests);
+      for (const host of order) spans.get(host)?.push(await play(host, requests));
     }
     for (const host of [byRule, byPolicy]) await stop(host);
-    const warmUps = draw('warm up', 2).length;
-    const measured = await fleetOf([byRule, byPolicy]);
-    const live = await Promise.all(
-      [byRule, byPolicy].map((host) =>
-        liveObjectives(
-          host,
-          warmUps,
-          runs.map(({ length }) => length),
-        ),
-      ),
-    );
-    const changes = runs.map((_, pair) => (live[1]?.[pair] ?? 0) - (live[0]?.[pair] ?? 0));
-    const mean = meanOf(changes);
-    const { low, high } = bootstrapMean(changes, { random: new RandomStream('live'), resamples: 2000 });
 
-    const arrivals = await readLogTrace(join(byRule.folder, 'log'));
-    const ruleRun = await simulated(measured, arrivals, rule);
-    const policyRun = await simulated(measured, arrivals, learned);
-    const simulatedChange = policyRun.objective - ruleRun.objective;
+    const played = await Promise.all([...spans].map(([host, own]) => playedBy(host, own)));
+    const live = await Promise.all(played.map(liveObjectives));
+    const simulations = await Promise.all(played.map((each) => crossSimulated(each, played, profiles)));
+    const changes = runs.map((_, pair) => (live[1]?.[pair] ?? 0) - (live[0]?.[pair] ?? 0));
+    const change = {
+      mean: meanOf(changes),
+      ...bootstrapMean(changes, { random: new RandomStream('live'), resamples: 2000 }),
+    };
     return [
-      ...rowsOfComparison(rule, live, { mean, low, high }, [ruleRun.objective, policyRun.objective]),
-      row(
-        'same-direction',
-        'live and simulated change have the same sign (1) or not (0)',
-        Math.sign(mean) === Math.sign(simulatedChange) ? 1 : 0,
-        '',
-        1,
+      ...rowsOfComparison(
+        rule,
+        live,
+        change,
+        simulations.map(({ objective }) => objective),
       ),
-      ...(await calibrationRows(byRule, ruleRun.durationsMs, rule)),
-      ...(await calibrationRows(
-        byPolicy,
-        (await simulated(measured, await readLogTrace(join(byPolicy.folder, 'log')), learned)).durationsMs,
-        learned,
-      )),
+      ...played.flatMap(({ host, stretches }, at) =>
+        calibrationRows(host.policy, stretches.flat(), simulations[at]?.parts ?? []),
+      ),
     ];
   } finally {
     await Promise.all(hosts.map(stop));
@@ -138,18 +115,74 @@ export async function livePolicies({ quick }: BenchOptions): Promise<readonly Be
   }
 }
 
-async function startLiveHost(folder: string, policy: string, own: string): Promise<Host> {
+/** From when to when (ms by the clock on the wall) so many requests were sent. */
+interface Span {
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly requests: number;
+}
+
+/** What a host took in: all, and of each span. */
+interface Played {
+  readonly host: Host;
+  readonly all: readonly LoggedRequest[];
+  readonly stretches: readonly (readonly LoggedRequest[])[];
+  readonly spans: readonly Span[];
+}
+
+async function playedBy(host: Host, spans: readonly Span[]): Promise<Played> {
+  const all = await loggedRequests(join(host.folder, 'log'));
+  const stretches = spans.map(({ fromMs, toMs }) =>
+    all.filter(({ arrivedWallMs }) => arrivedWallMs >= fromMs && arrivedWallMs <= toMs),
+  );
+  return { host, all, stretches, spans };
+}
+
+/**
+ * A host's requests simulated, such that no stretch of time is compared with a fleet that was measured in it: even ones with the
+ * fleet of the odd ones of both hosts, and the other way round.
+ */
+async function crossSimulated(
+  { host, all, stretches }: Played,
+  played: readonly Played[],
+  profiles: string,
+): Promise<LiveSimulation> {
+  const parts: (TimeParts | undefined)[] = [];
+  let objective = 0;
+  for (const parity of [0, 1]) {
+    const others = played.flatMap((each) => each.stretches.filter((_, number) => number % 2 !== parity));
+    const simulation = await simulated(fleetOf(host, others), all, host.policy, profiles);
+    objective += simulation.objective / 2;
+    for (const [number, stretch] of stretches.entries()) {
+      if (number % 2 !== parity) continue;
+      for (const request of stretch) parts.push(simulation.parts[all.indexOf(request)]);
+    }
+  }
+  return { objective, parts };
+}
+
+async function bestRule(fleet: Fleet, requests: readonly LoggedRequest[], profiles: string): Promise<string> {
+  let best = '';
+  let least = Infinity;
+  for (const name of rules) {
+    const { objective } = await simulated(fleet, requests, name, profiles);
+    if (objective < least) [best, least] = [name, objective];
+  }
+  return best;
+}
+
+async function startLiveHost(folder: string, policy: string, own: string, profiles?: string): Promise<Host> {
+  if (profiles !== undefined) await cp(profiles, join(own, 'profiles'), { recursive: true });
   const args = ['--repository', join(folder, 'models'), '--model', denseModel];
   const isLearned = policy === learned;
   const file = isLearned ? join(learnedFolder, 'policy.onnx') : policy;
-  const batches = isLearned ? join(learnedFolder, 'batching.onnx') : batching;
   const child = await startChild('bench/live-host-main.js', [
     ...[
       ...args,
       '--policy',
       file,
       '--batching',
-      batches,
+      batchingOf(policy),
       '--log',
       join(own, 'log'),
       '--profiles',
@@ -166,13 +199,22 @@ async function stop({ client, child }: Host): Promise<void> {
   await child.stop();
 }
 
-function fleetOf(hosts: readonly Host[]): Promise<Fleet> {
-  const [first] = hosts as readonly [Host];
-  return liveFleet({
-    ...{ model: denseModel, itemsMax, sloMs, devices: first.devices },
-    profileFolders: hosts.map(({ folder }) => join(folder, 'profiles')),
-    logFolder: join(first.folder, 'log'),
-  });
+function batchingOf(policy: string): string {
+  return policy === learned ? join(learnedFolder, 'batching.onnx') : batching;
+}
+
+function fleetOf({ devices }: Host, stretches: readonly (readonly LoggedRequest[])[]): Fleet {
+  return liveFleet({ model: denseModel, itemsMax, sloMs, devices, stretches });
+}
+
+async function simulated(
+  fleet: Fleet,
+  requests: readonly LoggedRequest[],
+  policy: string,
+  profiles: string,
+): Promise<LiveSimulation> {
+  const believed = await believedTables(profiles, fleet, itemsMax);
+  return simulateLive({ fleet, model: denseModel, requests, policy, batching: batchingOf(policy), believed });
 }
 
 /** Poisson arrivals; the same for the same name. */
@@ -189,7 +231,8 @@ function draw(name: string, seconds: number): readonly Request[] {
 }
 
 /** Sends each request at its moment, whatever became of those before; resolves when all have ended. */
-async function play({ client }: Host, requests: readonly Request[]): Promise<void> {
+async function play({ client }: Host, requests: readonly Request[]): Promise<Span> {
+  const fromMs = Date.now();
   const values = new Float32Array(denseWidth).fill(0.1);
   const tensor = { datatype: 'FP32', shape: [1, denseWidth], data: new Uint8Array(values.buffer) } as const;
   const startMs = performance.now();
@@ -197,92 +240,79 @@ async function play({ client }: Host, requests: readonly Request[]): Promise<voi
   for (const { atMs, sloClass } of requests) {
     const waitMs = startMs + atMs - performance.now();
     if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
-    const options = { sloClass, sloMs: sloMs[sloClass] };
+    const target = { sloClass, sloMs: sloMs[sloClass], priority: sloClasses.indexOf(sloClass) + 1 };
+    // As simulated: whoever is refused when he would be late has no use for a late answer either.
+    const options = sloClass === 'interactive' ? { ...target, timeoutMs: sloMs[sloClass] } : target;
     // Refusals are outcomes; the log has them.
     ended.push(client.infer(denseModel, { values: tensor }, options).catch(() => undefined));
   }
   await Promise.all(ended);
+  return { fromMs, toMs: Date.now(), requests: requests.length };
 }
 
-/** Objective of each run of a host, from its log. */
-async function liveObjectives(
-  { folder }: Host,
-  warmUps: number,
-  lengths: readonly number[],
-): Promise<readonly number[]> {
+/** Objective of each run of a host, from its log. What ended before anybody decided about it was missed. */
+async function liveObjectives({ host: { folder }, stretches, spans }: Played): Promise<readonly number[]> {
   const { data } = await readDecisions(join(folder, 'log'));
   const [episode] = episodesOfLog(data);
   if (episode === undefined) throw new Error(`${folder} has no decisions`);
-  const rewards = rewardsOf(episode.outcomes, {
+  const { outcomes } = episode;
+  const rewards = rewardsOf(outcomes, {
     multipliers: defaultObjective.missWeight,
     latenessWeight: defaultObjective.lateWeight,
     energyWeight: defaultObjective.energyWeight,
     halfLifeMs: Infinity,
   });
-  const expected = lengths.reduce((sum, length) => sum + length, warmUps);
-  if (rewards.length !== expected) throw new Error(`${folder}: ${rewards.length} requests of ${expected} were logged`);
-  let at = warmUps;
-  return lengths.map((length) => {
-    const own = rewards.subarray(at, at + length);
-    at += length;
-    return -own.reduce((sum, value) => sum + value, 0) / length;
+  const missed = defaultObjective.missWeight[sloClasses.indexOf('interactive')] ?? 0;
+  return spans.map(({ requests }, run) => {
+    const from = stretches[run]?.[0]?.arrivedMs ?? Infinity;
+    const to = stretches[run]?.at(-1)?.arrivedMs ?? -Infinity;
+    const own = rewards.filter((_, index) => {
+      const arrivedMs = outcomes.arrivedMs[index] ?? NaN;
+      return arrivedMs >= from && arrivedMs <= to;
+    });
+    return (missed * (requests - own.length) - own.reduce((sum, value) => sum + value, 0)) / requests;
   });
 }
 
-async function simulated(
-  fleet: Fleet,
-  trace: readonly TraceRow[],
+function calibrationRows(
   policy: string,
-): Promise<{ readonly objective: number; readonly durationsMs: Float64Array }> {
-  const batches =
-    policy === learned
-      ? batchingFromFile(await readFile(join(learnedFolder, 'batching.onnx')))
-      : () => batchingByName(batching);
-  const result = await runFleet({
-    ...{ fleet, seed: 1, arrivals: traceArrivals(fleet, trace, { seed: 1 }) },
-    dispatch: fleetDispatch((await policyMaker(policy))()),
-    batching: batches,
-  });
-  const durations: number[] = [];
-  for (const [index, doneMs] of result.doneMs.entries()) {
-    if ((result.outcome[index] ?? 3) < 2) durations.push(doneMs - (result.arrivals.atMs[index] ?? 0));
-  }
-  return { objective: fleetReport(fleet, result).objective.total, durationsMs: Float64Array.from(durations) };
-}
-
-async function calibrationRows(
-  { folder }: Host,
-  simulatedMs: Float64Array,
-  policy: string,
-): Promise<readonly BenchRow[]> {
-  const { data } = await readDecisions(join(folder, 'log'));
-  const [ends, durations] = [data.outcomes.columns.get('outcome'), data.outcomes.columns.get('duration_ms')];
-  const measured = Float64Array.from((durations ?? []).flatMap((ms, at) => (ends?.[at] === 'ok' ? [Number(ms)] : [])));
-  const { p50Ms, p99Ms, p50Error, p99Error, ksDistance } = calibrate(measured, simulatedMs);
-  const most = (name: string, label: string, value: number, unit: string, limit: number): BenchRow =>
+  requests: readonly LoggedRequest[],
+  simulatedParts: readonly (TimeParts | undefined)[],
+): readonly BenchRow[] {
+  const live = requests
+    .filter(({ isAnswered }) => isAnswered)
+    .map(({ durationMs, queueMs, computeMs }) => partsOf(durationMs, queueMs, computeMs));
+  const same = simulatedParts.filter((each) => each !== undefined);
+  const timesOf = (all: readonly TimeParts[]): Float64Array => Float64Array.from(all, ({ durationMs }) => durationMs);
+  const { p50Ms, p99Ms, p50Error, p99Error, ksDistance } = calibrate(timesOf(live), timesOf(same));
+  const rowOf = (name: string, label: string, value: number, unit: string, limit?: number): BenchRow =>
     benchRow({
       key: `policy.live.calibration.${policy}.${name}`,
-      label: `simulator against the log of ${policy}: ${label}`,
-      ...{ value, unit, target: { kind: 'at-most', value: limit } },
+      label: `${policy}: ${label}`,
+      ...{ value, unit },
+      ...(limit === undefined ? {} : { target: { kind: 'at-most' as const, value: limit } }),
     });
+  const share = (all: readonly TimeParts[], part: keyof TimeParts): number => meanOf(all.map((each) => each[part]));
+  const partRows = (['queueMs', 'computeMs', 'restMs'] as const).flatMap((part) => [
+    rowOf(`${part}.live`, `mean ${partLabels[part]}, live`, share(live, part), 'ms'),
+    rowOf(`${part}.simulated`, `mean ${partLabels[part]}, simulated`, share(same, part), 'ms'),
+  ]);
+  const [p50, p99] = [100 * Math.abs(p50Error), 100 * Math.abs(p99Error)];
   return [
-    benchRow({
-      key: `policy.live.calibration.${policy}.p50-ms`,
-      label: `${policy}: measured p50`,
-      value: p50Ms,
-      unit: 'ms',
-    }),
-    benchRow({
-      key: `policy.live.calibration.${policy}.p99-ms`,
-      label: `${policy}: measured p99`,
-      value: p99Ms,
-      unit: 'ms',
-    }),
-    most('p50', 'error of p50', 100 * Math.abs(p50Error), '%', 100 * calibrationLimits.p50Error),
-    most('p99', 'error of p99', 100 * Math.abs(p99Error), '%', 100 * calibrationLimits.p99Error),
-    most('ks', 'Kolmogorov-Smirnov distance', ksDistance, '', calibrationLimits.ksDistance),
+    rowOf('p50-ms', 'p50 live', p50Ms, 'ms'),
+    rowOf('p99-ms', 'p99 live', p99Ms, 'ms'),
+    rowOf('p50', 'error of the simulated p50', p50, '%', 100 * calibrationLimits.p50Error),
+    rowOf('p99', 'error of the simulated p99', p99, '%', 100 * calibrationLimits.p99Error),
+    rowOf('ks', 'Kolmogorov-Smirnov distance', ksDistance, '', calibrationLimits.ksDistance),
+    ...partRows,
   ];
 }
+
+const partLabels = {
+  queueMs: 'wait in the queue',
+  computeMs: 'computing',
+  restMs: 'behind the batch in hand and beside',
+};
 
 function rowsOfComparison(
   rule: string,
@@ -290,6 +320,7 @@ function rowsOfComparison(
   change: { readonly mean: number; readonly low: number; readonly high: number },
   [simulatedRule = 0, simulatedPolicy = 0]: readonly number[],
 ): readonly BenchRow[] {
+  const isSame = Math.sign(change.mean) === Math.sign(simulatedPolicy - simulatedRule);
   const base = meanOf(byRule);
   const percent = (value: number): number => (100 * value) / base;
   return [
@@ -299,6 +330,7 @@ function rowsOfComparison(
     row('change-low', 'lower end of its 95 % interval', percent(change.low), '%'),
     row('change-high', 'upper end of its 95 % interval', percent(change.high), '%'),
     row('simulated-change', 'change simulated, same requests', 100 * (simulatedPolicy / simulatedRule - 1), '%'),
+    row('same-direction', 'live and simulated change have the same sign (1) or not (0)', isSame ? 1 : 0, '', 1),
   ];
 }
 

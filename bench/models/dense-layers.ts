@@ -2,6 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { encodeModelBytes } from '#core/onnx/writer.js';
+import { sloClasses } from '#core/scheduling/slo-class.js';
 import { Network } from './network.js';
 
 export const denseModel = 'dense';
@@ -21,5 +22,7 @@ export async function writeDenseModel(repository: string, itemsMax: number): Pro
   const folder = join(repository, denseModel, '1');
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, 'model.onnx'), encodeModelBytes(graph.model({ opset: 17 })));
-  await writeFile(join(repository, denseModel, 'config.pbtxt'), `max_batch_size: ${itemsMax}\ndynamic_batching { }\n`);
+  // A level a class, as simulated fleets have them.
+  const batching = `dynamic_batching { priority_levels: ${sloClasses.length} default_priority_level: ${sloClasses.length} }`;
+  await writeFile(join(repository, denseModel, 'config.pbtxt'), `max_batch_size: ${itemsMax}\n${batching}\n`);
 }

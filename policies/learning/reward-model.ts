@@ -3,6 +3,7 @@
  * not meant to be right; it takes away the part of the variance that features explain.
  */
 import { intarsiaError } from '#core/errors.js';
+import { solveEquations } from '#core/linear-equations.js';
 
 export interface RewardModel {
   /** One number a feature, and the constant last. */
@@ -37,7 +38,7 @@ export function fitRewards(rows: Float32Array, rewards: Float64Array, featureCou
     }
   }
   for (let at = 0; at < size; at += 1) normal[at * size + at] = (normal[at * size + at] as number) + ridge * count;
-  const weights = solve(normal, right, size);
+  const weights = solveEquations(normal, right, size);
   if (weights.every(Number.isFinite)) return { weights };
   throw intarsiaError('INVALID_ARGUMENT', 'rewards or rows hold values that are not finite');
 }
@@ -54,38 +55,4 @@ export function predictRewards({ weights }: RewardModel, rows: Float32Array): Fl
     predicted[index] = sum;
   }
   return predicted;
-}
-
-/** Gauss elimination with pivots; both arrays are used up. */
-function solve(matrix: Float64Array, right: Float64Array, size: number): Float64Array {
-  const at = (row: number, column: number): number => matrix[row * size + column] as number;
-  for (let column = 0; column < size; column += 1) {
-    let pivot = column;
-    for (let row = column + 1; row < size; row += 1) {
-      if (Math.abs(at(row, column)) > Math.abs(at(pivot, column))) pivot = row;
-    }
-    for (let other = 0; other < size; other += 1) {
-      const kept = at(column, other);
-      matrix[column * size + other] = at(pivot, other);
-      matrix[pivot * size + other] = kept;
-    }
-    const keptRight = right[column] as number;
-    right[column] = right[pivot] as number;
-    right[pivot] = keptRight;
-    for (let row = column + 1; row < size; row += 1) {
-      const factor = at(row, column) / at(column, column);
-      if (factor === 0) continue;
-      for (let other = column; other < size; other += 1) {
-        matrix[row * size + other] = at(row, other) - factor * at(column, other);
-      }
-      right[row] = (right[row] as number) - factor * (right[column] as number);
-    }
-  }
-  const solution = new Float64Array(size);
-  for (let row = size - 1; row >= 0; row -= 1) {
-    let sum = right[row] as number;
-    for (let column = row + 1; column < size; column += 1) sum -= at(row, column) * (solution[column] as number);
-    solution[row] = sum / at(row, row);
-  }
-  return solution;
 }

@@ -27,6 +27,11 @@ export interface FleetDispatchOptions {
   readonly onDecision?: DispatchPickerOptions['onDecision'];
   /** What the tables that policies know are, times what they should be, by device. Default: 1 for all. */
   readonly profileError?: (device: number) => number;
+  /**
+   * What policies know of a model's run times on a device beforehand, by their numbers; undefined: they learn from answers.
+   * Default: the fleet's tables.
+   */
+  readonly believed?: (device: number, model: number) => ServiceProfile | undefined;
 }
 
 /** For `FleetRun.dispatch`. */
@@ -43,8 +48,9 @@ class PolicyDispatcher implements FleetDispatcher {
   readonly #book: BookOfFleet;
   readonly #ledger: DispatchLedger;
 
-  constructor(policy: DispatchPolicy, { onDecision, profileError }: FleetDispatchOptions, world: FleetWorld) {
-    this.#book = new BookOfFleet(world, profileError ?? (() => 1));
+  constructor(policy: DispatchPolicy, options: FleetDispatchOptions, world: FleetWorld) {
+    const { onDecision } = options;
+    this.#book = new BookOfFleet(world, options);
     this.#ledger = new DispatchLedger({ book: this.#book });
     this.observer = new LateObserver(new LedgerObserver(this.#ledger), world);
     this.picker = dispatchPicker({
@@ -75,12 +81,14 @@ class BookOfFleet implements FleetBook {
   readonly #devices: ReadonlyMap<string, number>;
   readonly #models: ReadonlyMap<string, number>;
   readonly #profileError: (device: number) => number;
+  readonly #believedOf: NonNullable<FleetDispatchOptions['believed']>;
   readonly #profiles = new Map<ServiceProfile, Map<number, ServiceProfile>>();
 
-  constructor(world: FleetWorld, profileError: (device: number) => number) {
+  constructor(world: FleetWorld, { profileError, believed }: FleetDispatchOptions) {
     this.#world = world;
-    this.#profileError = profileError;
+    this.#profileError = profileError ?? (() => 1);
     const { devices, models } = world.fleet;
+    this.#believedOf = believed ?? ((device, model) => devices[device]?.service[model]);
     this.#devices = new Map(devices.map(({ id }, index) => [deviceKey(fleetHost, deviceId(id)), index]));
     this.#models = new Map(models.map(({ name }, index) => [name, index]));
   }
@@ -100,11 +108,11 @@ class BookOfFleet implements FleetBook {
     const device = this.#world.fleet.devices[at];
     const number = this.#models.get(replica.model) ?? -1;
     const model: FleetModel | undefined = this.#world.fleet.models[number];
-    const profile = device?.service[number];
-    if (device === undefined || model === undefined || profile === undefined) return unknownReplica;
+    if (device === undefined || model === undefined || device.service[number] === undefined) return unknownReplica;
+    const profile = this.#believedOf(at, number);
     return {
       ...unknownReplica,
-      profile: this.#believed(profile, at),
+      profile: profile === undefined ? undefined : this.#believed(profile, at),
       itemsMax: model.itemsMax,
       tailMs: linkMs(device, model, 1),
     };

@@ -7,7 +7,7 @@
 import { intarsiaError, type IntarsiaError } from '#core/errors.js';
 import type { Shape, Tensor } from '#core/tensor.js';
 import { serviceMs, type ServiceProfile } from '#core/scheduling/service-profile.js';
-import type { Clock, Timer } from '#ports/clock.js';
+import type { Clock } from '#ports/clock.js';
 import type {
   Executor,
   ExecutorDescription,
@@ -17,9 +17,10 @@ import type {
   RunRequest,
   RunResult,
 } from '#ports/executor.js';
-import type { Random } from '#ports/random.js';
+import type { Contention } from './contention.js';
 import { fleetInput, fleetOutput } from './fleet-models.js';
 import type { FleetDevice, FleetModel } from './fleet.js';
+import type { ServiceNoise } from './service-noise.js';
 
 /** Told of promises that were settled: those of runs, and those that longer chains wait for. */
 export interface Settlements {
@@ -31,9 +32,10 @@ export interface FleetExecutorOptions {
   readonly device: FleetDevice;
   readonly models: readonly FleetModel[];
   readonly clock: Clock;
-  readonly noise: number;
-  readonly random: Random;
+  readonly noise: ServiceNoise;
   readonly settled: Settlements;
+  /** Where the device slows others or is slowed by them. */
+  readonly contention: Contention | undefined;
 }
 
 const description: ExecutorDescription = {
@@ -95,8 +97,7 @@ export class FleetSilicon {
 
   /** Milliseconds of the next run of so many items, noise included. Draws from the device's stream. */
   drawMs(profile: ServiceProfile, items: number, nowMs: number): number {
-    const { noise, random } = this.#options;
-    return serviceMs(profile, items) * this.speedFactor(nowMs) * lognormal(random, noise);
+    return serviceMs(profile, items) * this.speedFactor(nowMs) * this.#options.noise.factor(nowMs);
   }
 
   /** Present factor of service times, without noise. */
@@ -106,18 +107,13 @@ export class FleetSilicon {
   }
 }
 
-/** With mean 1: a device is not slower on average because it is less regular. */
-function lognormal(random: Random, sigma: number): number {
-  if (sigma === 0) return 1;
-  const radius = Math.sqrt(-2 * Math.log(1 - random.next()));
-  return Math.exp(sigma * radius * Math.cos(2 * Math.PI * random.next()) - (sigma * sigma) / 2);
-}
-
 class Flight {
   readonly reject: (error: IntarsiaError) => void;
-  readonly startMs: number;
-  readonly runMs: number;
-  timer: Timer | undefined;
+  /** When it begins to compute, as far as that is known. */
+  startMs: number;
+  /** What it computes, ms. */
+  runMs: number;
+  cancel: (() => void) | undefined;
 
   constructor(reject: (error: IntarsiaError) => void, startMs: number, runMs: number) {
     this.reject = reject;
@@ -165,24 +161,49 @@ class FleetExecutor implements Executor {
     if (profile === undefined) {
       return Promise.reject(intarsiaError('NOT_FOUND', `there is no session ${request.session}`));
     }
-    const { clock, settled } = this.#options;
-    const silicon = this.#silicon;
     const items = request.inputs[0]?.shape[0] ?? 1;
-    const nowMs = clock.nowMs();
-    const startMs = Math.max(nowMs, silicon.busyUntilMs);
-    const runMs = silicon.drawMs(profile, items, startMs);
-    silicon.busyUntilMs = startMs + runMs;
     return new Promise((resolve, reject) => {
-      const flight = new Flight(reject, startMs, runMs);
+      const silicon = this.#silicon;
+      const flight = new Flight(reject, Infinity, 0);
       this.#flights.add(flight);
-      flight.timer = clock.scheduleAt(silicon.busyUntilMs, () => {
+      this.#compute(flight, profile, items, () => {
         this.#flights.delete(flight);
-        silicon.busyMs += runMs;
+        silicon.busyMs += flight.runMs;
         silicon.runs += 1;
         silicon.items += items;
-        settled.runSettled();
-        resolve({ outputs: [zeros(items)], computeInputUs: 0, computeInferUs: runMs * 1000, computeOutputUs: 0 });
+        this.#options.settled.runSettled();
+        resolve({
+          outputs: [zeros(items)],
+          computeInputUs: 0,
+          computeInferUs: flight.runMs * 1000,
+          computeOutputUs: 0,
+        });
       });
+    });
+  }
+
+  /** Calls `end` when the run is over; the flight knows by then how long it computed. */
+  #compute(flight: Flight, profile: ServiceProfile, items: number, end: () => void): void {
+    const { clock, contention } = this.#options;
+    const silicon = this.#silicon;
+    const { handOverMs } = silicon.device;
+    const begin = (startMs: number): number => {
+      flight.startMs = startMs;
+      flight.runMs = silicon.drawMs(profile, items, startMs);
+      return flight.runMs + handOverMs;
+    };
+    if (contention === undefined) {
+      const startMs = Math.max(clock.nowMs(), silicon.busyUntilMs);
+      silicon.busyUntilMs = startMs + begin(startMs);
+      const timer = clock.scheduleAt(silicon.busyUntilMs, end);
+      flight.cancel = () => {
+        timer.cancel();
+      };
+      return;
+    }
+    flight.cancel = contention.run(silicon.device.id, begin, (tookMs) => {
+      flight.runMs *= tookMs / (flight.runMs + handOverMs);
+      end();
     });
   }
 
@@ -213,7 +234,7 @@ class FleetExecutor implements Executor {
     const nowMs = this.#options.clock.nowMs();
     this.#options.settled.otherSettled();
     for (const flight of this.#flights) {
-      flight.timer?.cancel();
+      flight.cancel?.();
       this.#silicon.lostMs += Math.max(0, Math.min(nowMs - flight.startMs, flight.runMs));
       flight.reject(error);
     }
@@ -226,11 +247,14 @@ class FleetExecutor implements Executor {
     return new Promise((resolve, reject) => {
       const flight = new Flight(reject, Infinity, 0);
       this.#flights.add(flight);
-      flight.timer = clock.schedule(delayMs, () => {
+      const timer = clock.schedule(delayMs, () => {
         this.#flights.delete(flight);
         settled.otherSettled();
         resolve(end());
       });
+      flight.cancel = () => {
+        timer.cancel();
+      };
     });
   }
 }

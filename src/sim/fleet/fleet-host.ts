@@ -13,11 +13,13 @@ import { ActorSystem } from '#runtime/system.js';
 import { PublishedRouter } from '#server/router.js';
 import { silentMetrics } from '../grid/silent-metrics.js';
 import type { VirtualClock } from '../virtual-clock.js';
+import { Contention } from './contention.js';
 import { FleetSilicon, type Settlements } from './fleet-executor.js';
 import { FleetLink } from './fleet-link.js';
 import { fleetCatalog, fleetHost, fleetPlacement } from './fleet-models.js';
 import type { DeviceSummary } from './fleet-result.js';
 import type { Fleet, FleetDevice } from './fleet.js';
+import { ServiceNoise } from './service-noise.js';
 
 const host = fleetHost;
 /** Losses say nothing of the models that ran: nobody is blamed for them. */
@@ -31,6 +33,7 @@ export interface FleetHostOptions {
   readonly settled: Settlements;
   readonly picker: Picker;
   readonly batching: ((device: FleetDevice) => BatchingPolicy) | undefined;
+  readonly devicesKnow: boolean;
 }
 
 export class FleetHost {
@@ -47,13 +50,19 @@ export class FleetHost {
   constructor(options: FleetHostOptions) {
     this.#options = options;
     const { fleet, clock, random, settled, picker } = options;
-    const { models, devices, noise } = fleet;
+    const { models, devices, lastingNoise } = fleet;
     this.#losses = devices.map(() => 0);
     this.#gone = devices.map(() => 0);
     this.system = new ActorSystem({ host, clock, random: random.stream('actors'), log: silentLog });
     const service = random.stream('service times');
+    const contention = new Contention(clock, devices);
     this.#silicon = devices.map(
-      (device) => new FleetSilicon({ device, models, clock, noise, random: service.stream(device.id), settled }),
+      (device) =>
+        new FleetSilicon({
+          ...{ device, models, clock, settled },
+          noise: new ServiceNoise(service.stream(device.id), device.noise, lastingNoise),
+          contention: contention.concerns(device.id) ? contention : undefined,
+        }),
     );
     this.#refs = this.#silicon.map((silicon, index) => this.#spawn(silicon, index));
     const byName = new Map(models.map((model) => [model.name, model]));
@@ -108,6 +117,7 @@ export class FleetHost {
     const { device } = silicon;
     const {
       batching,
+      devicesKnow,
       fleet: { models },
     } = this.#options;
     const actor = deviceActor({
@@ -119,7 +129,7 @@ export class FleetHost {
       // Nobody reads the figures, and whoever is lost is lost visibly.
       usageMs: 0,
       canaryMs: 0,
-      profileOf: (name) => device.service[models.findIndex((model) => model.name === name)],
+      profileOf: (name) => (devicesKnow ? device.service[models.findIndex((model) => model.name === name)] : undefined),
       ...(batching === undefined ? {} : { batchingPolicy: batching(device) }),
       hooks: {
         onHealth: (health) => {

@@ -18,8 +18,17 @@ export interface Fleet {
   readonly classShares: readonly number[];
   /** What becomes of a request of a class whose target can no longer be met, in the same order. */
   readonly classOnMiss: readonly OnMiss[];
-  /** Spread of service times: sigma of a lognormal factor with mean 1, 0 to 1. */
+  /** Spread of service times: sigma of a lognormal factor with mean 1, 0 to 1. Devices may have their own. */
   readonly noise: number;
+  /** How much of it lasts: a device that is slow now will be slow in a moment, too. */
+  readonly lastingNoise: LastingNoise;
+}
+
+export interface LastingNoise {
+  /** Share of the logarithm's variance that two runs of one moment have in common, 0 to 1; 0: each run by itself. */
+  readonly share: number;
+  /** After so many ms they have 1/e of it in common. */
+  readonly ms: number;
 }
 
 export type FleetTier = 'edge' | 'regional' | 'core';
@@ -49,6 +58,12 @@ export interface FleetDevice {
   /** Slow change of its speed: the factor of service times swings by this share around 1, with this period (ms). */
   readonly drift: number;
   readonly driftPeriodMs: number;
+  /** Spread of its service times: sigma as the fleet's. */
+  readonly noise: number;
+  /** Milliseconds that a run holds the device beside computing: until its answer is back and the next one begins. */
+  readonly handOverMs: number;
+  /** Factors on its service times while those devices compute, too, by id; nobody where they share nothing. */
+  readonly slowedBy: ReadonlyMap<string, number>;
   /** Mean milliseconds of a run by model, in the order of the fleet's models; undefined where the model does not live. */
   readonly service: readonly (ServiceProfile | undefined)[];
 }

@@ -20,7 +20,7 @@ import type { HardwareProfile, ProfileBook } from '#core/hardware-profile.js';
 import { checkServiceProfile, type ServiceProfile } from '#core/scheduling/service-profile.js';
 import { defaultSloRules, sloClasses } from '#core/scheduling/slo-class.js';
 import { GiB } from '#core/units.js';
-import type { Fleet, FleetDevice, FleetModel, FleetTier, TokenRule } from './fleet.js';
+import type { Fleet, FleetDevice, FleetModel, FleetTier, LastingNoise, TokenRule } from './fleet.js';
 import { FleetFile } from './fleet-file.js';
 import { estimatedTable, type ModelWork } from './service-tables.js';
 
@@ -50,7 +50,7 @@ export function readFleet(
   profiles: ProfileBook,
   options: ReadFleetOptions = {},
 ): Fleet {
-  const file = new FleetFile(fileName, '', data, ['name', 'classes', 'noise', 'models', 'devices']);
+  const file = new FleetFile(fileName, '', data, ['name', 'classes', 'noise', 'lastingNoise', 'models', 'devices']);
   const name = file.text('name', fileName);
   const noise = file.number('noise', 0, 1, 0.08);
   const { classShares, classOnMiss } = readClasses(file);
@@ -66,7 +66,7 @@ export function readFleet(
   const devices: FleetDevice[] = [];
   for (const [index, row] of file.list('devices', 1, devicesMax).entries()) {
     for (const device of readDevices(
-      { fileName, rows, profiles, spread, isPlanned: options.isPlanned ?? false },
+      { fileName, rows, profiles, noise, spread, isPlanned: options.isPlanned ?? false },
       row,
       index,
     ))
@@ -87,7 +87,20 @@ export function readFleet(
       });
     }
   }
-  return { name, devices, models, classShares, classOnMiss, noise };
+  for (const { id, slowedBy } of devices) {
+    for (const other of slowedBy.keys()) {
+      if (other === id || !devices.some((device) => device.id === other)) {
+        throw file.wrong(`devices, ${id}, slowedBy`, 'ids of other devices of this file', other);
+      }
+    }
+  }
+  return { name, devices, models, classShares, classOnMiss, noise, lastingNoise: readLasting(file) };
+}
+
+function readLasting(file: FleetFile): LastingNoise {
+  const lasting = file.record('lastingNoise', ['share', 'ms']);
+  if (lasting === undefined) return { share: 0, ms: 1 };
+  return { share: lasting.number('share', 0, 1), ms: lasting.number('ms', 1e-3, 1e9) };
 }
 
 function readClasses(file: FleetFile): Pick<Fleet, 'classShares' | 'classOnMiss'> {
@@ -187,15 +200,17 @@ interface Known {
   readonly fileName: string;
   readonly rows: readonly ModelRow[];
   readonly profiles: ProfileBook;
+  readonly noise: number;
   readonly spread: number;
   readonly isPlanned: boolean;
 }
 
 function readDevices(known: Known, row: unknown, index: number): FleetDevice[] {
-  const { fileName, rows, profiles, spread, isPlanned } = known;
+  const { fileName, rows, profiles, noise, spread, isPlanned } = known;
   const fields = [
     ...['name', 'profile', 'count', 'tier', 'usdPerHour', 'watts', 'memoryGiB', 'netMs', 'linkMBs', 'permits', 'spot'],
     ...['spotHazardPerHour', 'failuresPerHour', 'repairMs', 'drift', 'driftPeriodMs', 'models'],
+    ...['noise', 'handOverMs', 'slowedBy'],
   ];
   const name = new FleetFile(fileName, `device ${index + 1}`, row, fields).text('name');
   const at = new FleetFile(fileName, `device ${name}`, row, fields);
@@ -212,9 +227,13 @@ function readDevices(known: Known, row: unknown, index: number): FleetDevice[] {
   for (const each of wanted) {
     if (!rows.some(({ model }) => model.name === each)) throw at.wrong('models', 'names of models of this file', each);
   }
+  const ownNoise = at.number('noise', 0, 1, noise);
+  const slowers = at.record('slowedBy');
   const memoryBytes = Math.round(at.number('memoryGiB', 0.001, 1e6, figures.memoryGiB?.value ?? 16) * GiB);
   const service = rows.map((each) =>
-    wanted.includes(each.model.name) ? tableOf(at, { name, profile, spread }, each) : undefined,
+    wanted.includes(each.model.name)
+      ? { ...tableOf(at, { name, profile, spread }, each), spread: spreadOf(ownNoise) }
+      : undefined,
   );
   const needed = rows.reduce((sum, { model }, at_) => sum + (service[at_] === undefined ? 0 : model.memoryBytes), 0);
   if (needed > memoryBytes && !isPlanned) {
@@ -235,6 +254,9 @@ function readDevices(known: Known, row: unknown, index: number): FleetDevice[] {
     repairMs: at.number('repairMs', 0, 1e9, 30_000),
     drift: at.number('drift', 0, 0.9, 0),
     driftPeriodMs: at.number('driftPeriodMs', 1, 1e12, 600_000),
+    noise: ownNoise,
+    handOverMs: at.number('handOverMs', 0, 1e6, 0),
+    slowedBy: new Map((slowers?.fields() ?? []).map((other) => [other, slowers?.number(other, 1, 100) ?? 1])),
     service,
   };
   return Array.from({ length: count }, (_, number) => ({ ...device, id: count === 1 ? name : `${name}-${number}` }));

@@ -63,6 +63,8 @@ export interface FleetRun {
   readonly attemptObserver?: AttemptObserver;
   /** Makes the batching policy of each device. Default: Triton's. */
   readonly batching?: (device: FleetDevice) => BatchingPolicy;
+  /** Whether devices know their tables when they form batches. Default true; false: they learn from their runs, as hosts do. */
+  readonly devicesKnow?: boolean;
   readonly faults?: readonly FleetFault[];
   /** Told the share of requests that have come, now and then. */
   readonly onProgress?: (share: number) => void;
@@ -135,6 +137,7 @@ class FleetRunner implements Settlements {
       settled: this,
       picker: this.#counted(this.#dispatcher.picker),
       batching: given.batching,
+      devicesKnow: given.devicesKnow ?? true,
     });
     this.#gateway = createGateway({
       router: this.#host.router,
