@@ -3,14 +3,15 @@ import { readdirSync, readFileSync } from 'node:fs';
 
 /** PSS in bytes of the process tree below and including `pid`. @throws where /proc has no smaps_rollup. */
 export function treePssBytes(pid: number): number {
+  return treePids(pid).reduce((total, each) => total + pssBytes(each), 0);
+}
+
+/** The process and all below it. */
+export function treePids(pid: number): readonly number[] {
   const children = childrenByParent();
-  let total = 0;
-  const pending = [pid];
-  for (let current = pending.pop(); current !== undefined; current = pending.pop()) {
-    total += pssBytes(current);
-    pending.push(...(children.get(current) ?? []));
-  }
-  return total;
+  const pids = [pid];
+  for (const each of pids) pids.push(...(children.get(each) ?? []));
+  return pids;
 }
 
 function pssBytes(pid: number): number {

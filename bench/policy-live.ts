@@ -22,6 +22,7 @@ import { startChild, type BenchChild } from './child.js';
 import { believedTables, liveFleet, loggedRequests, type LiveDevice, type LoggedRequest } from './live-fleet.js';
 import { partsOf, simulateLive, type LiveSimulation, type TimeParts } from './live-simulation.js';
 import { denseModel, denseWidth, writeDenseModel } from './models/dense-layers.js';
+import { othersShare, processorTimes } from './processor-time.js';
 import { benchRow, type BenchOptions, type BenchRow } from './report.js';
 
 const learned = shippedPolicy;
@@ -84,10 +85,12 @@ export async function livePolicies({ quick }: BenchOptions): Promise<readonly Be
       [byRule, []],
       [byPolicy, []],
     ]);
+    const before = processorTimes();
     for (const [pair, requests] of runs.entries()) {
       const order = pair % 2 === 0 ? [byRule, byPolicy] : [byPolicy, byRule];
       for (const host of order) spans.get(host)?.push(await play(host, requests));
     }
+    const others = othersShare(before, processorTimes());
     for (const host of [byRule, byPolicy]) await stop(host);
 
     const played = await Promise.all([...spans].map(([host, own]) => playedBy(host, own)));
@@ -99,6 +102,7 @@ export async function livePolicies({ quick }: BenchOptions): Promise<readonly Be
       ...bootstrapMean(changes, { random: new RandomStream('live'), resamples: 2000 }),
     };
     return [
+      row('others', 'processors used by other programs meanwhile', 100 * others, '%'),
       ...rowsOfComparison(
         rule,
         live,

@@ -3,18 +3,17 @@
  * request with a deadline so that every one is decided about and logged. Throughput says what a user sees; processor time for
  * each request says the same on a machine that others use too.
  */
-import { readFileSync } from 'node:fs';
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packageRoot } from '#compose/package-root.js';
 import { startChild, type BenchChild } from './child.js';
 import { load } from './load.js';
+import { cpuUs } from './processor-time.js';
 import { benchRow, median, type BenchRow } from './report.js';
 
 /** Share of throughput that the log may cost. */
 const costMax = 0.02;
-const ticksPerSecond = 100;
 
 interface Round {
   readonly requestsPerSecond: number;
@@ -91,14 +90,4 @@ async function round(host: BenchChild, seconds: number): Promise<Round> {
     requestsPerSecond: report.requestsPerSecond,
     cpuUsPerRequest: (cpuUs(host.pid) - before) / report.succeeded,
   };
-}
-
-/** Processor time of a process and its threads; NaN where the system does not tell. */
-function cpuUs(pid: number): number {
-  try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-    return ((Number(fields[11]) + Number(fields[12])) / ticksPerSecond) * 1e6;
-  } catch {
-    return Number.NaN;
-  }
 }
