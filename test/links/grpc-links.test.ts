@@ -4,6 +4,8 @@ import { hostId } from '#core/ids.js';
 import { collector, remoteDeliveryContract, type LinkedHosts, type Numbered } from '#test/contract/remote-delivery.js';
 import type { LinkEvent } from '#ports/links.js';
 import { startRealHost, waitUntil, type RealHost, type RealHostOptions } from './real-host.js';
+import { newAuthority, writeIdentity } from '../security/grid-certificates.js';
+import { newFolder } from '../weights/weights-folder.js';
 import { TcpProxy } from './tcp-proxy.js';
 
 async function host(options: RealHostOptions): Promise<RealHost> {
@@ -13,9 +15,11 @@ async function host(options: RealHostOptions): Promise<RealHost> {
 }
 
 /** `near` reaches `far` through a proxy; `far` does not know where `near` is, so that `near` dials. */
-async function realPair(): Promise<LinkedHosts & { readonly proxy: TcpProxy }> {
-  const near = await startRealHost({ name: 'near' });
-  let far = await startRealHost({ name: 'far' });
+async function realPair(
+  options: (name: string) => Partial<RealHostOptions> = () => ({}),
+): Promise<LinkedHosts & { readonly proxy: TcpProxy }> {
+  const near = await startRealHost({ name: 'near', ...options('near') });
+  let far = await startRealHost({ name: 'far', ...options('far') });
   const proxy = await TcpProxy.start(far.server.port);
   near.links.setPeer(hostId('far'), `127.0.0.1:${proxy.port}`);
   near.links.peer('far').connect();
@@ -36,7 +40,7 @@ async function realPair(): Promise<LinkedHosts & { readonly proxy: TcpProxy }> {
     },
     restartFar: async () => {
       await far.close();
-      far = await startRealHost({ name: 'far' });
+      far = await startRealHost({ name: 'far', ...options('far') });
       proxy.target = far.server.port;
     },
     close: async () => {
@@ -47,7 +51,20 @@ async function realPair(): Promise<LinkedHosts & { readonly proxy: TcpProxy }> {
 }
 
 describe('remote delivery over real links', { timeout: 60_000 }, () => {
-  remoteDeliveryContract(realPair);
+  remoteDeliveryContract(() => realPair());
+});
+
+describe('remote delivery over real links with TLS', { timeout: 60_000 }, () => {
+  const authority = newAuthority();
+  const tls = (name: string) => ({
+    ...writeIdentity(newFolder(), name, { authority, token: 'a'.repeat(32) }),
+    grid: 'test',
+  });
+  remoteDeliveryContract(() => realPair((name) => ({ tls: tls(name) })));
+});
+
+describe('remote delivery with a host of the previous minor version', { timeout: 60_000 }, () => {
+  remoteDeliveryContract(() => realPair((name) => (name === 'far' ? { versions: [1, 1] } : {})));
 });
 
 describe('real links', { timeout: 60_000 }, () => {

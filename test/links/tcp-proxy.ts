@@ -6,6 +6,10 @@ export class TcpProxy {
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   target: number;
   #isFrozen = false;
+  /** Whether a connection that begins so is let through; asked with its first bytes. */
+  lets: (first: Buffer) => boolean = () => true;
+  /** Bytes that went to the target. */
+  bytes = 0;
 
   private constructor(server: Server, target: number) {
     this.#server = server;
@@ -56,10 +60,16 @@ export class TcpProxy {
     const far = connect(this.target, '127.0.0.1');
     const pair = [near, far] as const;
     this.#pairs.add(pair);
+    near.once('data', (first: Buffer) => {
+      if (!this.lets(first)) near.destroy();
+    });
+    near.on('data', ({ byteLength }: Buffer) => {
+      this.bytes += byteLength;
+    });
     for (const [from, to] of [pair, [far, near] as const]) {
       from.setNoDelay(true);
       from.on('data', (bytes: Buffer) => {
-        if (!to.write(bytes)) from.pause();
+        if (!from.destroyed && !to.write(bytes)) from.pause();
       });
       to.on('drain', () => {
         if (!this.#isFrozen) from.resume();

@@ -116,6 +116,8 @@ interface Incomplete {
 class LinkDoor {
   readonly #links: GrpcLinks;
   readonly #incomplete = new Map<string, Incomplete>();
+  /** Those that have not said who they are. */
+  readonly #unheard = new Set<LinkPipe>();
 
   constructor(links: GrpcLinks) {
     this.#links = links;
@@ -166,16 +168,22 @@ class LinkDoor {
   ): void {
     const pipe = new LinkPipe(wire);
     const timer = setTimeout(() => {
+      heard();
       pipe.close(false);
     }, this.#links.connectMsMax);
-    const giveUp = (error: unknown): void => {
+    this.#unheard.add(pipe);
+    const heard = (): void => {
       clearTimeout(timer);
+      this.#unheard.delete(pipe);
+    };
+    const giveUp = (error: unknown): void => {
+      heard();
       pipe.release();
       refuse(error);
     };
     const read = firstFrame((frame) => {
       pipe.unlisten();
-      clearTimeout(timer);
+      heard();
       (async () => greet(pipe, frame))().catch(giveUp);
     });
     pipe.listen({
@@ -187,13 +195,13 @@ class LinkDoor {
         }
       },
       room: () => undefined,
-      end: () => {
-        clearTimeout(timer);
-      },
+      end: heard,
     });
   }
 
   close(): void {
+    for (const pipe of this.#unheard) pipe.close(false);
+    this.#unheard.clear();
     for (const link of [...this.#incomplete.keys()]) this.#giveUp(link);
   }
 
