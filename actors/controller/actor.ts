@@ -88,7 +88,7 @@ class Controller implements Actor<ControllerInbox> {
     const { self } = context;
     this.#viewSubscriber = { tell: (news) => self.tell({ type: 'view-news', news }) };
     this.#leadSubscriber = { tell: (leadership) => self.tell({ type: 'leadership', leadership }) };
-    options.membership.tell({ type: 'subscribe', subscriber: this.#viewSubscriber });
+    options.membership.tell({ type: 'subscribe', subscriber: this.#viewSubscriber, about: 'members' });
     options.election.tell({ type: 'subscribe', subscriber: this.#leadSubscriber });
   }
 
@@ -136,7 +136,6 @@ class Controller implements Actor<ControllerInbox> {
     for (const follower of Object.values(this.#followers)) follower.stop();
   }
 
-  /** Of peers, it hears several times a second; what it decides by is the view. */
   #onNews(news: ViewNews): void {
     const before = this.#news;
     this.#news = news;

@@ -56,7 +56,7 @@ class DetectorActor implements Actor<DetectorInbox> {
     this.#detector = new Detector({ ...detectorDefaults, ...limits, host, process }, context.random, readLoad);
     const { self } = context;
     this.#subscriber = { tell: (news) => self.tell({ type: 'view-news', news }) };
-    membership.tell({ type: 'subscribe', subscriber: this.#subscriber });
+    membership.tell({ type: 'subscribe', subscriber: this.#subscriber, about: 'members' });
     this.#arm();
   }
 

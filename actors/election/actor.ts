@@ -75,7 +75,7 @@ class Election implements Actor<ElectionInbox> {
     this.#context = context;
     const { self } = context;
     this.#viewSubscriber = { tell: (news) => self.tell({ type: 'view-news', news }) };
-    options.membership.tell({ type: 'subscribe', subscriber: this.#viewSubscriber });
+    options.membership.tell({ type: 'subscribe', subscriber: this.#viewSubscriber, about: 'members' });
     this.#read();
     this.#publish();
   }

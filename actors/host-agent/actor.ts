@@ -85,7 +85,7 @@ class HostAgent implements Actor<HostAgentInbox> {
     this.#follower.start();
     const { self } = context;
     this.#viewSubscriber = { tell: (news) => self.tell({ type: 'view-news', news }) };
-    options.membership.tell({ type: 'subscribe', subscriber: this.#viewSubscriber });
+    options.membership.tell({ type: 'subscribe', subscriber: this.#viewSubscriber, about: 'members' });
     this.#after(behavior.recover(context.clock.nowMs()));
   }
 

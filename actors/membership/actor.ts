@@ -66,7 +66,7 @@ class Membership implements Actor<MembershipInbox>, RecordOwner {
   receive(message: MembershipInbox): void {
     switch (message.type) {
       case 'subscribe':
-        this.#publisher.add(message.subscriber, this.#news());
+        this.#publisher.add(message.subscriber, this.#news(), message.about);
         return;
       case 'unsubscribe':
         this.#publisher.remove(message.subscriber);
@@ -190,7 +190,11 @@ class Membership implements Actor<MembershipInbox>, RecordOwner {
 
   #publishSoon(): void {
     const delayMs = this.#publisher.claim(this.#view.hosts.size, this.#context.clock.nowMs());
-    if (delayMs !== undefined) this.#context.schedule(delayMs, { type: 'publish' });
+    if (delayMs === undefined) return;
+    // At once is after what waits in the mailbox already, so that it is gathered too.
+    if (delayMs > 0 || this.#context.self.tell({ type: 'publish' }) !== 'accepted') {
+      this.#context.schedule(delayMs, { type: 'publish' });
+    }
   }
 
   #news(): ViewNews {

@@ -54,8 +54,11 @@ export interface DrainOutcome {
 }
 
 export type MembershipMessage =
-  /** From now on the subscriber is told: at once, and with every change, gathered where there are many. */
-  | { readonly type: 'subscribe'; readonly subscriber: ReplyTo<ViewNews> }
+  /**
+   * From now on the subscriber is told: at once, and with every change, gathered where there are many. `members`: not when nothing
+   * but `peers` and `freshMs` are others than before, which they are several times a second.
+   */
+  | { readonly type: 'subscribe'; readonly subscriber: ReplyTo<ViewNews>; readonly about?: 'members' }
   | { readonly type: 'unsubscribe'; readonly subscriber: ReplyTo<ViewNews> }
   | { readonly type: 'view'; readonly replyTo: ReplyTo<ViewNews> }
   /** Answered when the host is registered or refused for good. */

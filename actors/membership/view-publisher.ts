@@ -11,19 +11,21 @@ const gapMsPerHost = 0.2;
 const gapMsMax = 250;
 
 export class ViewPublisher {
-  readonly #subscribers = new Set<ReplyTo<ViewNews>>();
+  /** With what they want to hear of; undefined: everything. */
+  readonly #subscribers = new Map<ReplyTo<ViewNews>, 'members' | undefined>();
+  #last: ViewNews | undefined;
   #lastMs = -Infinity;
   #isClaimed = false;
 
   /** Tells it at once. Beyond 256 subscribers the oldest is dropped. */
-  add(subscriber: ReplyTo<ViewNews>, news: ViewNews): void {
+  add(subscriber: ReplyTo<ViewNews>, news: ViewNews, about?: 'members'): void {
     if (this.#subscribers.size >= subscribersMax) {
-      for (const oldest of this.#subscribers) {
+      for (const oldest of this.#subscribers.keys()) {
         this.#subscribers.delete(oldest);
         break;
       }
     }
-    this.#subscribers.add(subscriber);
+    this.#subscribers.set(subscriber, about);
     subscriber.tell(news);
   }
 
@@ -41,7 +43,10 @@ export class ViewPublisher {
   publish(news: ViewNews, nowMs: number): void {
     this.#isClaimed = false;
     this.#lastMs = nowMs;
-    for (const subscriber of this.#subscribers) {
+    const isOfMembers = this.#last === undefined || !isSameMembership(this.#last, news);
+    this.#last = news;
+    for (const [subscriber, about] of this.#subscribers) {
+      if (about === 'members' && !isOfMembers) continue;
       if (subscriber.tell(news) === 'stopped') this.#subscribers.delete(subscriber);
     }
   }
@@ -49,5 +54,18 @@ export class ViewPublisher {
   /** A new incarnation of the actor begins: what the old one had under way is void. */
   reset(): void {
     this.#isClaimed = false;
+    this.#last = undefined;
   }
+}
+
+function isSameMembership(before: ViewNews, now: ViewNews): boolean {
+  if (before.view !== now.view || before.phase !== now.phase) return false;
+  const [then, self] = [before.self, now.self];
+  if (then?.generation !== self?.generation || then?.lease !== self?.lease || then?.draining !== self?.draining) {
+    return false;
+  }
+  if (before.stale !== now.stale || before.error !== now.error || before.carried.size !== now.carried.size)
+    return false;
+  for (const host of now.carried) if (!before.carried.has(host)) return false;
+  return true;
 }

@@ -78,7 +78,7 @@ class Peers implements Actor<PeersNews> {
     this.#context = context;
     const { self } = context;
     this.#subscriber = { tell: (news) => self.tell({ type: 'news', news }) };
-    options.membership.tell({ type: 'subscribe', subscriber: this.#subscriber });
+    options.membership.tell({ type: 'subscribe', subscriber: this.#subscriber, about: 'members' });
   }
 
   receive({ news: { view } }: PeersNews): void {

@@ -259,7 +259,7 @@ function cpusOfView(membership: ActorRef<MembershipMessage>): SpotCheckOptions['
     hosts = view.hosts;
     return 'accepted';
   };
-  membership.tell({ type: 'subscribe', subscriber: { tell } });
+  membership.tell({ type: 'subscribe', subscriber: { tell }, about: 'members' });
   return (host, device) => {
     const found = hosts.get(host)?.record.devices.find(({ id }) => id === device);
     return found?.provider === 'cpu' && !found.emulated;

@@ -8,13 +8,11 @@
  *     const system = world.system({ host: 'near', remote: near, incarnationMin: near.incarnationMin });
  *     near.attach(entranceOf(system));
  *
- * Messages pass through the codec of the real links, so what cannot travel there does not travel here. Hosts' actors and
+ * Messages pass through the codec of the real links, or are copied alike: what cannot travel there does not travel here. Hosts' actors and
  * clocks are the simulation's: a crash here silences the host, its owner terminates the actor system.
  */
 import type { ActorAddress, Delivery } from '#core/actor-address.js';
 import { messageOf } from '#core/errors.js';
-import { joinRanges } from '#core/frame.js';
-import { decodeValue, encodeValue } from '#core/grid/value-codec.js';
 import { WatchBook, WatchedHere } from '#core/grid/watch-book.js';
 import type { EndListener } from '#core/grid/watch-book.js';
 import { intarsiaError } from '#core/errors.js';
@@ -33,6 +31,7 @@ import {
   type PairFaults,
   type Packet,
 } from './pretend-packets.js';
+import { asBytes, type Dispatch } from './pretend-travel.js';
 
 export interface PretendNetworkOptions {
   readonly clock: Clock;
@@ -41,6 +40,8 @@ export interface PretendNetworkOptions {
   /** What every pair of hosts starts with. Default: 0.2 to 0.4 ms, nothing else. */
   readonly pair?: Partial<PairFaults>;
   readonly links?: Partial<LinkTimes>;
+  /** How messages travel. Default: as bytes. */
+  readonly dispatch?: Dispatch;
 }
 
 /** What is known of the way from one host to another. */
@@ -73,6 +74,7 @@ export class PretendNetwork {
   };
   readonly log: Log;
   readonly times: LinkTimes;
+  readonly dispatch: Dispatch;
   readonly #random: Random;
   #calm: PairFaults;
   /** By sender and receiver. */
@@ -88,6 +90,7 @@ export class PretendNetwork {
     this.#random = options.random;
     this.log = options.log ?? silentLog;
     this.times = { ...defaultLinkTimes, ...options.links };
+    this.dispatch = options.dispatch ?? asBytes;
     this.#calm = { ...calmPair, ...options.pair };
   }
 
@@ -293,7 +296,7 @@ export class PretendHost implements Links, LinkOwner {
   send(to: ActorAddress, message: unknown): Delivery {
     if (!this.isAlive || !this.#network.knows(to.host)) return 'stopped';
     try {
-      return this.#link(to.host).offer({ type: 'message', to, value: encodeValue(message) });
+      return this.#link(to.host).offer({ type: 'message', to, value: this.#network.dispatch(message) });
     } catch (error) {
       this.#network.log.error('a message cannot travel to another host', {
         host: to.host,
@@ -371,10 +374,9 @@ export class PretendHost implements Links, LinkOwner {
     const entrance = this.#entrance;
     if (item.type !== 'message' || entrance === undefined) return;
     this.counts.delivered += 1;
-    const { header, payload } = item.value;
     entrance.deliver(
       item.to,
-      decodeValue(header, joinRanges(payload), (address) => entrance.ref(address)),
+      item.value.arrive((address) => entrance.ref(address)),
     );
   }
 

@@ -1,10 +1,10 @@
 /** What travels between hosts of a pretend network, and what the network may do to it. */
 import type { ActorAddress } from '#core/actor-address.js';
-import type { EncodedValue } from '#core/grid/value-codec.js';
+import type { Travelling } from './pretend-travel.js';
 
 /** What one host tells the other over a link, in order. */
 export type LinkItem =
-  | { readonly type: 'message'; readonly to: ActorAddress; readonly value: EncodedValue }
+  | { readonly type: 'message'; readonly to: ActorAddress; readonly value: Travelling }
   | { readonly type: 'watch'; readonly actor: ActorAddress }
   | { readonly type: 'unwatch'; readonly actor: ActorAddress }
   | { readonly type: 'ended'; readonly actor: ActorAddress; readonly reason: 'stopped' | 'failed' };

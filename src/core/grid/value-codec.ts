@@ -571,7 +571,7 @@ function isSameList(left: readonly string[], right: readonly string[]): boolean 
 }
 
 /** The address of a reference to an actor; undefined of anything else. Data that merely has such a field is no reference. */
-function addressOf(value: object): ActorAddress | undefined {
+export function addressOf(value: object): ActorAddress | undefined {
   if (!('address' in value) || !('tell' in value)) return undefined;
   const { address, tell } = value;
   if (typeof tell !== 'function' || typeof address !== 'object' || address === null) return undefined;

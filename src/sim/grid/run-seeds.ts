@@ -5,6 +5,7 @@
 import { intarsiaError } from '#core/errors.js';
 import type { RunOptions, ScenarioReport } from './simulated-grid.js';
 import { runScenario } from './simulated-grid.js';
+import { asBytes } from '../pretend-travel.js';
 import { drawScenario, faultKinds, type FaultKind, type GridScenario } from './scenario.js';
 
 export interface SeedsRequest {
@@ -49,9 +50,9 @@ async function runOnce(scenario: GridScenario, options?: RunOptions): Promise<Se
   return report.violationCount === 0 ? report : { ...report, scenario };
 }
 
-/** Runs it again and compares the traces. */
+/** Runs it with messages as bytes, and again with copies, and compares the traces. */
 export async function runTwice(scenario: GridScenario, options?: RunOptions): Promise<SeedReport> {
-  const first = await runOnce(scenario, options);
+  const first = await runOnce(scenario, { ...options, dispatch: asBytes });
   const second = await runScenario(scenario, options);
   if (first.traceHash === second.traceHash) return first;
   const text = `the same scenario gave the traces ${first.traceHash} and ${second.traceHash}`;

@@ -13,6 +13,7 @@ import type { Store, StoreOperation } from '#ports/store.js';
 import { HostClock } from '../host-clock.js';
 import { PretendNetwork } from '../pretend-network.js';
 import { PretendStore } from '../pretend-store.js';
+import { asCopy, type Dispatch } from '../pretend-travel.js';
 import { Simulation } from '../simulation.js';
 import { CalmChecks } from './calm-checks.js';
 import { FaultInjector, type FiredFault } from './fault-injector.js';
@@ -27,6 +28,8 @@ import { Violations, type Violation } from './violations.js';
 
 export interface RunOptions {
   readonly bug?: PlantedBug;
+  /** How messages travel between hosts. Default: as copies. */
+  readonly dispatch?: Dispatch;
   /** Gets everything that the hosts log; silent when left out. */
   readonly log?: Log;
 }
@@ -110,7 +113,7 @@ class SimulatedGrid {
   #isOver = false;
   readonly #departed: string[] = [];
 
-  constructor(scenario: GridScenario, { bug, log = silentLog }: RunOptions) {
+  constructor(scenario: GridScenario, { bug, dispatch = asCopy, log = silentLog }: RunOptions) {
     this.#scenario = scenario;
     this.#bug = bug;
     const simulation = new Simulation({ seed: scenario.seed, stepsMax });
@@ -120,7 +123,7 @@ class SimulatedGrid {
     const models = scenario.deployments.map(modelOf);
     const violations = new Violations(clock);
     const store = new PretendStore({ clock, random: random.stream('store'), latencyMs: [1, 5] });
-    const network = new PretendNetwork({ clock, random: random.stream('network') });
+    const network = new PretendNetwork({ clock, random: random.stream('network'), dispatch });
     const keys = gridKeys('simulated');
     this.#world = {
       simulation,

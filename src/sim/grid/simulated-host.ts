@@ -155,7 +155,8 @@ export class SimulatedHost {
     });
     const attempts = { hedgeShare: machine.hedgeShare };
     this.gateway = createGateway({ router: this.#router, clock, bytesInFlightMax, receipts: false, attempts });
-    this.actors.membership.tell({ type: 'subscribe', subscriber: keep((news: ViewNews) => (this.news = news)) });
+    const newsKeeper = keep((news: ViewNews) => (this.news = news));
+    this.actors.membership.tell({ type: 'subscribe', subscriber: newsKeeper, about: 'members' });
     this.actors.membership.tell({ type: 'join', replyTo: keep((outcome: JoinOutcome) => (this.joined = outcome)) });
     registry.tell({ type: 'scan', replyTo: keep((_outcome: RegistryOutcome) => undefined) });
   }
