@@ -1,17 +1,24 @@
 /**
  * Links between two processes of this machine against what they are made of: a bare bidirectional gRPC stream for small
- * messages, a bare TCP connection for 600 KB ones. Everything in one run, in turn, several times; ratios are of medians.
+ * messages, a bare TCP connection for 600 KB ones, a bare TLS connection for encrypted ones. Everything in one run, in turn,
+ * several times; ratios are of medians.
  *
- * Goal: 600 KB messages at 0.55 of raw TCP or better. Non-goals: other machines, TLS, more than two hosts.
+ * Goal: 600 KB messages at 0.55 of raw TCP or better. Non-goals: other machines, more than two hosts.
  */
+import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { connect as connectTls, TLSSocket } from 'node:tls';
 import { Client, credentials, type ClientDuplexStream } from '@grpc/grpc-js';
 import { hostId } from '#core/ids.js';
 import {
   benchHost,
   echoPath,
   tcpMessageBytes,
+  tlsOptions,
+  writeCertificates,
   type EchoMessage,
   type SinkMessage,
 } from './baselines/link-echo-main.js';
@@ -28,22 +35,32 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
   const trips = options.quick ? 200 : 3_000;
   const messages = options.quick ? 60 : 800;
   const children: BenchChild[] = [];
-  const start = async (kind: string): Promise<number> => {
-    const child = await startChild(script, [kind]);
+  const start = async (kind: string, ...args: readonly string[]): Promise<number> => {
+    const child = await startChild(script, [kind, ...args]);
     children.push(child);
     return child.ready['port'] as number;
   };
+  const folder = mkdtempSync(join(tmpdir(), 'intarsia-bench-'));
+  writeCertificates(folder);
   const near = benchHost('near', 1);
+  const nearTls = benchHost('near', 3, folder);
   try {
     near.links.setPeer(hostId('far'), `127.0.0.1:${await start('links')}`);
     const echo = near.system.ref<EchoMessage>({ host: 'far', path: 'echo', incarnation: 0 });
-    const sink = near.system.ref<SinkMessage>({ host: 'far', path: 'sink', incarnation: 0 });
+    nearTls.links.setPeer(hostId('far'), `127.0.0.1:${await start('links', folder)}`);
+    const sinkAddress = { host: 'far', path: 'sink', incarnation: 0 };
+    const sink = near.system.ref<SinkMessage>(sinkAddress);
+    const sinkTls = nearTls.system.ref<SinkMessage>(sinkAddress);
     const stream = new GrpcEcho(await start('grpc'));
     const tcpPort = await start('tcp');
+    const tlsPort = await start('tls', folder);
+    const openTcp = (): Socket => connect(tcpPort, '127.0.0.1');
+    const openTls = (): Socket =>
+      connectTls({ ...tlsOptions(folder, 'near'), host: '127.0.0.1', port: tlsPort, servername: 'far' });
     const ask = (data: Uint8Array): Promise<Uint8Array> =>
       echo.ask<Uint8Array>((replyTo) => ({ data, replyTo }), { deadlineMs: Infinity });
-    const swallow = (data: Uint8Array): Promise<number> =>
-      sink.ask<number>((replyTo) => ({ data, replyTo }), { deadlineMs: Infinity });
+    const swallow = (to: typeof sink, data: Uint8Array): Promise<number> =>
+      to.ask<number>((replyTo) => ({ data, replyTo }), { deadlineMs: Infinity });
     const figures = {
       ask: [],
       grpc: [],
@@ -51,6 +68,8 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
       tcpEcho: [],
       linkOneWay: [],
       tcpOneWay: [],
+      linkTls: [],
+      bareTls: [],
       askRate: [],
       grpcRate: [],
     } as Record<string, number[]>;
@@ -61,9 +80,11 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
         askRate: await rate(trips * 3, 64, () => ask(small)),
         grpcRate: await rate(trips * 3, 64, () => stream.trip(small)),
         linkEcho: await rate(messages, inFlight, () => ask(large)),
-        tcpEcho: await tcpRate(tcpPort, 1, messages),
-        linkOneWay: await rate(messages, inFlight, () => swallow(large)),
-        tcpOneWay: await tcpRate(tcpPort, 0, messages),
+        tcpEcho: await bareRate(openTcp, 1, messages),
+        linkOneWay: await rate(messages, inFlight, () => swallow(sink, large)),
+        tcpOneWay: await bareRate(openTcp, 0, messages),
+        linkTls: await rate(messages, inFlight, () => swallow(sinkTls, large)),
+        bareTls: await bareRate(openTls, 0, messages),
       };
       // The first round warms up.
       if (round > 0) for (const [name, value] of Object.entries(measured)) figures[name]?.push(value);
@@ -137,13 +158,34 @@ export async function run(options: BenchOptions): Promise<BenchReport> {
           unit: 'x',
           target: { kind: 'at-least', value: 0.55 },
         }),
+        benchRow({
+          key: 'links.tls.oneway.600kb',
+          label: '600 KB one way over a link with TLS',
+          value: of('linkTls'),
+          unit: 'messages/s',
+        }),
+        benchRow({
+          key: 'links.tls.bare.600kb',
+          label: '600 KB one way over bare TLS',
+          value: of('bareTls'),
+          unit: 'messages/s',
+        }),
+        benchRow({
+          key: 'links.tls.ratio',
+          label: '600 KB one way with TLS, link to bare TLS',
+          value: of('linkTls') / of('bareTls'),
+          unit: 'x',
+        }),
       ],
-      ['Two processes on loopback, without TLS. The bare gRPC stream has the library’s defaults.'],
+      ['Two processes on loopback, without TLS unless it is named. The bare gRPC stream has the library’s defaults.'],
     );
   } finally {
-    near.links.close();
-    near.system.terminate();
+    for (const { links, system } of [near, nearTls]) {
+      links.close();
+      system.terminate();
+    }
     for (const child of children) await child.stop();
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -173,10 +215,10 @@ async function rate(count: number, concurrency: number, trip: () => Promise<unkn
 }
 
 /** Messages a second over a bare connection: echoed (1), or swallowed and counted (0). */
-async function tcpRate(port: number, mode: 0 | 1, count: number): Promise<number> {
-  const socket: Socket = connect(port, '127.0.0.1');
+async function bareRate(open: () => Socket, mode: 0 | 1, count: number): Promise<number> {
+  const socket = open();
   socket.setNoDelay(true);
-  await new Promise((resolve) => socket.once('connect', resolve));
+  await new Promise((resolve) => socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', resolve));
   const beganMs = performance.now();
   await new Promise<void>((resolve) => {
     let sent = 0;
