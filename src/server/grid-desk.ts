@@ -515,14 +515,13 @@ function reportOf(state: DesiredState): Pick<GridStatus, 'replicas' | 'deploymen
   for (const [host, { replicas: own }] of state.assignments) {
     for (const replica of own) assigned.set(`${host} ${replica.device} ${pieceText(replica)}`, replica);
   }
-  const replicas: GridReplicaStatus[] = [...state.actuals.values()].flatMap(({ host, replicas: own }) =>
+  const replicas: GridReplicaStatus[] = [...state.actuals.values()].flatMap(({ host, replicas: own, degraded }) =>
     own.map((replica) => {
       const { model, version, device, state: word, reason, memoryBytes, deployment, split = '', shard } = replica;
       const order = assigned.get(`${host} ${device} ${pieceText(replica)}`);
       return {
         ...{ model, version, host, device, state: word, memoryBytes, deployment, split },
-        // Of one that works, why it has this form.
-        reason: reason === '' ? (order?.form?.reason ?? '') : reason,
+        reason: [reason, outOfService(degraded[device]), order?.form?.reason ?? ''].find((text) => text !== '') ?? '',
         stage: shard === undefined ? 0 : shard + 1,
         stages: order?.split?.shards.length ?? 0,
         standby: order?.standby === true,
@@ -570,9 +569,20 @@ function variantLines(
     .map(variantVerificationText);
 }
 
-/** Whole copies that are ready, and split ones of which every stage is. */
-function readyCopies(name: string, { assignments }: DesiredState, replicas: readonly GridReplicaStatus[]): number {
-  const own = replicas.filter(({ deployment, state }) => deployment === name && state === 'ready');
+function outOfService(reason: string | undefined): string {
+  return reason === undefined ? '' : `its device is out of service: ${reason}`;
+}
+
+/** Whole copies that are ready, and split ones of which every stage is, on devices that are in service. */
+function readyCopies(
+  name: string,
+  { assignments, actuals }: DesiredState,
+  replicas: readonly GridReplicaStatus[],
+): number {
+  const own = replicas.filter(
+    ({ deployment, state, host, device }) =>
+      deployment === name && state === 'ready' && actuals.get(host as HostId)?.degraded[device] === undefined,
+  );
   const ready = new Set(own.map(({ host, device, split, stage }) => `${host} ${device} ${split} ${stage}`));
   const missing = new Map<number, number>();
   for (const [host, { replicas: orders }] of assignments) {

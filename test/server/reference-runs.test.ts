@@ -58,7 +58,7 @@ async function world(accepts: readonly string[] = ['disabled', 'all']) {
   let opened = 0;
   const warnings: string[] = [];
   const runs = new ReferenceRuns({
-    registry: registry.registry as never,
+    registry: registry.registry,
     clock: registry.simulation.clock,
     log: {
       warn: (text: string, fields: { readonly reason: string }) => warnings.push(`${text}: ${fields.reason}`),

@@ -26,6 +26,8 @@ export interface PlannerParts {
   /** As far as it is known now. */
   readonly contention: () => Contention;
   readonly inputs: ReadonlyMap<number, unknown>;
+  /** Requests belong to sequences, which stay on the devices where they began: they are not spread. */
+  readonly hasSequences: boolean;
   readonly clock: Clock;
   readonly progress: (share: number, words: string) => void;
   readonly startMs: number;
@@ -54,7 +56,7 @@ export class ModelPlanner {
 
   #choose(): PlanChoice {
     const { goal, items, strategy, sloMs = Infinity, frontierMax, stagesMax } = this.#request;
-    const { tables, devices, meter } = this.#parts;
+    const { tables, devices, meter, hasSequences } = this.#parts;
     const usable = devices.filter((device) => meter.failure(device) === '');
     if (usable.length === 0) {
       throw intarsiaError('DEVICE_UNAVAILABLE', `no device runs the model: ${meter.notes.slice(0, 3).join('; ')}`);
@@ -62,7 +64,8 @@ export class ModelPlanner {
     const options: ChoiceOptions = {
       ...{ goal, items, frontierMax, sweepSteps, worthwhile },
       latencyMsMax: sloMs,
-      strategies: strategy === 'auto' ? ['whole', 'pipeline', 'data'] : ['whole', strategy],
+      strategies:
+        strategy === 'auto' ? ['whole', 'pipeline', ...(hasSequences ? [] : (['data'] as const))] : ['whole', strategy],
     };
     const problems = this.#batches.map((batch): BatchProblem => {
       const table = { devices: usable, replicates: true, ...(stagesMax === undefined ? {} : { stagesMax }) };

@@ -9,7 +9,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { PlanReport, PlanRequest } from '#cli/plan-report.js';
 import type { ClientOptions } from '#client/index.js';
 import type { DiscoveryReport } from '#core/device-discovery.js';
-import { messageOf } from '#core/errors.js';
+import { intarsiaError, messageOf } from '#core/errors.js';
 import { artifactDigest } from '#core/ids.js';
 import type { ProfileBook } from '#core/hardware-profile.js';
 import { modelFacts } from '#core/onnx/model-facts.js';
@@ -27,6 +27,7 @@ import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
 import { CompanyMeter, measuredContention, shareProcessor } from './company-meter.js';
 import { ModelPlanner } from './model-planner.js';
+import { boundStates, readStates } from './model-states.js';
 import { inputsOfBatch, ModelValues } from './model-values.js';
 import { planDevices, type PlanDevice } from './plan-devices.js';
 import { gridDevices, type GridFacts } from './plan-grid.js';
@@ -68,6 +69,14 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
   const path = resolve(request.model);
   const cutter = await readCutter(path);
   const { graph } = cutter;
+  const sequences = await readStates(path);
+  if (sequences.hasSequences && request.strategy === 'data') {
+    throw intarsiaError(
+      'INVALID_ARGUMENT',
+      `${request.model} takes sequences (sequence_batching in its config.pbtxt): their requests are not spread over devices; the strategy may be pipeline or auto`,
+    );
+  }
+  const bound = boundStates(graph, sequences);
   const digest = createHash('sha256').update(graph.model.bytes).digest('hex');
   const { grid, askGrid } = request.grid === undefined ? {} : { grid: request.grid, askGrid: parts.askGrid };
   const facts = grid === undefined ? undefined : await askGrid?.(grid, digest);
@@ -103,7 +112,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const inputs = new Map([[1, inputsOfBatch(given, values.specs, 1) ?? given]]);
     const shapes = await values.shapes(inputs.get(1) ?? [], types);
     await addBatches(inputs, { given, values, names: graph.outputs.map(({ name }) => name) });
-    const candidates = cutCandidates(cutter, types);
+    const candidates = cutCandidates(cutter, types, bound.spans);
     const legal = preferredCuts(candidates);
     const cuts = evenly(legal, cutsMax);
     const startMs = clock.nowMs();
@@ -157,6 +166,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     });
     const planner = new ModelPlanner(request, {
       ...{ devices, tables, meter, company, contention, inputs, clock, progress, startMs, measureMs },
+      hasSequences: sequences.hasSequences,
     });
     const choice = await planner.run();
     progress(1, 'done');
@@ -169,7 +179,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       meter,
       link,
       contention: contention(),
-      notes: [...notes, ...unkept, ...company.notes],
+      notes: [...notes, ...bound.notes, ...unkept, ...company.notes],
       ...(facts === undefined ? {} : { models: facts.models }),
       impossible: candidates.filter(({ problem }) => problem !== ''),
       legalCuts: legal.length,

@@ -16,8 +16,10 @@ import { chooseCuts } from '#core/split/cut-choices.js';
 import { Cutter } from '#core/split/cut.js';
 import { compareOutputs, worstOf, type Comparison, type Tolerance } from '#core/split/equivalence.js';
 import { readSplitGraph } from '#core/split/graph.js';
+import { stateProblem, type StateSpan } from '#core/split/state-spans.js';
 import { toleranceOf } from '#core/split/tolerance.js';
 import type { Executor } from '#ports/executor.js';
+import { boundStates, readStates } from './model-states.js';
 import { engineTypes, explainDrawing, referenceThreads, runReference, type Reference } from './reference.js';
 import { bringSideFiles } from './shard-files.js';
 import { ShardChain, type Stage } from './shard-runner.js';
@@ -39,6 +41,7 @@ export async function verifySplit(
 ): Promise<SplitReport> {
   const path = resolve(request.model);
   const cutter = await readCutter(path);
+  const { spans, notes } = boundStates(cutter.graph, await readStates(path));
   const folder = await mkdtemp(join(tmpdir(), 'intarsia-verify-'));
   const executors = new Map<ExecutionProvider, Executor>();
   try {
@@ -46,7 +49,8 @@ export async function verifySplit(
       progress(0, `starting ${provider}`);
       executors.set(provider, await startExecutor(provider));
     }
-    const check = new Check(request, { path, folder, cutter, executors, progress });
+    const check = new Check(request, { path, folder, cutter, spans, executors, progress });
+    for (const note of notes) check.note(note);
     return await check.run();
   } finally {
     for (const executor of executors.values()) await executor.close({ graceMs: closeGraceMs });
@@ -83,6 +87,8 @@ interface CheckParts {
   readonly path: string;
   readonly folder: string;
   readonly cutter: Cutter;
+  /** Nodes that states of a configuration keep together. */
+  readonly spans: readonly StateSpan[];
   readonly executors: ReadonlyMap<ExecutionProvider, Executor>;
   readonly progress: (share: number, words: string) => void;
 }
@@ -169,15 +175,15 @@ class Check {
 
   /** All cuts; or so many of those that are legal one by one, with the others named. */
   #choose(types: ValueTypes): readonly (readonly number[])[] {
-    const { cutter } = this.#parts;
+    const { cutter, spans } = this.#parts;
     const { stages, cuts, seed } = this.#request;
     const { length: nodes } = cutter.graph.nodes;
     if (stages === 1) return [[]];
     if (cuts === 'all') return chooseCuts({ nodes, stages, cuts, seed });
     const legal: number[] = [];
     for (let position = 1; position < nodes; position += 1) {
-      const [problem] = cutter.problems(cutter.cut([position]), types);
-      if (problem === undefined) legal.push(position);
+      const problem = cutter.problems(cutter.cut([position]), types)[0] ?? stateProblem(spans, position);
+      if (problem === '') legal.push(position);
       else this.#impossible.push({ cut: [position], reason: problem });
     }
     const chosen = chooseCuts({ nodes: legal.length + 1, stages, cuts, seed });
@@ -198,10 +204,11 @@ class Check {
       readonly level: OptimizationLevel;
     },
   ): Promise<void> {
-    const { cutter, folder, executors } = this.#parts;
+    const { cutter, spans, folder, executors } = this.#parts;
     const { devices } = this.#request;
     const plan = cutter.cut(cut);
-    const [problem] = cutter.problems(plan, types);
+    const stateful = cut.map((position) => stateProblem(spans, position)).filter((text) => text !== '');
+    const [problem] = [...cutter.problems(plan, types), ...stateful];
     if (problem !== undefined) {
       this.#impossible.push({ cut, reason: problem });
       return;
@@ -230,7 +237,7 @@ class Check {
       return;
     }
     try {
-      for (const note of chain.notes) this.#note(`cut [${cut.join(',')}]: ${note}`);
+      for (const note of chain.notes) this.note(`cut [${cut.join(',')}]: ${note}`);
       const comparisons: Comparison[] = [];
       for (const [index, { inputs }] of reference.vectors.entries()) {
         comparisons.push(compareOutputs(await chain.run(inputs), reference.expected[index] ?? [], tolerance));
@@ -256,7 +263,7 @@ class Check {
     }
   }
 
-  #note(text: string): void {
+  note(text: string): void {
     if (this.#notes.length < listedMax) this.#notes.push(text);
   }
 

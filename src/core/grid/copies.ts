@@ -192,6 +192,10 @@ function readCopy(
     if (isFailed) {
       state = 'failed';
       reason = `${host}, ${place.device.id}: ${actual.reason}`;
+    } else if (place.closed !== '') {
+      // What is loaded there is of no use to anybody.
+      state = 'failed';
+      reason = `${host}, ${place.device.id} ${place.closed}`;
     } else if (state === 'ready' && !(actual?.state === 'ready' && actual.deployment === deployment)) {
       state = 'starting';
     }
