@@ -61,14 +61,14 @@ describe('a device that alone holds a model and begins to answer wrongly', () =>
       const reason =
         /\d+ of \d+ sampled answers were contradicted, the last one of affine by the reference: output 'y' at 0/;
       // It goes on asking: what is to be found out are answers.
-      let isOver = false;
+      const load = { isOver: false };
       const asking = (async () => {
-        while (!isOver) await client.infer('affine', { x: [[1, 2, 3, 4]] }).catch(() => undefined);
+        while (!load.isOver) await client.infer('affine', { x: [[1, 2, 3, 4]] }).catch(() => undefined);
       })();
       const { hosts } = await cluster.until('the device out of service', (status) =>
         status.deployments.some((one) => reason.test(one.reason)),
       );
-      isOver = true;
+      load.isOver = true;
       await asking;
       expect(hosts.map(({ host, state }) => `${host} ${state}`)).toEqual(['host-1 up']);
 
