@@ -94,6 +94,8 @@ export class GridTable {
       this.#replicas.learnPeer(host, now);
       if (before === undefined || !isSameHealth(before, now)) this.#hostChanged(host);
     }
+    // As many as are told: the same ones.
+    if (this.#peers.size === peers.size - (peers.has(this.#options.host) ? 1 : 0)) return;
     for (const host of this.#peers.keys()) {
       if (peers.has(host)) continue;
       this.#peers.delete(host);
