@@ -3,7 +3,8 @@
  * data, so that it can cross processes.
  */
 import { intarsiaError } from '#core/errors.js';
-import type { RunOptions, ScenarioReport } from './simulated-grid.js';
+import type { ScenarioReport } from './scenario-report.js';
+import type { RunOptions } from './simulated-grid.js';
 import { runScenario } from './simulated-grid.js';
 import { asBytes } from '../pretend-travel.js';
 import { drawScenario, faultKinds, type FaultKind, type GridScenario } from './scenario.js';

@@ -5,26 +5,25 @@
  *     const report = await runScenario(drawScenario({ seed: 7, hosts: 20 }));
  */
 import { gridKeys } from '#core/grid/keys.js';
-import type { Deployment, HostOrder } from '#core/grid/records.js';
-import { hostId, modelName, modelVersion } from '#core/ids.js';
-import type { ErrorCode } from '#core/errors.js';
+import type { ModelManifest } from '#core/grid/records.js';
 import { silentLog, type Log } from '#ports/log.js';
-import type { Store, StoreOperation } from '#ports/store.js';
 import { HostClock } from '../host-clock.js';
 import { PretendNetwork } from '../pretend-network.js';
 import { PretendStore } from '../pretend-store.js';
 import { asCopy, type Dispatch } from '../pretend-travel.js';
 import { Simulation } from '../simulation.js';
 import { CalmChecks } from './calm-checks.js';
-import { FaultInjector, type FiredFault } from './fault-injector.js';
+import { FaultInjector } from './fault-injector.js';
 import { strayNumber, type PlantedBug } from './planted-bugs.js';
-import { hostNames, type GridScenario, type OperatorEvent } from './scenario.js';
+import type { ScenarioReport } from './scenario-report.js';
+import { hostNames, type GridScenario } from './scenario.js';
 import { SimulatedClients } from './simulated-clients.js';
 import { SimulatedHost, type HostWorld, type Machine } from './simulated-host.js';
 import { isStatefulModel, manifestOf, modelOf, SimulatedDisk, versionsPerModel } from './simulated-models.js';
+import { SimulatedOperators } from './simulated-operators.js';
 import { SimulatedSequences } from './simulated-sequences.js';
 import { StoreObserver } from './store-observer.js';
-import { Violations, type Violation } from './violations.js';
+import { Violations } from './violations.js';
 
 export interface RunOptions {
   readonly bug?: PlantedBug;
@@ -32,43 +31,6 @@ export interface RunOptions {
   readonly dispatch?: Dispatch;
   /** Gets everything that the hosts log; silent when left out. */
   readonly log?: Log;
-}
-
-/** What came of a run. Plain data. */
-export interface ScenarioReport {
-  readonly seed: number;
-  readonly hosts: number;
-  readonly violations: readonly Violation[];
-  /** With those whose texts were not kept. */
-  readonly violationCount: number;
-  readonly traceHash: string;
-  readonly virtualMs: number;
-  /** Tasks that ran on the virtual clock. */
-  readonly steps: number;
-  readonly requests: {
-    readonly sent: number;
-    readonly answered: number;
-    readonly failed: Readonly<Partial<Record<ErrorCode, number>>>;
-    /** Tries at gateways, and what gateways tried at devices. */
-    readonly gatewayAttempts: number;
-    /** Second attempts that gateways made before the first was late. */
-    readonly hedges: number;
-  };
-  readonly sequences: {
-    readonly begun: number;
-    /** Answered to their ends, and requests of all that were. */
-    readonly ended: number;
-    readonly steps: number;
-    /** Ended by a failure, by its code. */
-    readonly broken: Readonly<Partial<Record<ErrorCode, number>>>;
-  };
-  readonly faults: readonly FiredFault[];
-  /** Hosts that left at the end of a drain with a deadline, in that order. */
-  readonly departed: readonly string[];
-  readonly leaders: number;
-  /** Virtual ms of calm until views, and what is served, were as they should be. */
-  readonly viewsConvergedMs: number;
-  readonly servedConvergedMs: number;
 }
 
 /** What is still on its way at the end may take so long: longer than any deadline, virtual ms. */
@@ -80,7 +42,8 @@ const quietRequests = 40;
 const quietSequences = 4;
 const checkMs = 250;
 const faultsFiredMin = 5;
-const forEver = { deadlineMs: Infinity };
+/** Time in which what the planted thief wrote is seen, virtual ms. */
+const robbedMs = 100;
 const stepsMax = 2_000_000;
 
 export async function runScenario(scenario: GridScenario, options: RunOptions = {}): Promise<ScenarioReport> {
@@ -99,7 +62,7 @@ class SimulatedGrid {
   readonly #world: HostWorld;
   readonly #machines = new Map<string, Machine & { readonly rate: number }>();
   readonly #hosts = new Map<string, SimulatedHost>();
-  readonly #operator: Store;
+  readonly #operators: SimulatedOperators;
   readonly #observer: StoreObserver;
   readonly #clients: SimulatedClients;
   readonly #sequences: SimulatedSequences;
@@ -107,9 +70,8 @@ class SimulatedGrid {
   #hedges = 0;
   readonly #injector: FaultInjector;
   readonly #calm: CalmChecks;
-  readonly #deployed = new Map<string, Deployment>();
-  /** Ends when everything that operators did is in the store. */
-  #written: Promise<unknown> = Promise.resolve();
+  /** Of every version of every model. */
+  readonly #manifests: readonly ModelManifest[];
   #isOver = false;
   readonly #departed: string[] = [];
 
@@ -121,6 +83,9 @@ class SimulatedGrid {
     const { clock, random, trace } = simulation;
     const names = hostNames(scenario.hosts);
     const models = scenario.deployments.map(modelOf);
+    this.#manifests = models.flatMap((model) =>
+      Array.from({ length: versionsPerModel }, (_, index) => manifestOf(model, index + 1)),
+    );
     const violations = new Violations(clock);
     const store = new PretendStore({ clock, random: random.stream('store'), latencyMs: [1, 5] });
     const network = new PretendNetwork({ clock, random: random.stream('network'), dispatch });
@@ -137,8 +102,9 @@ class SimulatedGrid {
       bug,
       departed: (name) => this.#depart(name),
     };
-    this.#operator = store.client('$operator');
     this.#observer = new StoreObserver(store.client('$observer'), keys, violations);
+    const operator = { store: store.client('$operator'), keys, clock, deployments: scenario.deployments };
+    this.#operators = new SimulatedOperators(operator);
     const hostOf = (name: string): SimulatedHost | undefined => this.#hosts.get(name);
     const clients = { clock, trace, violations, names, bug, hostOf };
     const stateless = models.filter((model) => !isStatefulModel(model));
@@ -155,7 +121,7 @@ class SimulatedGrid {
     this.#calm = new CalmChecks({
       hosts: () => [...this.#hosts.values()],
       observer: this.#observer,
-      deployed: this.#deployed,
+      deployed: this.#operators.deployed,
     });
   }
 
@@ -163,14 +129,14 @@ class SimulatedGrid {
     const { clock } = this.#simulation;
     const { faults, operators, requests, sequences = 0, stormMs } = this.#scenario;
     const [stormStartMs, stormEndMs] = stormMs;
-    this.#publish();
+    this.#operators.publish(this.#manifests);
     for (const name of this.#world.names) this.#start(name);
-    for (const { name, replicas } of this.#scenario.deployments) this.#deploy(name, 1, replicas);
+    for (const { name, replicas } of this.#scenario.deployments) this.#operators.deploy(name, 1, replicas);
     // Drift strikes at the start, and everything else when the grid stands.
     this.#injector.schedule(faults);
     this.#watchMemory();
     await clock.settleUntil(stormStartMs);
-    for (const event of operators) clock.scheduleAt(event.atMs, () => this.#operate(event));
+    for (const event of operators) clock.scheduleAt(event.atMs, () => this.#operators.operate(event));
     const everyMs = (stormEndMs - stormStartMs) / Math.max(1, requests);
     for (let index = 0; index < requests; index += 1) {
       const stray = this.#bug === 'stray-chance' ? strayNumber() / 1e6 : 0;
@@ -178,7 +144,10 @@ class SimulatedGrid {
     }
     this.#spread(sequences, stormStartMs, stormEndMs - stormStartMs, () => this.#sequences.begin());
     await clock.settleUntil(stormEndMs);
-    if (this.#bug === 'two-owners') await this.#robTheLeader();
+    if (this.#bug === 'two-owners') {
+      this.#operators.rob(this.#observer.assignments, this.#world.names);
+      await clock.settleUntil(clock.nowMs() + robbedMs);
+    }
     const { viewsMs, servedMs } = await this.#calmDown();
     await this.#quietEnd();
     this.#injector.finish(faults);
@@ -204,7 +173,7 @@ class SimulatedGrid {
     this.#world.names.forEach((name, index) => {
       const disk = new SimulatedDisk(clock, exchange);
       // The first two hosts have all models in a repository.
-      if (index < 2) for (const manifest of this.#manifests()) disk.put(manifest);
+      if (index < 2) for (const manifest of this.#manifests) disk.put(manifest);
       this.#machines.set(name, {
         name,
         zone: `zone-${index % 3}`,
@@ -217,12 +186,6 @@ class SimulatedGrid {
         rate: drifts.get(name) ?? 1,
       });
     });
-  }
-
-  #manifests(): readonly ReturnType<typeof manifestOf>[] {
-    return this.#world.models.flatMap((model) =>
-      Array.from({ length: versionsPerModel }, (_, index) => manifestOf(model, index + 1)),
-    );
   }
 
   #start(name: string): void {
@@ -256,83 +219,6 @@ class SimulatedGrid {
       clock.schedule(checkMs, look);
     };
     look();
-  }
-
-  // --- operators
-
-  #publish(): void {
-    for (const manifest of this.#manifests()) {
-      this.#write([put(this.#world.keys.model(manifest.model, manifest.version), manifest)]);
-    }
-  }
-
-  #deploy(name: string, version: number, replicas: number): void {
-    const deployment: Deployment = {
-      format: 1,
-      name,
-      model: modelName(modelOf(this.#scenario.deployments.find((each) => each.name === name) ?? { name })),
-      version: modelVersion(String(version)),
-      replicas,
-      constraints: {},
-      spread: 'host',
-      memoryBytes: 0,
-      rollout: { surge: 1, progressMsMax: 60_000 },
-    };
-    this.#deployed.set(name, deployment);
-    this.#write([put(this.#world.keys.deployment(name), deployment)]);
-  }
-
-  #operate({ kind, subject, amount }: OperatorEvent): void {
-    const deployment = this.#deployed.get(subject);
-    switch (kind) {
-      case 'update':
-        if (deployment !== undefined) this.#deploy(subject, amount, deployment.replicas ?? 1);
-        return;
-      case 'scale':
-        if (deployment !== undefined) this.#deploy(subject, Number(deployment.version), amount);
-        return;
-      case 'cordon':
-        this.#order(subject, { cordoned: true, draining: false }, 0);
-        return;
-      case 'drain':
-        this.#order(subject, { cordoned: true, draining: true }, amount);
-        return;
-      case 'uncordon':
-      case 'undrain':
-        this.#write([{ type: 'delete', key: this.#world.keys.order(hostId(subject)) }]);
-    }
-  }
-
-  /** @param withinMs Of a drain: the time after which the host leaves; 0: it stays. */
-  #order(host: string, order: Pick<HostOrder, 'cordoned' | 'draining'>, withinMs: number): void {
-    const deadlineWallMs = withinMs === 0 ? 0 : this.#simulation.clock.wallMs() + withinMs;
-    const record: HostOrder = { format: 1, ...order, deadlineWallMs, reason: 'simulated' };
-    this.#write([put(this.#world.keys.order(hostId(host)), record)]);
-  }
-
-  /** An operator tries again until the store has it, and does one thing after the other. */
-  #write(operations: readonly StoreOperation[]): void {
-    const { clock } = this.#simulation;
-    const attempt = (): Promise<unknown> =>
-      this.#operator
-        .transact({ conditions: [], operations }, { deadlineMs: clock.nowMs() + 2_000 })
-        .catch(() => new Promise((resolve) => clock.schedule(500, () => resolve(undefined))).then(attempt));
-    this.#written = this.#written.then(attempt);
-  }
-
-  /** The planted thief: gives a host copies that are another's. */
-  async #robTheLeader(): Promise<void> {
-    const [victim, other] = [...this.#observer.assignments].filter(([, { record }]) => record.replicas.length > 0);
-    if (victim === undefined) return;
-    const [host, { record }] = victim;
-    const thief = other?.[0] ?? this.#world.names.find((name) => name !== host) ?? '';
-    const stolen = { ...record, host: hostId(thief), epoch: record.epoch - 1 };
-    void this.#operator.transact(
-      { conditions: [], operations: [put(this.#world.keys.assignment(hostId(thief)), stolen)] },
-      forEver,
-    );
-    const { clock } = this.#simulation;
-    await clock.settleUntil(clock.nowMs() + 100);
   }
 
   // --- the end
@@ -436,7 +322,3 @@ class SimulatedGrid {
 
 /** Longest time that views, and what is served, may take to be right once all is calm, virtual ms. */
 const calmMsMax = 180_000;
-
-function put(key: string, value: unknown): StoreOperation {
-  return { type: 'put', key, value: JSON.stringify(value) };
-}
