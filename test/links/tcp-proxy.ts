@@ -6,8 +6,8 @@ export class TcpProxy {
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   target: number;
   #isFrozen = false;
-  /** Whether a connection that begins so is let through; asked with its first bytes. */
-  lets: (first: Buffer) => boolean = () => true;
+  /** Whether a connection that begins so is let through; what happens to the others is up to this function. */
+  lets: (first: Buffer, near: Socket) => boolean = () => true;
   /** Bytes that went to the target. */
   bytes = 0;
 
@@ -60,16 +60,16 @@ export class TcpProxy {
     const far = connect(this.target, '127.0.0.1');
     const pair = [near, far] as const;
     this.#pairs.add(pair);
-    near.once('data', (first: Buffer) => {
-      if (!this.lets(first)) near.destroy();
-    });
-    near.on('data', ({ byteLength }: Buffer) => {
-      this.bytes += byteLength;
-    });
+    let passes: boolean | undefined;
     for (const [from, to] of [pair, [far, near] as const]) {
       from.setNoDelay(true);
       from.on('data', (bytes: Buffer) => {
-        if (!from.destroyed && !to.write(bytes)) from.pause();
+        if (from === near) {
+          passes ??= this.lets(bytes, near);
+          if (!passes) return;
+          this.bytes += bytes.byteLength;
+        }
+        if (!to.write(bytes)) from.pause();
       });
       to.on('drain', () => {
         if (!this.#isFrozen) from.resume();

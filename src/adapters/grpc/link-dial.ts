@@ -84,7 +84,24 @@ export function dialLink(
   const open = ({ channel, isAnswering, token, isBare }: Opening, welcomed: (welcome: LinkWelcome) => void): void => {
     const pipe = isBare ? openBare(options) : openPipe(options);
     pipes[position(channel, isAnswering)] = pipe;
+    const refused = (error: unknown): void => {
+      clearTimeout(patience);
+      if (!isBare) fail(error);
+      else if (!isOver) {
+        pipe.close(false);
+        on.detour(failureOf(peer, error));
+        open({ channel, isAnswering, token, isBare: false }, welcomed);
+      }
+    };
+    // Whatever does not understand such a connection may as well say nothing: time is left for gRPC.
+    const patienceMs = options.connectMsMax / 2;
+    const patience = isBare
+      ? setTimeout(() => {
+          refused(intarsiaError('UNAVAILABLE', `host ${peer} did not answer in ${patienceMs} ms`));
+        }, patienceMs).unref()
+      : undefined;
     const read = firstFrame((frame) => {
+      clearTimeout(patience);
       pipe.unlisten();
       const welcome = readWelcome(frame);
       if (welcome.host !== peer) {
@@ -97,17 +114,12 @@ export function dialLink(
         try {
           read(piece);
         } catch (error) {
-          fail(error);
+          refused(error);
         }
       },
       room: () => undefined,
       end: (reason) => {
-        const error = reason ?? intarsiaError('UNAVAILABLE', `host ${peer} closed the connection`);
-        if (!isBare) fail(error);
-        else if (!isOver) {
-          on.detour(failureOf(peer, error));
-          open({ channel, isAnswering, token, isBare: false }, welcomed);
-        }
+        refused(reason ?? intarsiaError('UNAVAILABLE', `host ${peer} closed the connection`));
       },
     });
     sendHello(pipe, {
