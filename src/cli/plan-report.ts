@@ -40,6 +40,8 @@ export interface PlanRequest {
   readonly hosts?: readonly string[];
   /** Whether a picture of the choice is wanted. */
   readonly picture: boolean;
+  /** Where the whole model is written with the choice's cut in ONNX's own words; absent: nowhere. */
+  readonly annotatedPath?: string;
 }
 
 /** A number with how far to trust it. */
@@ -51,7 +53,7 @@ export interface PlanNumber {
 }
 
 export interface PlanStage {
-  /** Several, where equal devices take turns. */
+  /** Several, where devices take turns. */
   readonly devices: readonly string[];
   readonly emulated: boolean;
   /** Threads of one run; 0 where that means nothing. */

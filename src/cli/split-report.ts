@@ -8,8 +8,11 @@ export interface SplitRequest {
   readonly stages: number;
   /** Stage i runs on device i, beginning again after the last. */
   readonly devices: readonly ExecutionProvider[];
-  /** How many cuts, spread over the legal ones; `all` for every one, or every position where there are too many. */
-  readonly cuts: number | 'all';
+  /**
+   * How many cuts, spread over the legal ones; `all` for every one, or every position where there are too many;
+   * `annotated` for the one that the file asks for in ONNX's own words, whatever `stages` says.
+   */
+  readonly cuts: number | 'all' | 'annotated';
   readonly optimization: OptimizationLevel;
   /** Folder with `test_data_set_N`; empty: the model's own folder, and made-up inputs where there are none. */
   readonly vectors: string;

@@ -89,7 +89,7 @@ describe('intarsia verify', () => {
       ['--devices', 'cpu,abacus', "'abacus' is not one of cpu, wasm, webgpu"],
       ['--devices', 'remote', "'remote' is not one of"],
       ['--stages', '0', 'It must be 1 to 64.'],
-      ['--cuts', '0', 'It must be all or at least 1.'],
+      ['--cuts', '0', 'It must be all, annotated or at least 1.'],
       ['--cuts', 'many', 'It must be a whole number.'],
       ['--optimization', 'extreme', 'Allowed choices are all, basic, disabled'],
     ] as const) {

@@ -90,6 +90,21 @@ function plan(
   );
 }
 
+/** A piece as a CPU of a host has served it. */
+function served(
+  digest: string,
+  host: string,
+  range: { readonly from: number; readonly to: number },
+  ms: number,
+): ProfileRecord {
+  return {
+    ...{ type: 'shard', schema: 1, model: digest, nodes: 13, ...range, batch: 1, source: 'served' },
+    ...{ times: timesOfMean(ms, 100), host, device: 'cpu:0', silicon: 'a cpu', provider: 'cpu' },
+    ...{ engine: 'e', threads: 2, emulated: false, precision: 'fp32', optimization: 'all', atMs: 0 },
+    ...{ weightBytes: 0, peakActivationBytes: 0, loadedBytes: 0, inputBytes: 0, outputBytes: 0 },
+  };
+}
+
 const half = (name: string): GridHost => host(name, {}, { memoryBytes: 230 * KiB });
 
 describe('a plan over a grid', () => {
@@ -111,6 +126,31 @@ describe('a plan over a grid', () => {
     const places = deployment?.splitWish?.shards.map(({ constraints }) => constraints);
     expect(places).toEqual(
       report.choice?.stages.map(({ devices }) => ({ hosts: [devices[0]?.split('/')[0]], devices: ['cpu:0'] })),
+    );
+  });
+
+  it('puts a stage on several hosts that take turns where few stages are allowed, as a deployment that names them', async () => {
+    // A copy of a stage for each of three hosts: two stages alone would leave one of them idle.
+    const hosts = ['host-1', 'host-2', 'host-3'].map((name) => host(name, {}, { memoryBytes: 300 * KiB }));
+    const { digest } = await plan({ hosts, records: [], models: [] });
+    // Two nodes a layer, 30 ms a layer: what is sent between hosts is nothing beside it.
+    const layers = [0, 2, 4, 6, 8, 10].flatMap((from) =>
+      hosts.map(({ host: name }) => served(digest, name, { from, to: from === 10 ? 13 : from + 2 }, 30)),
+    );
+    const facts = { hosts, records: layers, models: [] };
+    const report = await plan(facts, { strategy: 'pipeline', stagesMax: 2 });
+    const teams = report.choice?.stages.map(({ devices }) => devices) ?? [];
+    expect(teams.map(({ length }) => length).sort()).toEqual([1, 2]);
+    expect(teams.flat().sort()).toEqual(['host-1/cpu:0', 'host-2/cpu:0', 'host-3/cpu:0']);
+    const one = await plan({ ...facts, hosts: hosts.slice(0, 2) }, { strategy: 'pipeline', stagesMax: 2 });
+    const pace = ({ choice }: PlanReport): number => choice?.requestsPerSecond.value ?? 0;
+    expect(pace(report)).toBeGreaterThan(1.2 * pace(one));
+    const wish = deploymentsOfFile(JSON.parse(JSON.stringify(report.deployment)), 'plan')[0]?.splitWish;
+    expect(wish?.shards.map(({ constraints, standby }) => [constraints, standby])).toEqual(
+      teams.map((devices) => [
+        { hosts: devices.map((device) => device.split('/')[0]), devices: ['cpu:0'] },
+        devices.length - 1,
+      ]),
     );
   });
 

@@ -34,6 +34,7 @@ interface PlanFlags extends ConnectionFlags {
   readonly vectors?: string;
   readonly profiles?: string;
   readonly svg?: string;
+  readonly annotate?: string;
   readonly explain?: boolean;
 }
 
@@ -74,6 +75,7 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
     .option('--vectors <dir>', "folder with test_data_set_N; without it the model's folder, or made-up inputs")
     .option('--profiles <file>', 'YAML file with more hardware profiles')
     .option('--svg <file>', 'write a picture of the choice')
+    .option('--annotate <file>', "write the model with the choice's stages as ONNX's own annotations")
     .option('--out <file>', 'write the plan as JSON: a file that `intarsia deploy -f` takes')
     .option('--explain', 'say in sentences what bounds the choice')
     .addHelpText(
@@ -137,6 +139,7 @@ function requestOf(model: string, flags: PlanFlags): PlanRequest {
     vectors: flags.vectors ?? '',
     profilesPath: flags.profiles ?? '',
     picture: flags.svg !== undefined,
+    ...(flags.annotate === undefined ? {} : { annotatedPath: flags.annotate }),
   };
 }
 

@@ -4,14 +4,14 @@ import { executionProviders, type ExecutionProvider } from '#core/provider.js';
 import { wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import { startProgress } from '../progress.js';
-import type { SplitReport } from '../split-report.js';
+import type { SplitReport, SplitRequest } from '../split-report.js';
 import type { Output } from '../terminal.js';
 import { act, examples, type CommandContext } from './command-context.js';
 
 interface VerifyFlags {
   readonly stages: number;
   readonly devices: readonly ExecutionProvider[];
-  readonly cuts: number | 'all';
+  readonly cuts: SplitRequest['cuts'];
   readonly optimization: 'all' | 'basic' | 'disabled';
   readonly vectors?: string;
   readonly seed: number;
@@ -30,7 +30,12 @@ export function addVerifyCommand(parent: Command, context: CommandContext): void
     .option('--devices <list>', 'execution providers, one a stage, beginning again after the last', providerList, [
       'cpu' as const,
     ])
-    .option('--cuts <all|count>', 'all cuts, or so many spread over the legal ones', cutCount, 20)
+    .option(
+      '--cuts <all|count|annotated>',
+      'all cuts, so many spread over the legal ones, or the one that the file is annotated with',
+      cutCount,
+      20,
+    )
     .addOption(
       new Option('--optimization <level>', "ONNX Runtime's optimiser on the pieces")
         .choices(['all', 'basic', 'disabled'])
@@ -120,10 +125,10 @@ function stageCount(text: string): number {
   return value;
 }
 
-function cutCount(text: string): number | 'all' {
-  if (text === 'all') return 'all';
+function cutCount(text: string): SplitRequest['cuts'] {
+  if (text === 'all' || text === 'annotated') return text;
   const value = wholeNumber(text);
-  if (value < 1) throw new InvalidArgumentError('It must be all or at least 1.');
+  if (value < 1) throw new InvalidArgumentError('It must be all, annotated or at least 1.');
   return value;
 }
 

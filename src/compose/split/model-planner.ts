@@ -68,7 +68,7 @@ export class ModelPlanner {
         strategy === 'auto' ? ['whole', 'pipeline', ...(hasSequences ? [] : (['data'] as const))] : ['whole', strategy],
     };
     const problems = this.#batches.map((batch): BatchProblem => {
-      const table = { devices: usable, replicates: true, ...(stagesMax === undefined ? {} : { stagesMax }) };
+      const table = { devices: usable, replicates: true, mayShare, ...(stagesMax === undefined ? {} : { stagesMax }) };
       const apart = usable.flatMap(({ alone }) => (alone === undefined ? [] : [alone])).slice(0, 1);
       return {
         ...{ batch, problem: this.#inCompany(tables.problem(batch, table), batch) },
@@ -170,6 +170,15 @@ export class ModelPlanner {
     const { clock, progress, startMs, measureMs } = this.#parts;
     if (measureMs > 0) progress(0.1 + 0.9 * Math.min(1, (clock.nowMs() - startMs) / measureMs), words);
   }
+}
+
+/** Whether one stage can be meant for these devices: its constraints name hosts and devices, and mean every pair of them. */
+function mayShare(devices: readonly PlannerDevice[]): boolean {
+  const all = (devices as readonly PlanDevice[]).map(({ constraints }) => constraints);
+  if (all.some((constraints) => constraints.devices === undefined)) return false;
+  const hosts = new Set(all.flatMap((constraints) => constraints.hosts ?? ['']));
+  const names = new Set(all.flatMap((constraints) => constraints.devices ?? []));
+  return hosts.size * names.size === devices.length;
 }
 
 /** The first device of each kind that can be measured here. */

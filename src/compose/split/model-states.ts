@@ -5,7 +5,6 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { intarsiaError, messageOf } from '#core/errors.js';
-import { defaultModelFilename } from '#core/model-config-draft.js';
 import { modelConfigFromPbtxt } from '#core/model-config-text.js';
 import type { SequenceState } from '#core/model-config.js';
 import type { SplitGraph } from '#core/split/graph.js';
@@ -33,7 +32,7 @@ export async function readStates(modelPath: string): Promise<KnownStates> {
   }
   const config = modelConfigFromPbtxt(text, path);
   // A file that the host would not serve by this configuration.
-  if (basename(modelPath) !== (config.defaultModelFilename ?? defaultModelFilename)) return none;
+  if (basename(modelPath) !== config.defaultModelFilename) return none;
   const { sequenceBatching } = config;
   return { hasSequences: sequenceBatching !== undefined, states: sequenceBatching?.value.states ?? [] };
 }

@@ -18,6 +18,7 @@ import type { ProfileRecord } from '#core/profile/profile-record.js';
 import { ServiceTable } from '#core/profile/service-table.js';
 import { crossingBytes, type ValueTypes } from '#core/split/boundary-type.js';
 import { cutCandidates, preferredCuts } from '#core/split/cut-candidates.js';
+import { annotatedCut } from '#core/split/annotations.js';
 import { nodeWeights, nodeWork, type ValueShapes } from '#core/split/node-work.js';
 import { Contention, type MeasuredContention } from '#core/split/contention.js';
 import { PlanTables } from '#core/split/plan-tables.js';
@@ -27,6 +28,7 @@ import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
 import { CompanyMeter, measuredContention, shareProcessor } from './company-meter.js';
 import { ModelPlanner } from './model-planner.js';
+import { annotatedOnly, annotationNotes, writeAnnotated } from './plan-annotations.js';
 import { boundStates, readStates } from './model-states.js';
 import { inputsOfBatch, ModelValues } from './model-values.js';
 import { planDevices, type PlanDevice } from './plan-devices.js';
@@ -77,6 +79,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     );
   }
   const bound = boundStates(graph, sequences);
+  const annotated = annotatedCut(graph);
   const digest = createHash('sha256').update(graph.model.bytes).digest('hex');
   const { grid, askGrid } = request.grid === undefined ? {} : { grid: request.grid, askGrid: parts.askGrid };
   const facts = grid === undefined ? undefined : await askGrid?.(grid, digest);
@@ -112,7 +115,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const inputs = new Map([[1, inputsOfBatch(given, values.specs, 1) ?? given]]);
     const shapes = await values.shapes(inputs.get(1) ?? [], types);
     await addBatches(inputs, { given, values, names: graph.outputs.map(({ name }) => name) });
-    const candidates = cutCandidates(cutter, types, bound.spans);
+    const candidates = annotatedOnly(cutCandidates(cutter, types, bound.spans), annotated);
     const legal = preferredCuts(candidates);
     const cuts = evenly(legal, cutsMax);
     const startMs = clock.nowMs();
@@ -170,6 +173,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     });
     const choice = await planner.run();
     progress(1, 'done');
+    const written = await writeAnnotated(request.annotatedPath, { choice: choice.choice, cutter, tables });
     return reportPlan(request, {
       digest: artifactDigest(digest),
       cutter,
@@ -179,7 +183,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
       meter,
       link,
       contention: contention(),
-      notes: [...notes, ...bound.notes, ...unkept, ...company.notes],
+      notes: [...notes, ...bound.notes, ...annotationNotes(annotated), ...written, ...unkept, ...company.notes],
       ...(facts === undefined ? {} : { models: facts.models }),
       impossible: candidates.filter(({ problem }) => problem !== ''),
       legalCuts: legal.length,

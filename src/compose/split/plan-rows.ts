@@ -90,7 +90,8 @@ export function reportPlan(request: PlanRequest, findings: PlanFindings): PlanRe
     notes: notesOf(request, findings),
     measuredSeconds: findings.measuredSeconds,
   };
-  const split = chosen?.strategy === 'pipeline' && row !== undefined ? splitOf(findings, chosen, row) : undefined;
+  const isCut = chosen?.strategy === 'pipeline' && chosen.stages.length > 1;
+  const split = isCut && row !== undefined ? splitOf(findings, chosen, row) : undefined;
   const bests = { pipeline: choice.bestOf.pipeline, data: choice.bestOf.data, whole: choice.bestOf.whole };
   const others = Object.fromEntries(
     Object.entries(bests).flatMap(([name, found]) => (found === undefined ? [] : [[name, rowOf(found)]])),
@@ -110,14 +111,20 @@ function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): Plan
   const { strategy, batch, runsPerRequest, shares } = candidate;
   const parts: KnownMs[] = [];
   const hops: KnownMs[] = [];
+  // Of the slowest of a stage's devices, by what part of its time answers follow each other.
+  const turns: number[] = [];
   const stages = candidate.stages.map((stage, index): PlanStage => {
-    const { device, devices, from, to } = stage;
+    const { devices, from, to } = stage;
     const [begin = 0, end = 0] = [tables.bounds[from], tables.bounds[to]];
-    const known = tables.times(device, batch).known(begin, end);
+    const times = devices.map((each) => ({ device: each, known: tables.times(each, batch).known(begin, end) }));
+    const { device, known } = times.reduce((slow, one) => (one.known.ms > slow.known.ms ? one : slow));
     parts.push(known);
+    turns.push(1 / times.reduce((sum, one) => sum + (one.known.ms === 0 ? 1 : known.ms / one.known.ms), 0));
     const isLast = strategy === 'data' || index === candidate.stages.length - 1;
     const sendsBytes = isLast ? 0 : (tables.source.cutBytes[to - 1] ?? 0) * batch;
-    const way = link(device, candidate.stages[index + 1]?.device ?? device);
+    const next = candidate.stages[index + 1]?.devices ?? [device];
+    const ways = devices.flatMap((a) => next.map((b) => link(a, b)));
+    const way = ways.reduce((slow, one) => (transferMs(one, sendsBytes) > transferMs(slow, sendsBytes) ? one : slow));
     const sendsMs = isLast ? 0 : transferMs(way, sendsBytes);
     if (!isLast) hops.push({ ms: sendsMs, source: way.source, deviation: way.deviation });
     return {
@@ -138,12 +145,11 @@ function planRow(candidate: PlanCandidate, { tables, link }: PlanFindings): Plan
   const times = (weight: (index: number) => number): KnownMs[] =>
     parts.map((part, index) => ({ ...part, ms: part.ms * weight(index) }));
   const shareOf = (index: number): number => shares[index] ?? 1;
-  const replicas = (index: number): number => candidate.stages[index]?.devices.length ?? 1;
   const slowest = (list: readonly KnownMs[]): KnownMs[] => [list.reduce((a, b) => (b.ms > a.ms ? b : a))];
   // Devices that share whole models: rates add up, and one request waits for the slowest that may get it.
   const pace = isData
     ? parts.map((part, index) => ({ ...part, ms: shareOf(index) }))
-    : slowest([...times((index) => 1 / replicas(index)), ...hops]);
+    : slowest([...times((index) => turns[index] ?? 1), ...hops]);
   const wait = isData ? (runsPerRequest === 1 ? slowest(parts) : pace) : [...parts, ...hops];
   const device = (index: number): PlanDevice => candidate.stages[index]?.device as PlanDevice;
   const busy = times((index) => shareOf(index) * (device(index).usdPerHour || 1e-9));
@@ -180,13 +186,18 @@ function splitOf({ digest }: PlanFindings, chosen: PlanCandidate, { cuts, stages
     id: splitIdOf({ digest, cuts, compression }),
     digest,
     cuts,
-    shards: stages.map(({ memoryBytes, devices, ms }, index) => ({
-      memoryBytes,
-      ...(ms.value > 0 ? { plannedMs: ms.value / batch } : {}),
-      constraints: constraintsOf((chosen.stages[index]?.devices ?? []) as readonly PlanDevice[]),
-      // Further devices of a stage hold the same shard.
-      standby: devices.length - 1,
-    })),
+    shards: stages.map(({ memoryBytes, devices, ms }, index) => {
+      const own = (chosen.stages[index]?.devices ?? []) as readonly PlanDevice[];
+      // Unlike devices have no time in common to be expected of them.
+      const isAlike = new Set(own.map(({ kind }) => kind)).size === 1;
+      return {
+        memoryBytes,
+        ...(ms.value > 0 && isAlike ? { plannedMs: ms.value / batch } : {}),
+        constraints: constraintsOf(own),
+        // Further devices of a stage hold the same shard.
+        standby: devices.length - 1,
+      };
+    }),
     compression,
   };
 }

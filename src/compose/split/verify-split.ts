@@ -17,6 +17,7 @@ import { Cutter } from '#core/split/cut.js';
 import { compareOutputs, worstOf, type Comparison, type Tolerance } from '#core/split/equivalence.js';
 import { readSplitGraph } from '#core/split/graph.js';
 import { stateProblem, type StateSpan } from '#core/split/state-spans.js';
+import { annotatedCut } from '#core/split/annotations.js';
 import { toleranceOf } from '#core/split/tolerance.js';
 import type { Executor } from '#ports/executor.js';
 import { boundStates, readStates } from './model-states.js';
@@ -96,6 +97,8 @@ interface CheckParts {
 class Check {
   readonly #request: SplitRequest;
   readonly #parts: CheckParts;
+  /** The cut that the file asks for, where that is to be checked. */
+  readonly #annotated: readonly number[] | undefined;
   readonly #notes: string[] = [];
   readonly #impossible: { cut: readonly number[]; reason: string }[] = [];
   readonly #problems: { cut: readonly number[]; problem: string }[] = [];
@@ -107,12 +110,22 @@ class Check {
   constructor(request: SplitRequest, parts: CheckParts) {
     this.#request = request;
     this.#parts = parts;
+    const { cutter } = parts;
+    this.#annotated = request.cuts === 'annotated' ? annotatedCut(cutter.graph) : undefined;
+    if (request.cuts === 'annotated' && this.#annotated === undefined) {
+      throw intarsiaError('INVALID_ARGUMENT', `${request.model} has no annotations of pipeline stages`);
+    }
+  }
+
+  get #stages(): number {
+    return this.#annotated === undefined ? this.#request.stages : this.#annotated.length + 1;
   }
 
   async run(): Promise<SplitReport> {
     const { cutter, folder, path, progress } = this.#parts;
     const { graph } = cutter;
-    const { stages, optimization } = this.#request;
+    const { optimization } = this.#request;
+    const stages = this.#stages;
     const facts = modelFacts(graph.model);
     await bringSideFiles(
       facts.externalTensors.map(({ location }) => location),
@@ -176,17 +189,20 @@ class Check {
   /** All cuts; or so many of those that are legal one by one, with the others named. */
   #choose(types: ValueTypes): readonly (readonly number[])[] {
     const { cutter, spans } = this.#parts;
-    const { stages, cuts, seed } = this.#request;
+    const { cuts, seed } = this.#request;
+    const stages = this.#stages;
     const { length: nodes } = cutter.graph.nodes;
+    if (this.#annotated !== undefined) return [this.#annotated];
     if (stages === 1) return [[]];
     if (cuts === 'all') return chooseCuts({ nodes, stages, cuts, seed });
+    const count = cuts === 'annotated' ? 1 : cuts;
     const legal: number[] = [];
     for (let position = 1; position < nodes; position += 1) {
       const problem = cutter.problems(cutter.cut([position]), types)[0] ?? stateProblem(spans, position);
       if (problem === '') legal.push(position);
       else this.#impossible.push({ cut: [position], reason: problem });
     }
-    const chosen = chooseCuts({ nodes: legal.length + 1, stages, cuts, seed });
+    const chosen = chooseCuts({ nodes: legal.length + 1, stages, cuts: count, seed });
     return chosen.map((cut) => cut.map((at) => legal[at - 1] as number));
   }
 
@@ -277,7 +293,8 @@ class Check {
     reason: string,
     tolerance?: Tolerance,
   ): SplitReport {
-    const { model, stages, devices } = this.#request;
+    const { model, devices } = this.#request;
+    const stages = this.#stages;
     return {
       model,
       stages,

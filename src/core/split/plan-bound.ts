@@ -54,7 +54,9 @@ export function lowerBound(problem: PlannerProblem, table: StageTable, goal: Pla
   }
   if (isSum) return sums[segments] as number;
   const power = types.reduce((sum, { length }, index) => sum + length / (slowness[index] as number), 0);
-  return Math.max((work[segments] as number) / power, stagesBound(problem, rows));
+  const capacity = (work[segments] as number) / power;
+  // Unlike devices that share a stage may be better at it than the best one.
+  return problem.mayShare === undefined ? Math.max(capacity, stagesBound(problem, rows)) : capacity;
 }
 
 function extendSums(sums: Float64Array, best: Float64Array, begin: number, transfer: number): void {

@@ -5,7 +5,7 @@
  * Figures are those of a request of `items` items. A request larger than the micro-batch goes through the pipe in pieces,
  * a smaller one shares a run with others. Strategies:
  * - `whole`: one device runs the whole model;
- * - `pipeline`: stages on devices, a stage perhaps on several equal ones;
+ * - `pipeline`: stages on devices, a stage perhaps on several;
  * - `data`: several devices run the whole model and take pieces in proportion to their speed.
  */
 import {
@@ -191,12 +191,18 @@ function pipelinePlans(
     bound += (runs - 1) * fastest.lowerBound;
     if (fastest.plan !== undefined) found.push(fastest.plan.stages);
   }
+  if (goal === 'throughput') {
+    const shared = planner.bestShared(answer);
+    if (shared?.plan !== undefined) found.push(shared.plan.stages);
+    if (shared !== undefined) bound = Math.min(bound, shared.lowerBound * share);
+  }
   if (goal === 'cost') bound *= 1000;
   if (problem.slowdown !== undefined && goal === 'throughput') {
     const together = new SplitPlanner(inCompany(problem)).best(goal);
     if (together.plan !== undefined) found.push(together.plan.stages);
     // Of two devices a plan without a split is one device's, every other plan both's.
-    if (problem.devices.length === 2) bound = Math.max(bound, together.lowerBound * share);
+    if (problem.devices.length === 2 && problem.mayShare === undefined)
+      bound = Math.max(bound, together.lowerBound * share);
   }
   const prices = problem.devices.map(usdPerMs).filter((price) => price > 0);
   const draws = problem.devices.map(joulesPerMs).filter((draw) => draw > 0);

@@ -2,7 +2,7 @@
  * What a plan is searched for and what is found: devices, tables of times and bytes, stages.
  *
  * The model is a chain of segments between neighbouring cut points. A stage is a run of segments on one device, or on
- * several equal ones that take turns; a device holds at most one stage, and some may stay idle.
+ * several that take turns; a device holds at most one stage, and some may stay idle.
  */
 import { intarsiaError } from '../errors.js';
 
@@ -40,6 +40,8 @@ export interface PlannerProblem {
   readonly stagesMax?: number;
   /** Whether several equal devices may share a stage, each holding it, runs taking turns. Default: not. */
   readonly replicates?: boolean;
+  /** Whether these devices, unlike ones among them, may share a stage. Absent: equal ones alone may, see `replicates`. */
+  readonly mayShare?: (devices: readonly PlannerDevice[]) => boolean;
   /**
    * How many times as long segments `from` to `to` take on a device while others run as well: those that share its
    * processor or memory. Absent: nobody disturbs anybody. Searches do not see it, the figures of plans do.
@@ -54,7 +56,7 @@ export interface PlannerProblem {
 export interface PlannedStage {
   /** The first of `devices`. */
   readonly device: PlannerDevice;
-  /** Equal devices that take turns; one, where the stage is not replicated. */
+  /** Devices that take turns; one, where the stage is not replicated. */
   readonly devices: readonly PlannerDevice[];
   readonly from: number;
   readonly to: number;
@@ -110,7 +112,8 @@ export function slowdownsOf({ slowdown }: PlannerProblem, stages: readonly Plann
 
 /**
  * Adds a plan up from the tables, the slow and plain way. Infinite where a stage does not fit. A request alone finds every
- * device for itself; in a full pipe all stages run at once.
+ * device for itself, of unlike ones that share a stage the slowest; in a full pipe all stages run at once, and devices that
+ * share one get runs in proportion to their speed.
  */
 export function runCosts(problem: PlannerProblem, stages: readonly PlannedStage[]): RunCosts {
   const slowdowns = slowdownsOf(problem, stages);
@@ -120,18 +123,48 @@ export function runCosts(problem: PlannerProblem, stages: readonly PlannedStage[
   let joules = 0;
   let before: PlannedStage | undefined;
   for (const [index, stage] of stages.entries()) {
-    const { device, devices, from, to } = stage;
-    const fits = problem.stageBytes(from, to) <= device.memoryBytes;
-    const ms = fits ? problem.stageMs(device, from, to) : Infinity;
-    const sentMs = before === undefined ? 0 : problem.transferMs(before.device, device, from);
+    const { devices, from, to } = stage;
+    const times = devices.map((device) =>
+      problem.stageBytes(from, to) <= device.memoryBytes ? problem.stageMs(device, from, to) : Infinity,
+    );
+    const sentMs = before === undefined ? 0 : sendingMs(problem, before, stage);
+    const slowdown = slowdowns[index] ?? 1;
+    const ms = Math.max(...times);
+    const turn = turnOf(devices, times);
     latencyMs += sentMs + ms;
-    const busyMs = ms * (slowdowns[index] ?? 1);
-    intervalMs = Math.max(intervalMs, sentMs, busyMs / devices.length);
-    usd += busyMs === Infinity ? Infinity : busyMs * usdPerMs(device);
-    joules += busyMs === Infinity ? Infinity : busyMs * joulesPerMs(device);
+    intervalMs = Math.max(intervalMs, sentMs, turn.ms * slowdown);
+    usd += turn.usd * slowdown;
+    joules += turn.joules * slowdown;
     before = stage;
   }
   return { latencyMs, intervalMs, usd, joules };
+}
+
+/** The longest way from a device of one stage to a device of the next. */
+function sendingMs(
+  { transferMs }: PlannerProblem,
+  before: PlannedStage,
+  { devices, device, from }: PlannedStage,
+): number {
+  if (before.devices.length === 1 && devices.length === 1) return transferMs(before.device, device, from);
+  return Math.max(...before.devices.flatMap((a) => devices.map((b) => transferMs(a, b, from))));
+}
+
+/** What a run costs on average where devices share it, and the time between two answers of them all. */
+function turnOf(
+  devices: readonly PlannerDevice[],
+  times: readonly number[],
+): { readonly ms: number; readonly usd: number; readonly joules: number } {
+  if (times.some((ms) => ms === Infinity)) return { ms: Infinity, usd: Infinity, joules: Infinity };
+  const [first = 0] = times;
+  // Of equal ones without a division that rounds.
+  const ms = times.every((each) => each === first)
+    ? first / times.length
+    : 1 / times.reduce((sum, each) => sum + 1 / each, 0);
+  // Each is busy all the time in a full pipe.
+  const busy = (of: (device: PlannerDevice) => number): number =>
+    ms * devices.reduce((sum, device) => sum + of(device), 0);
+  return { ms, usd: busy(usdPerMs), joules: busy(joulesPerMs) };
 }
 
 /** The figure of a goal. */

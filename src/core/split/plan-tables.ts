@@ -37,6 +37,8 @@ export interface TableOptions {
   readonly devices?: readonly PlannerDevice[];
   readonly stagesMax?: number;
   readonly replicates: boolean;
+  /** Whether unlike devices may share a stage. */
+  readonly mayShare?: NonNullable<PlannerProblem['mayShare']>;
 }
 
 /** A model as the planner sees it. Kept while measurements arrive: `problem` makes tables of what is known now. */
@@ -112,7 +114,10 @@ export class PlanTables {
   }
 
   /** The tables of runs of so many items, of what is known now. */
-  problem(batch: number, { devices = this.source.devices, stagesMax, replicates }: TableOptions): PlannerProblem {
+  problem(
+    batch: number,
+    { devices = this.source.devices, stagesMax, replicates, mayShare }: TableOptions,
+  ): PlannerProblem {
     const { link, cutBytes } = this.source;
     const { bounds } = this;
     const segments = bounds.length - 1;
@@ -128,6 +133,7 @@ export class PlanTables {
       devices,
       ...(stagesMax === undefined ? {} : { stagesMax }),
       replicates,
+      ...(mayShare === undefined ? {} : { mayShare }),
       stageMs: (device, from, to) => timesOf(device).ms(position(from), position(to)),
       stageBytes: (from, to) => this.shardBytes(from, to, batch),
       transferMs: (from, to, boundary) => transferMs(link(from, to), (cutBytes[boundary - 1] ?? 0) * batch),

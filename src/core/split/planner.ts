@@ -32,6 +32,7 @@ import {
   type PlannerProblem,
   type SplitPlan,
 } from './plan-problem.js';
+import { planShared } from './plan-sharing.js';
 import { thinned } from './plan-thinning.js';
 
 export * from './plan-problem.js';
@@ -101,15 +102,17 @@ export function inCompany({ slowdown, ...problem }: PlannerProblem): PlannerProb
 export class SplitPlanner {
   readonly problem: PlannerProblem;
   readonly #table: StageTable;
+  readonly #mayShare: PlannerProblem['mayShare'];
   /** Every order; undefined where that is too much. */
   readonly #space: SearchSpace | undefined;
   /** Spaces that sweeps go through: all orders, or the best orders found so far. */
   readonly #sweepSpaces: { readonly space: SearchSpace; readonly table: StageTable; readonly at: readonly number[] }[] =
     [];
 
-  constructor({ slowdown: _, ...problem }: PlannerProblem) {
+  constructor({ slowdown: _, mayShare, ...problem }: PlannerProblem) {
     checkProblem(problem);
     this.problem = problem;
+    this.#mayShare = mayShare;
     this.#table = new StageTable(problem);
     const steps = exactStepsMax / (problem.segments ** 2 / 2);
     this.#space = countSpace(problem, Math.min(exactRowsMax, Math.floor(steps)));
@@ -134,6 +137,15 @@ export class SplitPlanner {
     const plan = this.#searchOrders(goal, bound);
     const isExact = plan !== undefined && plan.value <= bound;
     return { goal, plan, isExact, lowerBound: isExact ? plan.value : bound, whole };
+  }
+
+  /** The plan with the shortest interval in which unlike devices share stages; undefined where none may. After `best`. */
+  bestShared({ plan }: PlanAnswer): Pick<PlanAnswer, 'plan' | 'lowerBound'> | undefined {
+    if (this.#mayShare === undefined) return undefined;
+    const problem = { ...this.problem, mayShare: this.#mayShare };
+    const shared = planShared(problem, plan?.stages ?? []);
+    const bound = shared.isExact ? shared.plan?.value : undefined;
+    return { plan: shared.plan, lowerBound: bound ?? lowerBound(problem, this.#table, 'throughput') };
   }
 
   /**
