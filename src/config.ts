@@ -102,6 +102,8 @@ export interface GridConfig {
   readonly hedgeShare: number;
   /** Share of the requests to this host's devices that another holder of the same files runs again, to compare: 0 to 1, default 0.001. Higher: a device that gives wrong answers is found sooner, more work for the others. */
   readonly checkShare: number;
+  /** Seconds between two plans of which models live where, for deployments with `residency`: 5 to 60, default 0: none are made. Lower: follows demand sooner, from fewer requests. */
+  readonly residencySeconds: number;
   /** Processes that take requests on this host's ports beside the one with the devices. 0 to 256, default 0: that one takes them. Connections, not requests, are balanced over them. */
   readonly gateways: number;
 }
@@ -265,6 +267,7 @@ export const defaultGrid: GridConfig = {
   cacheBytesMax: 64 * GiB,
   hedgeShare: 0,
   checkShare: 0.001,
+  residencySeconds: 0,
   gateways: 0,
 };
 
@@ -393,6 +396,7 @@ function checkGrid(grid: GridConfig): void {
   checkRange('grid.cacheBytesMax', grid.cacheBytesMax, { min: MiB, max: 1024 * 1024 * GiB });
   checkRange('grid.hedgeShare', grid.hedgeShare, { min: 0, max: 1 });
   checkRange('grid.checkShare', grid.checkShare, { min: 0, max: 1 });
+  if (grid.residencySeconds !== 0) checkRange('grid.residencySeconds', grid.residencySeconds, { min: 5, max: 60 });
   checkRange('grid.gateways', grid.gateways, { min: 0, max: 256, whole: true });
 }
 

@@ -386,6 +386,13 @@ export const hostSettings: readonly HostSetting[] = [
     path: ['grid', 'checkShare'],
   },
   {
+    flag: 'residency-seconds',
+    value: 's',
+    about: 'between two plans of which models live where, for deployments with residency; 5 to 60; 0: no plans',
+    form: 'number',
+    path: ['grid', 'residencySeconds'],
+  },
+  {
     flag: 'gateways',
     value: 'n',
     about: 'processes that share the ports for clients; connections, not requests, are balanced over them',

@@ -145,6 +145,14 @@ export class GridHost {
         planAgain: (deployment, serving) =>
           this.desk.planAgain(deployment, serving, { deadlineMs: clock.nowMs() + replanMsMax }),
       },
+      ...(ports.config.residencySeconds === 0
+        ? {}
+        : {
+            residency: {
+              everyMs: ports.config.residencySeconds * 1000,
+              solver: async () => (await import('#adapters/highs/highs-solver.js')).loadHighsSolver(),
+            },
+          }),
       spotChecks: {
         share: ports.config.checkShare,
         random: random.stream('spot-checks'),

@@ -8,6 +8,7 @@ import type { DesiredState } from '#core/grid/desired-state.js';
 import { deploymentDifferences, differenceText } from '#core/grid/difference.js';
 import { modelRecords } from '#core/grid/model-records.js';
 import { placedReplicas, placementLine, type PlacedReplica } from '#core/grid/placement-lines.js';
+import { withResidencyKept } from '#core/grid/residency-words.js';
 import { reconcile } from '#core/grid/reconcile.js';
 import { defaultReconcileOptions, emptyMemory } from '#core/grid/reconcile-memory.js';
 import type { Deployment, ModelManifest, View } from '#core/grid/records.js';
@@ -52,7 +53,7 @@ export class DeploymentDesk {
     request: { readonly deploymentJson: string; readonly dryRun: boolean },
     call: GridCall,
   ): Promise<DeployOutcome> {
-    const { splitWish, ...deployment } = parseDeployment(request.deploymentJson);
+    const { splitWish, ...wanted } = parseDeployment(request.deploymentJson);
     if (splitWish !== undefined) {
       throw intarsiaError(
         'FAILED_PRECONDITION',
@@ -61,11 +62,12 @@ export class DeploymentDesk {
       );
     }
     const { store, keys } = this.#options;
-    const key = keys.deployment(deployment.name);
-    this.#checkStrategy(deployment);
-    await this.#offerFiles(deployment, call);
+    const key = keys.deployment(wanted.name);
+    this.#checkStrategy(wanted);
+    await this.#offerFiles(wanted, call);
     for (let attempt = 1; attempt <= writeAttemptsMax; attempt += 1) {
       const state = await readDesired(this.#options, this.#until(call));
+      const deployment = withResidencyKept(wanted, state.deployments.get(wanted.name)?.deployment);
       const known = new Map([...state.deployments].map(([name, desired]) => [name, desired.deployment]));
       const differences = deploymentDifferences(known, [deployment]);
       const { refusal, placed } = this.#place(state, deployment, request.dryRun);
@@ -88,7 +90,7 @@ export class DeploymentDesk {
       );
       if (ok) return { ...outcome, applied: true };
     }
-    throw changedMeanwhile(`deployment ${deployment.name}`);
+    throw changedMeanwhile(`deployment ${wanted.name}`);
   }
 
   async prepareSplit(

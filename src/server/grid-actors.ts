@@ -24,11 +24,13 @@ import type { MembershipMessage, ViewNews } from '#actors/membership/protocol.js
 import { PeerRoster, peersActor, type PeersOptions } from '#actors/peer/peers.js';
 import { servedSweepActor } from '#actors/served-sweep/actor.js';
 import { replanActor, type ReplanOptions, type StageRow } from '#actors/replan/actor.js';
+import { residencyActor, type ResidencyOptions } from '#actors/residency/actor.js';
 import { routingActor } from '#actors/routing/actor.js';
 import type { RoutingMessage } from '#actors/routing/protocol.js';
 import type { ModelRegistryMessage } from '#actors/model-registry/protocol.js';
 import type { Catalog } from '#core/catalog.js';
 import { emptyCatalog } from '#core/catalog.js';
+import type { DemandRow } from '#core/grid/demand.js';
 import type { GridKeys } from '#core/grid/keys.js';
 import type { ReconcileOptions } from '#core/grid/reconcile-memory.js';
 import type { HostRecord } from '#core/grid/records.js';
@@ -39,6 +41,7 @@ import type { RemoteDelivery } from '#ports/remote-delivery.js';
 import type { Store } from '#ports/store.js';
 import type { ActorRef, Delivery } from '#runtime/actor.js';
 import type { ActorSystem } from '#runtime/system.js';
+import { DemandMeter } from './demand-meter.js';
 import { DeviceLoads, type LoadedDevice } from './device-loads.js';
 import { DeviceStanding } from './device-standing.js';
 import type { PublishedRouter } from './router.js';
@@ -80,6 +83,8 @@ export interface GridActorsOptions {
   readonly peers?: Pick<PeersOptions, 'requestsMax' | 'bytesMax'>;
   /** Cuts a split anew whose stages drift. Default: nothing is planned again. */
   readonly replan?: Pick<ReplanOptions, 'planAgain' | 'everyMs' | 'drift'>;
+  /** Plans which models live where, for deployments that ask for it. Default: nothing is planned. */
+  readonly residency?: Pick<ResidencyOptions, 'solver' | 'everyMs'>;
   /** Samples of answers that other holders run again. Default: none. */
   readonly spotChecks?: Pick<SpotCheckOptions, 'share' | 'random' | 'metrics' | 'judge'> & {
     /** Where samples are run that nobody else can run. Absent: they are not taken. */
@@ -208,6 +213,14 @@ export function startGridActors(options: GridActorsOptions): GridActors {
   if (options.replan !== undefined && isCandidate) {
     const rows = (): readonly StageRow[] => options.stages.counts.rows().map(({ model: _, ...row }) => row);
     system.spawn('replan', replanActor({ ...options.replan, host, store, keys, election, rows }));
+  }
+  if (options.residency !== undefined) {
+    const meter = new DemandMeter(clock, devices);
+    const demand = (): Promise<readonly DemandRow[]> => meter.look();
+    system.spawn(
+      'residency',
+      residencyActor({ ...options.residency, host, store, keys, election, membership, demand }),
+    );
   }
   if (isCandidate) system.spawn('served-sweep', servedSweepActor({ store, keys, election }));
   const agent: ActorRef<HostAgentMessage> | undefined =

@@ -8,7 +8,9 @@ import type { ControllerMessage, ControllerStatus } from '#actors/controller/pro
 import { electionActor } from '#actors/election/actor.js';
 import { hostAgentActor } from '#actors/host-agent/actor.js';
 import type { HostAgentMessage } from '#actors/host-agent/protocol.js';
+import type { ElectionMessage } from '#actors/election/protocol.js';
 import { membershipActor } from '#actors/membership/actor.js';
+import type { MembershipMessage } from '#actors/membership/protocol.js';
 import { modelRegistryActor } from '#actors/model-registry/actor.js';
 import type { RegistryOutcome } from '#actors/model-registry/protocol.js';
 import { emptyCatalog, type Catalog } from '#core/catalog.js';
@@ -45,6 +47,9 @@ export class WorldHost {
   readonly devices: PretendDevice[] = [];
   readonly log: string[] = [];
   readonly controller: ActorRef<ControllerMessage>;
+  readonly membership: ActorRef<MembershipMessage>;
+  readonly election: ActorRef<ElectionMessage>;
+  readonly store: Store;
   readonly agent: ActorRef<HostAgentMessage>;
   catalog: Catalog = emptyCatalog;
   readonly scanned: Promise<RegistryOutcome>;
@@ -64,6 +69,7 @@ export class WorldHost {
     }
     for (const id of deviceIds) this.devices.push(new PretendDevice(this.system, id, this.log));
     const { system } = this;
+    this.store = store;
     const membership = system.spawn(
       'membership',
       membershipActor({
@@ -107,6 +113,8 @@ export class WorldHost {
         isCandidate: true,
       }),
     );
+    this.membership = membership;
+    this.election = election;
     const registry = system.spawn(
       'model-registry',
       modelRegistryActor({

@@ -11,6 +11,7 @@
  *     rollout: { surge: 1, progressSeconds: 300 }
  *     split: { stages: 3 }            # in pieces; split-file.ts
  *     strategy: auto                  # or data, pipeline; default: what the model's configuration says
+ *     residency: { min: 1, max: 3 }   # in place of replicas: the leader decides by demand; advise: true only says what it would
  *
  * Every mistake names its path in the file, what is allowed there and what was found. Unknown fields are mistakes.
  */
@@ -29,13 +30,14 @@ import {
   tierNames,
   wholeOf,
 } from './file-place.js';
-import type { Deployment, Tier } from './records.js';
+import type { Deployment, DeploymentResidency, Tier } from './records.js';
 import { spreadStrategies } from '../split/spread-rule.js';
 import { splitOfFile, splitWishData, type SplitWish } from './split-file.js';
 
 export const deploymentReplicasMax = 10_000;
 export const deploymentsMax = 1_000;
 const surgeMax = 100;
+const residencyCopiesMax = 100;
 const progressSecondsMax = 86_400;
 const deploymentNamePattern = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/;
 
@@ -102,6 +104,7 @@ const fields = [
   'rollout',
   'split',
   'strategy',
+  'residency',
 ] as const;
 
 function deploymentOf(given: unknown, at: Place): WantedDeployment {
@@ -113,7 +116,8 @@ function deploymentOf(given: unknown, at: Place): WantedDeployment {
   if (!deploymentNamePattern.test(name)) {
     throw at.in('name').wrong('1 to 63 letters, digits and _ . -, starting with a letter or a digit', name);
   }
-  const { replicas, replicasPerTier } = data;
+  const residency = data['residency'] === undefined ? undefined : residencyOf(data, at);
+  const { replicas = residency?.min, replicasPerTier } = data;
   if ((replicas === undefined) === (replicasPerTier === undefined)) {
     throw at.wrong('exactly one of replicas and replicasPerTier', replicas === undefined ? 'neither' : 'both of them');
   }
@@ -138,6 +142,26 @@ function deploymentOf(given: unknown, at: Place): WantedDeployment {
     ...(data['strategy'] === undefined
       ? {}
       : { strategy: oneOf(data['strategy'], spreadStrategies, at.in('strategy')) }),
+    ...(residency === undefined ? {} : { residency }),
+  };
+}
+
+function residencyOf(data: Readonly<Record<string, unknown>>, at: Place): DeploymentResidency {
+  const { residency, split, replicasPerTier } = data;
+  const place = at.in('residency');
+  if (!isRecord(residency)) throw place.wrong('a map of min and max', residency);
+  onlyFields(residency, ['min', 'max', 'advise', 'constraints'], place);
+  if (split !== undefined) throw place.wrong('a model that is not split', 'a split');
+  if (replicasPerTier !== undefined) throw place.wrong('no replicasPerTier beside it', replicasPerTier);
+  const min = wholeOf(residency['min'] ?? 1, place.in('min'), [1, residencyCopiesMax]);
+  const max = wholeOf(residency['max'], place.in('max'), [min, residencyCopiesMax]);
+  const { advise = false } = residency;
+  if (typeof advise !== 'boolean') throw place.in('advise').wrong('true or false', advise);
+  return {
+    ...{ min, max },
+    ...(advise ? { advise } : {}),
+    // Of a file: its own constraints, before the leader adds to them.
+    constraints: constraintsOf(residency['constraints'] ?? data['constraints'], place.in('constraints')),
   };
 }
 

@@ -34,6 +34,8 @@ export interface GridKeys {
   readonly profiles: string;
   /** How long stages of split models take, by host. */
   readonly stages: string;
+  /** What is asked of the devices of a host. */
+  readonly demand: string;
   /** Which policy decides, versions of policies, and what gateways saw of the one on trial. */
   readonly policyPointer: string;
   readonly policyVersions: string;
@@ -91,6 +93,7 @@ export function gridKeys(grid: string): GridKeys {
     verifications: folder('verifications'),
     profiles: folder('profiles'),
     stages: folder('stages'),
+    demand: folder('demand'),
     policyPointer: `${folder('policies')}current`,
     policyVersions: folder('policies/versions'),
     policySightings: folder('policies/sightings'),

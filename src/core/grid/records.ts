@@ -16,6 +16,7 @@
  * | `verifications/<model>/<version>/<split>`   | the host that checked a split  | an operator's word   |
  * | `verifications/<model>/…/variant:<name>`    | a host that holds the files    | an operator's word   |
  * | `stages/<host>`                             | that host                      | the next text        |
+ * | `demand/<host>`                             | that host                      | the next text        |
  * | `events/<slot>`                             | the leader, fenced; promotions | a later event        |
  * | `policies/current`                          | operators, gateways            | an operator's word   |
  * | `policies/versions/<id>`, `…/artefacts/…`   | operators                      | a later version      |
@@ -167,6 +168,18 @@ export interface Deployment {
   readonly split?: SplitSpec;
   /** What becomes of large requests; absent: what the model's configuration says. */
   readonly strategy?: SpreadStrategy;
+  /** The leader decides by demand how many copies there are and where: `replicas` and `constraints` are its words then. */
+  readonly residency?: DeploymentResidency;
+}
+
+export interface DeploymentResidency {
+  /** Copies, 1 to 100 each. */
+  readonly min: number;
+  readonly max: number;
+  /** Only says what would be better. Absent: false. */
+  readonly advise?: boolean;
+  /** As the operator has them; the leader's hold besides. */
+  readonly constraints: PlacementConstraints;
 }
 
 /** One replica that the leader wants on a host. */
