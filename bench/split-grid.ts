@@ -13,7 +13,7 @@ import { packageRoot } from '#compose/package-root.js';
 import { messageOf } from '#core/errors.js';
 import { freePorts, Store } from './failover-grid.js';
 import { benchRow, median, type BenchRow } from './report.js';
-import { writeHops } from './split-models.js';
+import { longMiddleCuts, writeHops, writeLongMiddle } from './split-models.js';
 
 const main = join(packageRoot, 'bin/intarsia.mjs');
 const hostNames = ['host-1', 'host-2', 'host-3', 'host-4'];
@@ -21,6 +21,8 @@ const untilMsMax = 60_000;
 const deadlineMs = 5_000;
 const stopMs = 10_000;
 const size = 1024;
+/** Requests at once in the moment of the kill, beside those that come anyway. */
+const burst = 12;
 
 interface GridHost {
   readonly name: string;
@@ -46,6 +48,7 @@ export async function acrossHosts({
     await mkdir(repository);
     await writeHops(repository, 'whole', size);
     await writeHops(repository, 'pieces', size);
+    await writeLongMiddle(repository, 'long', size);
     hosts.push(...(await Promise.all(hostNames.map((name) => startHost(name, { folder, repository, store })))));
     const client = connect({ endpoints: hosts.map(({ grpc }) => grpc) });
     try {
@@ -53,14 +56,10 @@ export async function acrossHosts({
       await until({ client, late }, 'four hosts', ({ hosts: seen, leader }) => {
         return seen.filter(({ state }) => state === 'up').length === hosts.length && leader !== '';
       });
-      await deployPieces(client);
-      const status = await until({ client, late }, 'three stages and a standby', ({ replicas }) => {
-        const ready = replicas.filter(
-          ({ model, stage, state }) => model === 'pieces' && stage > 0 && state === 'ready',
-        );
-        return ready.length === 4;
-      });
-      return [...(await hopCost(client, quick)), ...(await killMiddle(hosts, status, { quick, notes, late }))];
+      await deployStages({ client, late }, 'pieces', [1, 2]);
+      const hop = await hopCost(client, quick);
+      const status = await deployStages({ client, late }, 'long', longMiddleCuts);
+      return [...hop, ...(await killMiddle(hosts, status, { quick, notes, late }))];
     } finally {
       client.close();
     }
@@ -90,20 +89,30 @@ async function startHost(
   return { name, grpc: `127.0.0.1:${grpc}`, metrics: `http://127.0.0.1:${metrics}/metrics`, process: host };
 }
 
-async function deployPieces(client: InferenceClient): Promise<void> {
+interface Grid {
+  readonly client: InferenceClient;
+  readonly late: AbortSignal;
+}
+
+/** Three stages on three hosts, and a standby of the middle one on the fourth. Resolves when they serve. */
+async function deployStages(grid: Grid, model: string, cuts: readonly number[]): Promise<GridStatus> {
   const stages = ['host-1', 'host-2', 'host-3'].map((host, stage) => ({
     constraints: { hosts: stage === 1 ? [host, 'host-4'] : [host] },
     ...(stage === 1 ? { standby: 1 } : {}),
   }));
-  const wanted = { name: 'pieces', model: 'pieces', version: '1', replicas: 1, split: { cuts: [1, 2], stages } };
-  const prepared = await client.grid.prepareSplit(JSON.stringify(wanted), { timeoutMs: untilMsMax });
+  const wanted = { name: model, model, version: '1', replicas: 1, split: { cuts, stages } };
+  const prepared = await grid.client.grid.prepareSplit(JSON.stringify(wanted), { timeoutMs: untilMsMax });
   if (prepared.refusal !== '') throw new Error(`the split was refused: ${prepared.refusal}`);
-  const { applied, refusals } = await client.grid.deploy(prepared.deploymentJson);
+  const { applied, refusals } = await grid.client.grid.deploy(prepared.deploymentJson);
   if (!applied) throw new Error(`the deployment was refused: ${refusals.join('; ')}`);
+  return until(grid, `three stages of ${model} and a standby`, ({ replicas }) => {
+    const ready = replicas.filter((each) => each.model === model && each.stage > 0 && each.state === 'ready');
+    return ready.length === 4;
+  });
 }
 
 async function until(
-  { client, late }: { readonly client: InferenceClient; readonly late: AbortSignal },
+  { client, late }: Grid,
   what: string,
   holds: (status: GridStatus) => boolean,
 ): Promise<GridStatus> {
@@ -118,10 +127,11 @@ async function until(
 }
 
 const input = [Array.from({ length: size }, () => 0.5)];
-/** 0.5 × 1 × 2 × 3 × 4. */
-const expected = 12;
+/** 0.5 × 1 × 2 × 3 × 4; and 0.5 × 2 × 3. */
+const expectedOf = { whole: 12, pieces: 12, long: 3 } as const;
 
-async function ask(client: InferenceClient, model: string): Promise<boolean> {
+async function ask(client: InferenceClient, model: keyof typeof expectedOf): Promise<boolean> {
+  const expected = expectedOf[model];
   const answer = await client.infer(model, { x: input }, { timeoutMs: deadlineMs });
   return answer
     .output()
@@ -154,7 +164,7 @@ async function killMiddle(
   { replicas }: GridStatus,
   { quick, notes, late }: { readonly quick: boolean; readonly notes: string[]; readonly late: AbortSignal },
 ): Promise<readonly BenchRow[]> {
-  const middle = replicas.find(({ model, stage, standby }) => model === 'pieces' && stage === 2 && !standby)?.host;
+  const middle = replicas.find(({ model, stage, standby }) => model === 'long' && stage === 2 && !standby)?.host;
   const victim = hosts.find(({ name }) => name === middle);
   if (victim === undefined) throw new Error('the middle stage is placed nowhere');
   const others = hosts.filter((host) => host !== victim);
@@ -164,25 +174,29 @@ async function killMiddle(
   const failures: string[] = [];
   let wrong = 0;
   const requests: Promise<void>[] = [];
+  const send = (): void => {
+    const request = ask(client, 'long').then(
+      (isRight) => void (wrong += isRight ? 0 : 1),
+      (error: unknown) => void failures.push(messageOf(error)),
+    );
+    requests.push(request);
+  };
+  const idlePermits = await permitsFree(victim);
+  let killed: Promise<void> | undefined;
   try {
     const endMs = performance.now() + 2 * seconds * 1000;
     const killMs = performance.now() + seconds * 1000;
-    let isKilled = false;
     while (performance.now() < endMs) {
       late.throwIfAborted();
-      if (!isKilled && performance.now() >= killMs) {
-        isKilled = true;
-        const { pid } = victim.process;
-        if (pid === undefined) throw new Error(`${victim.name} does not run`);
-        process.kill(pid, 'SIGKILL');
+      if (killed === undefined && performance.now() >= killMs) {
+        // More than the stage and its standby do at once, so that it has some when it dies.
+        for (let index = 0; index < burst; index += 1) send();
+        killed = killAtWork(victim, idlePermits, late);
       }
-      const request = ask(client, 'pieces').then(
-        (isRight) => void (wrong += isRight ? 0 : 1),
-        (error: unknown) => void failures.push(messageOf(error)),
-      );
-      requests.push(request);
+      send();
       await delay(everyMs);
     }
+    await killed;
     await Promise.all(requests);
   } finally {
     client.close();
@@ -210,12 +224,29 @@ async function killMiddle(
       label: `${label}: runs again of the lost stage`,
       value: reruns.get('2') ?? 0,
       unit: 'runs',
+      target: { kind: 'at-least', value: 1 },
     }),
     benchRow({
       ...{ key: `${key}.other-reruns`, label: `${label}: runs again of other stages`, unit: 'runs', target: none },
       value: [...reruns].reduce((sum, [stage, count]) => sum + (stage === '2' ? 0 : count), 0),
     }),
   ];
+}
+
+/** Ends the host as soon as its device is seen at work. */
+async function killAtWork(victim: GridHost, idlePermits: number, late: AbortSignal): Promise<void> {
+  while ((await permitsFree(victim)) >= idlePermits) late.throwIfAborted();
+  const { pid } = victim.process;
+  if (pid === undefined) throw new Error(`${victim.name} does not run`);
+  process.kill(pid, 'SIGKILL');
+}
+
+/** Further runs that the host's device would take now. */
+async function permitsFree({ name, metrics }: GridHost): Promise<number> {
+  const page = await (await fetch(metrics, { signal: AbortSignal.timeout(5_000) })).text();
+  const permits = /^intarsia_device_permits_free\{[^}]*\} (\d+)/m.exec(page)?.[1];
+  if (permits === undefined) throw new Error(`${name} does not tell its free permits`);
+  return Number(permits);
 }
 
 async function stageReruns(hosts: readonly GridHost[]): Promise<ReadonlyMap<string, number>> {

@@ -42,6 +42,29 @@ export async function writeHops(repository: string, name: string, size: number):
   await write(repository, name, encodeModelBytes(graph.model({ opset: 17 })), 'x', size, 'y');
 }
 
+/** Products in the middle of `writeLongMiddle`, each with the same weights: some milliseconds together. */
+const middleProducts = 16;
+/** Cuts that give it three stages. */
+export const longMiddleCuts: readonly number[] = [1, 1 + middleProducts];
+
+/** Twice its input, then its mean many times, then three times that: of equal inputs six times each. */
+export async function writeLongMiddle(repository: string, name: string, size: number): Promise<void> {
+  const graph = new GraphBuilder(name);
+  const mean = graph.constant('mean', [size, size], new Float32Array(size * size).fill(1 / size));
+  let value = graph.node('Mul', [
+    graph.input('x', 'FP32', ['batch', size]),
+    graph.constant('two', [1], Float32Array.of(2)),
+  ]);
+  for (let step = 0; step < middleProducts; step += 1) value = graph.node('MatMul', [value, mean]);
+  graph.output(
+    graph.node('Mul', [value, graph.constant('three', [1], Float32Array.of(3))]),
+    'FP32',
+    ['batch', size],
+    'y',
+  );
+  await write(repository, name, encodeModelBytes(graph.model({ opset: 17 })), 'x', size, 'y');
+}
+
 export interface LargeModel {
   readonly layers: number;
   readonly width: number;

@@ -1,6 +1,7 @@
 /**
- * Measures the way between this process and an executor: a model that gives back what it is given, in several sizes. What
- * a run takes beside its computation is the way there and back with the same bytes, and half of it the way once.
+ * Measures the way between executors of this host: a model that gives back what it is given, in several sizes. What a run
+ * takes beside its computation is the way there and back with the same bytes, and half of it the way once. Bytes go as they
+ * do from stage to stage: what a run gives is left where it lies, and is what the next one takes.
  */
 import { GraphBuilder } from '#core/onnx/builder.js';
 import { encodeModel } from '#core/onnx/writer.js';
@@ -33,7 +34,7 @@ export async function measureLink(executor: Executor, options: LinkOptions): Pro
     const { hopMs } = await timeModel(
       executor,
       {
-        ...{ encoded, folder },
+        ...{ encoded, folder, isEcho: true },
         inputs: [{ name: 'given', datatype: 'FP32', shape: [bytes / 4], data: new Uint8Array(bytes) }],
         options: { intraOpThreads: threads, optimization: 'all' },
       },

@@ -1,6 +1,7 @@
 /** Plans and measures in turns: what the plans that look best are made of is measured, and then they are made again. */
 import type { PlanRequest } from '#cli/plan-report.js';
 import { intarsiaError } from '#core/errors.js';
+import { withCarrying } from '#core/split/carrying.js';
 import type { Contention } from '#core/split/contention.js';
 import { choosePlan, type BatchProblem, type ChoiceOptions, type PlanChoice } from '#core/split/plan-choice.js';
 import type { PlannerDevice, PlannerProblem } from '#core/split/plan-problem.js';
@@ -26,6 +27,10 @@ export interface PlannerParts {
   /** As far as it is known now. */
   readonly contention: () => Contention;
   readonly inputs: ReadonlyMap<number, unknown>;
+  /** Bytes of the model's own inputs and outputs, for one item. */
+  readonly endBytes: { readonly inputs: number; readonly outputs: number };
+  /** Cores of this machine. */
+  readonly cores: number;
   /** Requests belong to sequences, which stay on the devices where they began: they are not spread. */
   readonly hasSequences: boolean;
   readonly clock: Clock;
@@ -72,14 +77,18 @@ export class ModelPlanner {
       const apart = usable.flatMap(({ alone }) => (alone === undefined ? [] : [alone])).slice(0, 1);
       return {
         ...{ batch, problem: this.#inCompany(tables.problem(batch, table), batch) },
-        ...(apart.length === 0 ? {} : { apart: tables.problem(batch, { devices: apart, replicates: false }) }),
+        ...(apart.length === 0
+          ? {}
+          : { apart: this.#carried(tables.problem(batch, { devices: apart, replicates: false }), batch) }),
       };
     });
     return choosePlan(problems, options);
   }
 
+  /** With what carrying values costs a full pipe; or, where that is asked for and measured, all that devices cost each other. */
   #inCompany(problem: PlannerProblem, batch: number): PlannerProblem {
-    if (this.#request.contention !== true) return problem;
+    const carried = this.#carried(problem, batch);
+    if (this.#request.contention !== true) return carried;
     const contention = this.#parts.contention();
     const { bounds } = this.#parts.tables;
     // Searches ask for many shards in the same company.
@@ -96,9 +105,28 @@ export class ModelPlanner {
           slowdown = contention.beside(companionKind(device as PlanDevice), kinds);
           byDevice.set(device, slowdown);
         }
-        return slowdown({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch }).factor;
+        const { factor, isMeasured } = slowdown({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch });
+        // What was measured of devices together has the carrying in it.
+        return isMeasured && others.length > 0 ? factor : (carried.slowdown?.(device, others, { from, to }) ?? 1);
       },
     };
+  }
+
+  #carried(problem: PlannerProblem, batch: number): PlannerProblem {
+    const { tables, endBytes, cores } = this.#parts;
+    const { cutBytes, link } = tables.source;
+    return withCarrying(problem, {
+      bytes: [endBytes.inputs, ...cutBytes, endBytes.outputs].map((bytes) => bytes * batch),
+      way: (device) => {
+        const times = link(device, device);
+        return (device as PlanDevice).emulated || times.source === 'estimated' ? undefined : times;
+      },
+      isFull: (device, others) => {
+        const { isHere, threads } = device as PlanDevice;
+        const beside = others.filter((other) => shareProcessor(device as PlanDevice, other as PlanDevice));
+        return isHere && beside.reduce((sum, other) => sum + (other as PlanDevice).threads, threads) >= cores;
+      },
+    });
   }
 
   get #batches(): readonly number[] {

@@ -169,6 +169,11 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     });
     const planner = new ModelPlanner(request, {
       ...{ devices, tables, meter, company, contention, inputs, clock, progress, startMs, measureMs },
+      endBytes: {
+        inputs: (inputs.get(1) ?? []).reduce((sum, { data }) => sum + data.byteLength, 0),
+        outputs: graph.outputs.reduce((sum, { name }) => sum + sizes(name), 0),
+      },
+      cores: parts.discovery.host.usableCores,
       hasSequences: sequences.hasSequences,
     });
     const choice = await planner.run();

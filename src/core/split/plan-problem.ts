@@ -43,8 +43,8 @@ export interface PlannerProblem {
   /** Whether these devices, unlike ones among them, may share a stage. Absent: equal ones alone may, see `replicates`. */
   readonly mayShare?: (devices: readonly PlannerDevice[]) => boolean;
   /**
-   * How many times as long segments `from` to `to` take on a device while others run as well: those that share its
-   * processor or memory. Absent: nobody disturbs anybody. Searches do not see it, the figures of plans do.
+   * How many times as long segments `from` to `to` take on a device whose runs follow each other, while others run as well
+   * that share its processor or memory. Absent: as long as `stageMs`. Searches do not see it, the figures of plans do.
    */
   readonly slowdown?: (
     device: PlannerDevice,
@@ -106,7 +106,7 @@ export function slowdownsOf({ slowdown }: PlannerProblem, stages: readonly Plann
   const all = stages.flatMap(({ devices }) => devices);
   return stages.map(({ device, from, to }) => {
     const others = all.filter((other) => other !== device);
-    return others.length === 0 ? 1 : slowdown(device, others, { from, to });
+    return slowdown(device, others, { from, to });
   });
 }
 
