@@ -124,6 +124,7 @@ describe.skipIf(noArea)(
       const left = await run(first, [given()]);
       const reading = run(second, [held(placeOf(left))]);
       left.release?.();
+      left.release?.();
       // Whoever made the values has let go of them; the run has not.
       expect(area().free).toBeLessThan(free);
       const { outputs, release } = await reading;

@@ -87,7 +87,12 @@ class SharedBytes implements HeldBytes {
 
 /** The result of a run whose outputs stay in the slot. @throws INVALID_ARGUMENT as `resultIn`. */
 export function heldResult(frame: Frame, lease: SlotLease, bytes: number): RunResult {
-  const release = (): void => lease.release();
+  let isHeld = true;
+  // A second time must not take the slot from those who still read it.
+  const release = (): void => {
+    if (isHeld) lease.release();
+    isHeld = false;
+  };
   try {
     return { ...resultIn(frame, new SharedBytes(lease, 0, bytes)), release };
   } catch (error) {
