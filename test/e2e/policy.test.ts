@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { connect, type PolicyBook } from '#client/index.js';
-import { linearNetwork, policyBytes } from '../scheduling/policies.js';
+import { batchFeatureCount, batchFeatureNames } from '#core/scheduling/batch-features.js';
+import { batchingBytes, linearNetwork, policyBytes } from '../scheduling/policies.js';
 import { repositoryRoot, runProgram, startHostProcess, type HostProcess } from './host-process.js';
 import { temporaryFolder } from './temporary-folder.js';
 
@@ -77,5 +78,47 @@ describe('intarsia policy and a grid of a host and two gateway processes', { tim
     const { stdout } = await runProgram(['events', '--endpoint', host.grpc]);
     expect(stdout).toMatch(/policies: promoted through host .*passed over evaluation.*reason: drill/);
     expect(stdout).toMatch(/policies: taken back through host .*; reason: drill over/);
+  });
+});
+
+describe('intarsia policy with a file that forms batches, and a host', { timeout: 240_000 }, () => {
+  it('promotes both files at once, which devices then go by, and takes both back', async () => {
+    const file = join(folder, 'dispatch.onnx');
+    writeFileSync(file, policyBytes('patient', { network: linearNetwork({ 1: -1, 2: -1, 3: -1 }) }));
+    // The longer the wait the better: two fifths of a target of 2 s, where the host's own rule waits for nobody.
+    const batches = join(folder, 'batching.onnx');
+    const waits = linearNetwork({ [batchFeatureNames.indexOf('wait')]: 1 }, batchFeatureCount);
+    writeFileSync(batches, batchingBytes('patient-batches', waits));
+    const host = await startHostProcess(
+      [
+        ['--name', 'h', '--store-port', '0', '--link-port', '0', '--data-dir', join(folder, 'alone')],
+        ['--repository', join(repositoryRoot, 'examples/models'), '--device', 'cpu', '--cpu-threads', '1'],
+      ].flat(),
+    );
+    running.push(host);
+    const client = connect({ endpoints: [host.grpc] });
+    const policy = async (...words: string[]): Promise<{ readonly code: number | null; readonly said: string }> => {
+      const { code, stdout, stderr } = await runProgram(['policy', ...words, '--endpoint', host.grpc]);
+      return { code, said: stdout + stderr };
+    };
+    /** Sends requests until one has waited in its queue as long as that says. */
+    const untilQueued = async (isSo: (queueMs: number) => boolean): Promise<void> => {
+      for (let request = 0; request < 1000; request += 1) {
+        const { receipt } = await client.infer('digits', picture, { sloMs: 2000, timeoutMs: 20_000 });
+        if (receipt !== undefined && isSo(receipt.queueUs / 1000)) return;
+      }
+      throw new Error('no request waited in its queue as it was expected to');
+    };
+    try {
+      await untilQueued((ms) => ms < 400);
+      expect(await policy('shadow', file, '--batching', batches)).toMatchObject({ code: 0 });
+      expect(await policy('promote', '--all', '--force', '--reason', 'drill')).toMatchObject({ code: 0 });
+      await untilQueued((ms) => ms > 600);
+      expect(await policy('rollback', '--reason', 'drill over')).toMatchObject({ code: 0 });
+      await untilQueued((ms) => ms < 400);
+      expect((await client.grid.policies()).pointer).toMatchObject({ mode: 'rule', policy: 'own' });
+    } finally {
+      client.close();
+    }
   });
 });

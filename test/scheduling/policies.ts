@@ -16,10 +16,10 @@ export function policyArtifact(name: string, network: Network = anyNetwork([feat
 }
 
 /** A network of one layer that scores a row by the features that are given weights. */
-export function linearNetwork(weightOf: Readonly<Record<number, number>>): Network {
-  const weights = new Float32Array(featureCount);
+export function linearNetwork(weightOf: Readonly<Record<number, number>>, inputs = featureCount): Network {
+  const weights = new Float32Array(inputs);
   for (const [feature, weight] of Object.entries(weightOf)) weights[Number(feature)] = weight;
-  return { layers: [{ in: featureCount, out: 1, weights, bias: new Float32Array(1) }], activation: 'tanh' };
+  return { layers: [{ in: inputs, out: 1, weights, bias: new Float32Array(1) }], activation: 'tanh' };
 }
 
 /** The bytes of a policy; with another schema, or with weights whose sums are no numbers. */
@@ -45,10 +45,13 @@ export function policyBytes(
 }
 
 /** The bytes of a policy that forms batches. */
-export function batchingBytes(name: string): Uint8Array<ArrayBuffer> {
+export function batchingBytes(
+  name: string,
+  network: Network = anyNetwork([batchFeatureCount, 8, 1], 11),
+): Uint8Array<ArrayBuffer> {
   const own = (value: number): number[] => new Array<number>(batchFeatureCount).fill(value);
   return encodePolicy({
-    ...{ name, decides: 'batching', network: anyNetwork([batchFeatureCount, 8, 1], 11), fallback: 'deadline-cap+shed' },
+    ...{ name, decides: 'batching', network, fallback: 'deadline-cap+shed' },
     ...{ ranges: { least: own(-3), low: own(-3), high: own(3), greatest: own(3) }, notes: {} },
   });
 }
