@@ -81,6 +81,8 @@ export function liveFleet({ model, itemsMax, sloMs, devices, stretches }: LiveFl
   const measured = measuredDevices(runs);
   const busiest = [...measured].sort(([one], [other]) => countOf(runs, other) - countOf(runs, one))[0];
   const netMs = medianOf(rests);
+  // Emulated ones compute nothing: that one waits when others are slow makes it no reason.
+  const computing = new Set(devices.flatMap(({ id, isEmulated }) => (isEmulated ? [] : [nameOf(id)])));
   const data = {
     name: 'live',
     noise: busiest?.[1].noise ?? 0,
@@ -97,7 +99,17 @@ export function liveFleet({ model, itemsMax, sloMs, devices, stretches }: LiveFl
       if (figures === undefined) return [];
       const { noise, handOverMs, slowedBy } = figures;
       const rest = { permits: Math.min(permits, inHandMax), netMs, linkMBs: 1e6 };
-      return [{ name, usdPerHour, watts, ...rest, noise, handOverMs, slowedBy: Object.fromEntries(slowedBy) }];
+      return [
+        {
+          name,
+          usdPerHour,
+          watts,
+          ...rest,
+          noise,
+          handOverMs,
+          slowedBy: Object.fromEntries([...slowedBy].filter(([other]) => computing.has(other))),
+        },
+      ];
     }),
   };
   return readFleet(data, 'live fleet', builtInProfiles);

@@ -91,6 +91,16 @@ describe('what runs tell of a device', () => {
     expect(measured.get('other')?.slowedBy.size).toBe(0);
   });
 
+  it('leaves out devices with a run or two, and names none of them as slowing others', () => {
+    const at = (device: string, startMs: number, computeMs: number): MeasuredRun => {
+      return { device, items: 1, startMs, endMs: startMs + computeMs, computeMs };
+    };
+    const often = Array.from({ length: 100 }, (_, index) => at('often', index * 100, index === 40 ? 90 : 10));
+    const measured = measuredDevices([...often, at('seldom', 4000, 95)].sort((a, b) => a.startMs - b.startMs));
+    expect([...measured.keys()]).toEqual(['often']);
+    expect(measured.get('often')?.slowedBy.size).toBe(0);
+  });
+
   it('a table never falls with the batch, and sizes seen once or twice are left to their neighbours', () => {
     const runs = [1, 2, 1, 2, 1, 2, 1, 2, 3].map((items, index): MeasuredRun => {
       const computeMs = items === 1 ? 12 : 10;

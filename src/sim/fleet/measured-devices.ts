@@ -31,7 +31,9 @@ const lagFar = 8;
 
 /** Those with enough runs, by name. @param runs In order of their start. */
 export function measuredDevices(runs: readonly MeasuredRun[]): ReadonlyMap<string, MeasuredDevice> {
-  const names = [...new Set(runs.map(({ device }) => device))];
+  const counts = new Map<string, number>();
+  for (const { device, computeMs } of runs) if (computeMs > 0) counts.set(device, (counts.get(device) ?? 0) + 1);
+  const names = [...counts].flatMap(([device, count]) => (count >= runsMin ? [device] : []));
   const measured = new Map<string, MeasuredDevice>();
   for (const name of names) {
     const others = names.filter((other) => other !== name);
@@ -39,7 +41,7 @@ export function measuredDevices(runs: readonly MeasuredRun[]): ReadonlyMap<strin
     const own = runs.filter(({ device }) => device === name);
     const timed = own.map((run, index) => ({ ...run, shares: shares.map((each) => each[index] ?? 0) }));
     const known = timed.filter(({ computeMs }) => computeMs > 0);
-    if (known.length >= runsMin) measured.set(name, measuredDevice(known, others));
+    measured.set(name, measuredDevice(known, others));
   }
   return measured;
 }
