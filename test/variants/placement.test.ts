@@ -3,7 +3,9 @@ import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { ModelRegistryOptions } from '#actors/model-registry/options.js';
 import type { VariantRecord, VariantRow } from '#core/variants/variant-record.js';
+import { MiB } from '#core/units.js';
 import { identity, RegistryWorld } from '../actors/model-registry-world.js';
+import { affine } from '../e2e/faulty-models.js';
 
 const exact = identity(4);
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
@@ -109,6 +111,32 @@ describe('variants and devices', () => {
     world.repository.write('m/config.pbtxt', parameter).write('m/1/model.onnx', exact);
     world.start();
     expect(await world.load('m')).toMatch(/intarsia_variants is "a b"; it must be none, allow, or names of variants/);
+  });
+});
+
+describe('a host without a grid', () => {
+  it('gives a device the slower variant where the exact model has no room, and the faster one with room for both', async () => {
+    const large = affine(2, 32 * MiB);
+    const small = affine(2, MiB);
+    const world = new RegistryWorld(['cpu:0']);
+    Object.assign(world.device.descriptor, { memoryBytes: 20 * MiB });
+    const record: VariantRecord = {
+      ...{ kind: 'int8', digest: sha256(small), bytes: small.byteLength, tolerance: 0.05, vectors: [], notes: [] },
+      madeFrom: { digest: sha256(large), bytes: large.byteLength },
+      rows: [row({ runMs: 3 })],
+    };
+    world.repository
+      .write('m/config.pbtxt', 'parameters { key: "intarsia_variants" value { string_value: "allow" } }')
+      .write('m/1/model.onnx', large)
+      .write('m/1/variants/int8/model.onnx', small)
+      .write('m/1/variants/int8/variant.json', JSON.stringify(record));
+    world.start();
+    expect(await world.load('m')).toBe('ok');
+    expect(world.device.placements.map(({ variant = 'exact' }) => variant)).toEqual(['int8']);
+    expect(await world.unload('m')).toBe('ok');
+    Object.assign(world.device.descriptor, { memoryBytes: 100 * MiB });
+    expect(await world.load('m')).toBe('ok');
+    expect(world.device.placements.map(({ variant = 'exact' }) => variant)).toEqual(['int8', 'exact']);
   });
 });
 
