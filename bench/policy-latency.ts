@@ -9,10 +9,11 @@ import type { InferenceRequest } from '#core/inference.js';
 import type { Candidate, Picker } from '#core/picker.js';
 import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { featureCount } from '#core/scheduling/features.js';
+import { planFeatureCount } from '#core/scheduling/features.js';
 import { unknownDevice, unknownReplica, type FleetBook } from '#core/scheduling/fleet-book.js';
 import type { Layer } from '#core/scheduling/network.js';
 import type { TrainedRanges } from '#core/scheduling/policy-file.js';
+import { RatePlan } from '#core/scheduling/rate-plan.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
 import { RandomStream } from '#core/random.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
@@ -23,8 +24,8 @@ import { benchRow, type BenchRow } from './report.js';
 const model = modelName('resnet');
 const host = hostId('bench');
 const nobody: ReadonlySet<string> = new Set();
-/** The network that is trained and shipped: two hidden layers and three heads. */
-const widths = [featureCount, 32, 32, 3];
+/** Two hidden layers and three heads over rows with the fluid programme's turns: more than the shipped policy's one layer and one head. */
+const widths = [planFeatureCount, 32, 32, 3];
 
 /** Targets of issue and facts, µs: by candidates. */
 const targets: Readonly<Record<number, { readonly p50?: number; readonly p99: number }>> = {
@@ -80,11 +81,12 @@ function learnedPolicy(): LearnedDispatch {
     const inputs = widths[index] ?? 1;
     return { in: inputs, out, weights: draw(inputs * out, 1 / Math.sqrt(inputs)), bias: draw(out, 0.1) };
   });
-  const flat = (value: number): number[] => new Array<number>(featureCount).fill(value);
+  const flat = (value: number): number[] => new Array<number>(planFeatureCount).fill(value);
   const ranges: TrainedRanges = { least: flat(-3), low: flat(-3), high: flat(3), greatest: flat(3) };
   return new LearnedDispatch({
     name: 'learned',
     scorer: new SimdScorer({ layers, activation: 'tanh' }),
+    plan: new RatePlan(),
     ranges,
     fallback: dispatchByName('cheapest-feasible'),
     // Heads of a network by chance disagree all the time; a trained one's seldom.

@@ -42,7 +42,12 @@ const rules: Readonly<Record<string, Rule>> = {
   'max-weight': { make: maxWeight, sheds: false },
   cheap: { make: cheapest, sheds: false },
   'least-headroom': { make: leastHeadroom, sheds: false },
-  'milp-rate': { make: (_, plan) => (plan === undefined ? rateMatching() : followingPlan(plan)), sheds: false },
+  'milp-rate': {
+    make: (busyShare, plan) => (plan === undefined ? rateMatching(busyShare) : followingPlan(plan)),
+    above: 0,
+    most: 1,
+    sheds: false,
+  },
   'cheapest-feasible': {
     make: (share) => cheapestFeasible(share === undefined ? {} : { share }),
     above: 0,

@@ -7,9 +7,9 @@ import { expectedMs, NONE, type DispatchCandidate, type DispatchPolicy } from '#
 import { RatePlan } from '#core/scheduling/rate-plan.js';
 import { leastOf } from './least-of.js';
 
-/** Keeps a plan of its own. */
-export function rateMatching(): DispatchPolicy {
-  const plan = new RatePlan();
+/** Keeps a plan of its own, which fills devices to 90 % unless told otherwise: the rest is for what rates do not show. */
+export function rateMatching(busyShare = 0.9): DispatchPolicy {
+  const plan = new RatePlan(busyShare);
   const follower = followingPlan(plan);
   return {
     name: follower.name,

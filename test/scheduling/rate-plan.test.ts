@@ -43,7 +43,7 @@ const featuresOf = (plan: RatePlan, candidate: DispatchCandidate): number[] => {
 
 describe('the fluid programme as it goes on', () => {
   it('gives features that are pinned: turn, share, how full the device, and that there is a plan', () => {
-    const plan = new RatePlan();
+    const plan = new RatePlan(0.9);
     // 2 ms an item on the cheap one, 1 ms on the dear one: 600 items a second fill the cheap one, the rest goes to the dear one.
     const cheap = device(0, { usdPerHour: 0.2, fullMs: 8 });
     const dear = device(1, { usdPerHour: 2, fullMs: 4 });
@@ -67,7 +67,7 @@ describe('the fluid programme as it goes on', () => {
   });
 
   it('knows no plan for a model that it never sent anything of, nor where all that it sends to are masked', () => {
-    const plan = new RatePlan();
+    const plan = new RatePlan(0.9);
     const among = [device(0, { usdPerHour: 0.1 }), device(1)];
     const nowMs = seen(plan, among, 100, 6);
     expect(plan.isKnown).toBe(true);
@@ -78,7 +78,7 @@ describe('the fluid programme as it goes on', () => {
   });
 
   it('stands behind the features of the schema before, and is 0 in the row of refusing', () => {
-    const plan = new RatePlan();
+    const plan = new RatePlan(0.9);
     const among = [device(0), device(1)];
     seen(plan, among, 100, 6);
     const plain = new Float32Array(3 * featureCount);
@@ -94,7 +94,7 @@ describe('the fluid programme as it goes on', () => {
   });
 
   it('begins anew after a while without requests: what was counted before gives no rates', () => {
-    const plan = new RatePlan();
+    const plan = new RatePlan(0.9);
     const among = [device(0, { usdPerHour: 0.1 }), device(1)];
     const nowMs = seen(plan, among, 100, 6);
     expect(plan.isKnown).toBe(true);
@@ -116,7 +116,7 @@ describe('the fluid programme as it goes on', () => {
           const learned = dispatchOf({
             ...{ name: 'doubtful', decides: 'dispatch', network, ranges, fallback: 'milp-rate', notes: {} },
           });
-          const rule = rateMatching();
+          const rule = rateMatching(1);
           const random = seededRandom(seed);
           for (let number = 0; number < 11 * rate; number += 1) {
             const request = { ...interactiveRequest, mayShed: false, nowMs: (number * 1000) / rate };
@@ -133,7 +133,7 @@ describe('the fluid programme as it goes on', () => {
   it('knows as much when the rule takes over as if the rule had decided all along', () => {
     const among = [device(0, { usdPerHour: 0.2, fullMs: 8 }), device(1, { usdPerHour: 2, fullMs: 4 })];
     const learned = new LearnedDispatch({
-      ...{ name: 'first', plan: new RatePlan(), fallback: leastHeadroom() },
+      ...{ name: 'first', plan: new RatePlan(0.9), fallback: leastHeadroom() },
       scorer: { inputs: planFeatureCount, outputs: 1, score: (_rows, count, out) => out.fill(0, 0, count) },
       ranges: { least: wide(-3), low: wide(-3), high: wide(3), greatest: wide(3) },
     });
@@ -169,7 +169,7 @@ describe('the fluid programme as it goes on', () => {
           const among = some.map((part, number) => device(number, part));
           const rule = rateMatching();
           const learned = new LearnedDispatch({
-            ...{ name: 'by turn', scorer: byTurn, plan: new RatePlan(), fallback: leastHeadroom() },
+            ...{ name: 'by turn', scorer: byTurn, plan: new RatePlan(0.9), fallback: leastHeadroom() },
             ranges: { least: wide(-3), low: wide(-3), high: wide(3), greatest: wide(3) },
           });
           const random = seededRandom(1);

@@ -33,7 +33,7 @@ interface EvaluateFlags {
 const loadsDefault: readonly number[] = [0.5, 0.7, 0.9];
 const rulesDefault = [
   ...['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1'],
-  ...['cf-risk', 'sed', 'milp-rate'],
+  ...['cf-risk', 'sed', 'milp-rate', 'milp-rate:1'],
 ];
 
 export function addEvaluateCommand(parent: Command, context: CommandContext): void {

@@ -19,8 +19,6 @@ interface Model {
 
 /** ms between two solutions. */
 const periodMs = 5_000;
-/** Devices the plan may fill so far: the rest is for what rates do not show. */
-const busyShare = 0.9;
 /** A drop costs as many times the dearest item. */
 const dropFactor = 100;
 /** A device that is chosen out of turn owes at most so many turns. */
@@ -28,6 +26,7 @@ const debtMax = 2;
 
 export class RatePlan {
   readonly #models = new Map<string, Model>();
+  readonly #busyShare: number;
   #usdPerMs = new Float64Array(8);
   /** By device: share of its time that the plan fills. */
   #busy = new Float64Array(8);
@@ -38,6 +37,14 @@ export class RatePlan {
   #sum = 0;
   /** Device of the last choice, whose turn is not taken off yet; -1 where there is none. */
   #chosen = -1;
+
+  /**
+   * @param busyShare The plan may fill devices so far. With less than all of their time it sends to dear devices what queues of cheap ones
+   * would bear: good for a rule that looks at nothing else, bad advice for a policy that sees queues.
+   */
+  constructor(busyShare = 1) {
+    this.#busyShare = busyShare;
+  }
 
   /** Before each decision. Solves anew when it is time. */
   observe(request: DispatchRequest, candidates: readonly DispatchCandidate[], fleet: FleetView): void {
@@ -151,7 +158,7 @@ export class RatePlan {
       ms,
       usdPerMs: prices,
       dropUsd: dropFactor * dearest,
-      busyShare,
+      busyShare: this.#busyShare,
     });
     this.#busy.fill(0);
     all.forEach((model, index) => {
