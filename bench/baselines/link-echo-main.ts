@@ -13,6 +13,9 @@ import { startLinkServer } from '#adapters/grpc/link-server.js';
 import { GrpcLinks } from '#adapters/grpc/links.js';
 import { openLinkSecurity } from '#adapters/grpc/link-security.js';
 import { NodeClock } from '#adapters/node/clock.js';
+// Links are parts of hosts. How often V8 looks through the heap for received bytes that are gone depends on how large the
+// heap is, so that all that a host loads is loaded here, too.
+import '#compose/host.js';
 import { hostId } from '#core/ids.js';
 import { silentLog } from '#ports/log.js';
 import { entranceOf } from '#runtime/entrance.js';

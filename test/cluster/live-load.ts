@@ -17,11 +17,11 @@ export interface LoadOptions {
   /** All that are given to the client; a stock client takes the first. */
   readonly endpoints: readonly string[];
   readonly perSecond?: number;
-  /** Default 10 s: a request that a fault has lost fails, and one that a machine with other things to do answers late does not. */
+  /** Default 2 s. */
   readonly deadlineMs?: number;
 }
 
-const deadlineMsDefault = 10_000;
+const deadlineMsDefault = 2_000;
 
 /** A bound for every test. */
 const windowMsMax = 600_000;
