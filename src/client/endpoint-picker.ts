@@ -26,6 +26,11 @@ export interface EndpointState {
   ejectionsInRow: number;
   /** Moment (ms, monotonic) until which it gets nothing; -Infinity when it is in. */
   ejectedUntilMs: number;
+  /**
+   * One call went ahead after its time out: until this moment (ms, monotonic), or until an attempt there ends, it gets no other.
+   * Else each return of one that stands still would cost all the calls of the time in which that shows.
+   */
+  trialUntilMs: number;
 }
 
 /**
@@ -60,6 +65,7 @@ export class EndpointPicker {
       failuresInRow: 0,
       ejectionsInRow: 0,
       ejectedUntilMs: -Infinity,
+      trialUntilMs: -Infinity,
     };
     this.#states.push(state);
     return state;
@@ -81,24 +87,22 @@ export class EndpointPicker {
    * same again.
    */
   acquire(tried: ReadonlySet<number>, nowMs: number, beside = false): EndpointState {
-    const isIn = (state: EndpointState): boolean => state.ejectedUntilMs <= nowMs;
     const chosen =
-      this.#best((state) => state.role === 'used' && isIn(state) && !tried.has(state.index)) ??
-      this.#best((state) => state.role === 'spare' && isIn(state) && !tried.has(state.index)) ??
+      this.#best((state) => state.role === 'used' && isIn(state, nowMs) && !tried.has(state.index)) ??
+      this.#best((state) => state.role === 'spare' && isIn(state, nowMs) && !tried.has(state.index)) ??
       (beside ? this.#soonest(tried) : undefined) ??
-      this.#best((state) => state.role !== 'retired' && isIn(state)) ??
+      this.#best((state) => state.role !== 'retired' && isIn(state, nowMs)) ??
       this.#soonest() ??
       this.#any();
     this.#cursor = (this.#states.indexOf(chosen) + 1) % this.#states.length;
     chosen.inFlight += 1;
+    if (chosen.ejectionsInRow > 0) chosen.trialUntilMs = nowMs + this.#ejection.ejectMsMin;
     return chosen;
   }
 
   /** Whether an endpoint that is in has not been tried by this call yet. */
   hasUntried(tried: ReadonlySet<number>, nowMs: number): boolean {
-    return this.#states.some(
-      (state) => state.role !== 'retired' && state.ejectedUntilMs <= nowMs && !tried.has(state.index),
-    );
+    return this.#states.some((state) => state.role !== 'retired' && isIn(state, nowMs) && !tried.has(state.index));
   }
 
   /**
@@ -112,6 +116,7 @@ export class EndpointPicker {
   /** The attempt ended. */
   release(state: EndpointState, verdict: EndpointVerdict, nowMs: number): void {
     state.inFlight -= 1;
+    state.trialUntilMs = -Infinity;
     if (verdict === 'unknown') return;
     if (verdict === 'healthy') {
       state.failuresInRow = 0;
@@ -183,4 +188,8 @@ export class EndpointPicker {
     invariant(first !== undefined, 'a client has at least one endpoint');
     return first;
   }
+}
+
+function isIn({ ejectedUntilMs, trialUntilMs }: EndpointState, nowMs: number): boolean {
+  return ejectedUntilMs <= nowMs && trialUntilMs <= nowMs;
 }

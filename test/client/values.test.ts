@@ -190,6 +190,22 @@ describe('the choice of an endpoint', () => {
     expect(picks(6000)).toEqual([0, 1]);
   });
 
+  it('sends one call ahead to one whose time out is over, and no other until an attempt there has ended', () => {
+    const picker = new EndpointPicker(2, 'least-in-flight', ejection);
+    const stuck = picker.acquire(new Set([1]), 0);
+    picker.suspect(stuck, 500);
+    const indexes = (nowMs: number): number[] => Array.from({ length: 4 }, () => picker.acquire(none, nowMs).index);
+    expect(indexes(1499)).toEqual([1, 1, 1, 1]);
+    expect(indexes(1500).filter((index) => index === 0)).toHaveLength(1);
+    // Not ended yet: another one a whole time out later.
+    expect(indexes(2499)).toEqual([1, 1, 1, 1]);
+    expect(indexes(2500).filter((index) => index === 0)).toHaveLength(1);
+    picker.suspect(stuck, 2600);
+    expect(indexes(4599)).toEqual([1, 1, 1, 1]);
+    picker.release(stuck, 'healthy', 4600);
+    expect(indexes(4600)).toEqual([0, 0, 0, 0]);
+  });
+
   it('uses the one that returns soonest when all are out', () => {
     const picker = new EndpointPicker(2, 'round-robin', { ...ejection, failuresMax: 1 });
     for (const [index, nowMs] of [
