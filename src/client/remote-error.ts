@@ -44,6 +44,8 @@ const wordings: readonly { readonly status: number; readonly pattern: RegExp; re
     pattern: /larger than/i,
     code: 'REQUEST_TOO_LARGE',
   },
+  // The connection went in the moment in which the call was to begin: nothing was sent.
+  { status: grpcStatus.INTERNAL, pattern: /Failed to start HTTP\/2 stream/, code: 'UNAVAILABLE' },
 ];
 
 /** Silence of at least this long counts against an endpoint. */

@@ -2,10 +2,12 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RandomStream } from '#core/random.js';
 import type { Datatype } from '#core/datatype.js';
+import type { IntarsiaError } from '#core/errors.js';
 import { OutputTensor, toTensor, type Scalar } from '#client/index.js';
 import { EndpointPicker } from '#client/endpoint-picker.js';
 import { bf16OfNumber, fp16OfNumber, numberOfBf16, numberOfFp16 } from '#client/half-float.js';
 import { completeClientOptions } from '#client/options.js';
+import { errorOfFailure } from '#client/remote-error.js';
 import { backoffMs, RetryBudget } from '#client/retry-budget.js';
 
 describe('values', () => {
@@ -215,6 +217,18 @@ describe('the choice of an endpoint', () => {
       picker.release(picker.acquire(new Set([1 - index]), nowMs), 'failed', nowMs);
     }
     expect(picker.acquire(none, 600).index).toBe(1);
+  });
+});
+
+describe('errors of calls', () => {
+  const failed = (status: number, message: string): IntarsiaError =>
+    errorOfFailure({ status, message, metadata: {} }, 'host:8001');
+
+  it('a connection that went before the call was sent is worth a retry, other internal errors are not', () => {
+    const gone = failed(13, 'Failed to start HTTP/2 stream with error The session has been destroyed');
+    expect([gone.code, gone.retryable]).toEqual(['UNAVAILABLE', true]);
+    const broken = failed(13, 'something is broken');
+    expect([broken.code, broken.retryable]).toEqual(['INTERNAL', false]);
   });
 });
 

@@ -41,10 +41,19 @@ describe.skipIf(!isFull)(`a model in three stages on three processes${fullOnly}`
     expect(prepared.refusal).toBe('');
     await cluster.client.grid.deploy(prepared.deploymentJson);
     await cluster.untilDeployed('4', 1);
-    // Until then hosts answer with the whole model of their own repository.
-    await cluster.until('the pieces alone', ({ replicas }) => replicas.every(({ deployment }) => deployment !== ''));
+    await piecesAlone();
   }, testMs);
   afterAll(() => cluster.end(), testMs);
+
+  /** Until then hosts answer with the whole model of their own repository. */
+  async function piecesAlone(host?: string): Promise<void> {
+    const asked = host === undefined ? {} : { host };
+    await cluster.until(
+      'the pieces alone',
+      ({ replicas }) => replicas.every(({ deployment }) => deployment !== ''),
+      asked,
+    );
+  }
 
   async function middle(): Promise<{ readonly victim: string; readonly standby: string }> {
     const { replicas } = await cluster.until('a ready standby', (status) =>
@@ -88,19 +97,29 @@ describe.skipIf(!isFull)(`a model in three stages on three processes${fullOnly}`
   it(
     'a host with the middle stage that is killed under load costs no request: only its stage runs again, on the standby',
     async () => {
-      const { victim, standby } = await middle();
-      expect([victim === '', standby === '', victim === standby]).toEqual([false, false, false]);
-      const endpoints = cluster.hosts.filter(({ name }) => name !== victim).map(({ grpc }) => grpc);
-      const load = await LiveLoad.start({ kind: 'client', endpoints, perSecond: 60, deadlineMs: 5_000 });
-      // It stands still for a moment, so that it has requests when it dies and not only by chance.
-      cluster.host(victim).signal('SIGSTOP');
-      await load.more(20);
-      await cluster.host(victim).end('SIGKILL');
-      await load.more(300);
-      const answer = await cluster.client.infer('affine', { x: [[1, 2, 3, 4]] });
-      expect(answer.output().toArray()).toEqual([1, 2, 3, 4].map(expected));
-      await load.stop();
-      expect(load.failures).toEqual([]);
+      // Until the counter shows it: a gateway prefers the standby that is beside it, and the host that dies may have nothing to do
+      // in that moment, though it stands still first and many requests come at once.
+      for (;;) {
+        const { victim, standby } = await middle();
+        expect([victim === '', standby === '', victim === standby]).toEqual([false, false, false]);
+        const endpoints = cluster.hosts.filter(({ name }) => name !== victim).map(({ grpc }) => grpc);
+        const load = await LiveLoad.start({ kind: 'client', endpoints, perSecond: 60, deadlineMs: 5_000 });
+        const client = connect({ endpoints, discovery: false });
+        cluster.host(victim).signal('SIGSTOP');
+        const burst = Array.from({ length: 64 }, () => client.infer('affine', { x: [[1, 2, 3, 4]] }));
+        await load.more(20);
+        await cluster.host(victim).end('SIGKILL');
+        for (const each of await Promise.all(burst))
+          expect(each.output().toArray()).toEqual([1, 2, 3, 4].map(expected));
+        await load.more(300);
+        client.close();
+        await load.stop();
+        expect(load.failures).toEqual([]);
+        if ((await reruns()).length > 0) break;
+        await cluster.host(victim).start();
+        await cluster.untilDeployed('4', 1);
+        await piecesAlone(victim);
+      }
       const stages = (await reruns()).map((line) => /stage="(\d)"/.exec(line)?.[1]);
       expect(new Set(stages)).toEqual(new Set(['2']));
     },
