@@ -17,6 +17,14 @@ afterEach(async () => {
 
 const picture = { image: { shape: [1, 1, 28, 28], data: new Float32Array(784) } };
 
+/** `intarsia policy WORDS` at this endpoint. */
+function policyCommand(endpoint: string) {
+  return async (...words: string[]): Promise<{ readonly code: number | null; readonly said: string }> => {
+    const { code, stdout, stderr } = await runProgram(['policy', ...words, '--endpoint', endpoint]);
+    return { code, said: stdout + stderr };
+  };
+}
+
 describe('intarsia policy and a grid of a host and two gateway processes', { timeout: 240_000 }, () => {
   it('asks a policy as a shadow, promotes it by force and takes it back, and no request is lost meanwhile', async () => {
     const file = join(folder, 'quick.onnx');
@@ -29,10 +37,7 @@ describe('intarsia policy and a grid of a host and two gateway processes', { tim
     );
     running.push(host);
     const client = connect({ endpoints: [host.grpc] });
-    const policy = async (...words: string[]): Promise<{ readonly code: number | null; readonly said: string }> => {
-      const { code, stdout, stderr } = await runProgram(['policy', ...words, '--endpoint', host.grpc]);
-      return { code, said: stdout + stderr };
-    };
+    const policy = policyCommand(host.grpc);
     const until = async (isDone: (book: PolicyBook) => boolean): Promise<PolicyBook> => {
       for (let look = 0; look < 300; look += 1) {
         const book = await client.grid.policies();
@@ -97,10 +102,7 @@ describe('intarsia policy with a file that forms batches, and a host', { timeout
     );
     running.push(host);
     const client = connect({ endpoints: [host.grpc] });
-    const policy = async (...words: string[]): Promise<{ readonly code: number | null; readonly said: string }> => {
-      const { code, stdout, stderr } = await runProgram(['policy', ...words, '--endpoint', host.grpc]);
-      return { code, said: stdout + stderr };
-    };
+    const policy = policyCommand(host.grpc);
     /** Sends requests until one has waited in its queue as long as that says. */
     const untilQueued = async (isSo: (queueMs: number) => boolean): Promise<void> => {
       for (let request = 0; request < 1000; request += 1) {
