@@ -100,7 +100,7 @@ export interface GridConfig {
   readonly cacheBytesMax: number;
   /** Share of requests that may be sent to a second replica before the first has answered, 0 to 1, default 0 (off). Higher: lower tail latency, more work. */
   readonly hedgeShare: number;
-  /** Share of the requests to this host's devices that another holder of the same files runs again, to compare: 0 to 1, default 0.001. Higher: a device that gives wrong answers is found sooner, more work for the others. From 0.01 on, what nobody else can run is run again on this host's CPU. */
+  /** Share of the requests to this host's devices that another holder of the same files runs again, to compare: 0 to 1, default 0.001. Higher: a device that gives wrong answers is found sooner, more work for the others. */
   readonly checkShare: number;
   /** Seconds between two plans of which models live where, for deployments with `residency`: 5 to 60, default 0: none are made. Lower: follows demand sooner, from fewer requests. */
   readonly residencySeconds: number;

@@ -57,6 +57,8 @@ export class ExecutorSlot {
   #attempt = 0;
   #startedMs = 0;
   #timer: Timer | undefined;
+  /** The start that is under way, or the last one: settles once what it gave is in its place, or ended. */
+  #starting: Promise<void> = Promise.resolve();
 
   constructor(options: ExecutorSlotOptions) {
     this.#options = options;
@@ -105,7 +107,7 @@ export class ExecutorSlot {
     this.#options.lost(this, executor, reason, crashed);
   }
 
-  /** Ends the executor, waiting for what is in flight up to `graceMs`. Final. */
+  /** Ends the executor, waiting for what is in flight up to `graceMs`; one that only starts is ended as it has. Final. */
   async close(graceMs: number): Promise<void> {
     const { executor } = this;
     this.state = 'closed';
@@ -114,18 +116,21 @@ export class ExecutorSlot {
     this.#settle((claim) => {
       claim.reject(intarsiaError('DEVICE_UNAVAILABLE', 'the device has stopped'));
     });
-    await executor?.close({ graceMs });
+    await Promise.all([executor?.close({ graceMs }), this.#starting]);
   }
 
   #start(): void {
     const { guard } = this.#options;
     this.state = 'starting';
     this.#options.changed();
-    this.#options.start().then(
+    this.#starting = this.#options.start().then(
       (executor) => {
+        // Its owner has stopped meanwhile and hears of nothing any more: a process that nobody ends would outlive it.
+        if (this.state === 'closed') return executor.close({ graceMs: 0 });
         guard(() => {
           this.#onStarted(executor);
         });
+        return undefined;
       },
       (thrown: unknown) => {
         guard(() => {
@@ -136,10 +141,6 @@ export class ExecutorSlot {
   }
 
   #onStarted(executor: Executor): void {
-    if (this.state === 'closed') {
-      void executor.close({ graceMs: 0 });
-      return;
-    }
     this.state = 'running';
     this.executor = executor;
     this.reason = '';

@@ -73,8 +73,6 @@ const joinMsMax = 60_000;
 /** The other hosts get this long to notice that this one leaves, ms. */
 const drainWaitMsMax = 3_000;
 const leaveMsMax = 5_000;
-/** Of answers to be checked, from which on those that nobody else could give are run again on a process of this host's own. */
-const referenceShareMin = 0.01;
 const manifestCallMs = 5_000;
 /** A new cut of a split that drifts may take this long, its comparison included, ms. */
 const replanMsMax = 600_000;
@@ -159,9 +157,7 @@ export class GridHost {
         share: ports.config.checkShare,
         random: random.stream('spot-checks'),
         metrics,
-        ...(cpu === undefined || ports.config.checkShare < referenceShareMin
-          ? {}
-          : { reference: { open: openReferenceDevice({ system, cpu, metrics }), log } }),
+        ...(cpu === undefined ? {} : { reference: { open: openReferenceDevice({ system, cpu, metrics }), log } }),
       },
       leaseMs: ports.config.leaseMs,
       onDeparture: this.#options.onDeparture,
@@ -213,6 +209,11 @@ export class GridHost {
       { deadlineMs },
     );
     log.info('the grid knows that this host leaves', { acknowledged, peers });
+  }
+
+  /** No answer is compared any more. */
+  async endChecks(): Promise<void> {
+    await this.#actors?.endChecks();
   }
 
   /** Deregisters. */

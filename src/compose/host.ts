@@ -417,6 +417,7 @@ export async function startHost(
       gateway.stopAccepting();
       if (!hasDeparted) await attempt('leaving the grid', () => grid?.leave());
       deviceWatch.stop();
+      await attempt('ending the checks of answers', () => grid?.endChecks());
       await attempt('recording what was served', () => recorder.stop());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });

@@ -108,6 +108,8 @@ export interface GridActors {
   onCatalog(catalog: Catalog): void;
   /** To be called with each change of a device's health. */
   onHealth(device: DeviceId, health: DeviceHealth, reason: string): void;
+  /** Before the host stops: no answer is compared any more, and what that took is freed. */
+  endChecks(): Promise<void>;
 }
 
 /** Messages that may wait for the ingress of a host. */
@@ -262,6 +264,7 @@ export function startGridActors(options: GridActorsOptions): GridActors {
       agent?.tell({ type: 'catalog', catalog });
     },
     onHealth: (device, word, reason) => health.tell(device, word, reason),
+    endChecks: async () => reference?.end(),
   };
 }
 

@@ -59,6 +59,7 @@ export class ReferenceRuns {
   #held: Held | undefined;
   #isRunning = false;
   #idle: Timer | undefined;
+  #isOver = false;
 
   constructor(options: ReferenceOptions) {
     this.#options = options;
@@ -67,7 +68,7 @@ export class ReferenceRuns {
   /** Whether a request to this version could be run now. */
   isFree(wanted: Wanted): boolean {
     const { isBusy, clock } = this.#options;
-    if (this.#isRunning || (this.#refused.get(keyOf(wanted)) ?? 0) > clock.nowMs()) return false;
+    if (this.#isOver || this.#isRunning || (this.#refused.get(keyOf(wanted)) ?? 0) > clock.nowMs()) return false;
     return !isBusy();
   }
 
@@ -96,7 +97,8 @@ export class ReferenceRuns {
     } finally {
       this.#isRunning = false;
       const { clock, idleMs = 60_000 } = this.#options;
-      this.#idle = clock.schedule(idleMs, () => void this.close());
+      if (this.#isOver) void this.close();
+      else this.#idle = clock.schedule(idleMs, () => void this.close());
     }
   }
 
@@ -108,6 +110,12 @@ export class ReferenceRuns {
     if (held === undefined) return;
     held.device.close();
     await held.release();
+  }
+
+  /** Frees what it holds, and runs nothing any more: the host stops. */
+  async end(): Promise<void> {
+    this.#isOver = true;
+    await this.close();
   }
 
   async #load(wanted: Wanted): Promise<Held> {

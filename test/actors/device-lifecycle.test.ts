@@ -416,6 +416,16 @@ describe('a device survives its executor', () => {
     await world.until(30);
     expect((await world.status()).health).toBe('ready');
   });
+
+  it.each(['stop', 'drain'] as const)('leaves no executor behind that starts while it is told to %s', async (how) => {
+    const world = new DeviceWorld({ models: {}, startAtOnce: true, executor: { startMs: 20 } });
+    await world.until(10);
+    if (how === 'stop') world.system.stop(world.device);
+    else void world.system.drain({ deadlineMs: Infinity });
+    await world.until(100);
+    expect(world.executors.started.map(({ closed }) => closed)).toEqual([true]);
+    expect(world.system.isAlive(world.device)).toBe(false);
+  });
 });
 
 describe('a device actor that fails', () => {

@@ -134,4 +134,15 @@ describe('runs on the reference', () => {
     await registry.pass(601_000);
     expect(runs.isFree({ model, version, digest: other })).toBe(true);
   });
+
+  it('end with the host, also in the midst of one: nothing stays open, and nothing begins anew', async () => {
+    const { runs, run, started, held, registry } = await world();
+    const asked = runs.run(request(), digest);
+    await registry.pass(1);
+    await runs.end();
+    await registry.pass(2_000);
+    await asked;
+    expect([started(), held()]).toEqual([[true], 0]);
+    expect([runs.isFree({ model, version, digest }), await run()]).toEqual([false, undefined]);
+  });
 });

@@ -1,4 +1,5 @@
 /** Values between two stages on devices of one host that never come to the host: real actors and executor processes. */
+import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { SharedArea } from '#adapters/process/shared-area.js';
 import { HeldWorld, valueOf } from './held-world.js';
@@ -54,7 +55,10 @@ describe.skipIf(noArea)(
     it('are let go of at the deadline, when whoever reads them comes back', async () => {
       world.onLaunch.set('second', () => {
         world.onLaunch.clear();
-        process.kill(world.pid('second'), 'SIGSTOP');
+        const pid = world.pid('second');
+        process.kill(pid, 'SIGSTOP');
+        // It may go on for a moment, long enough for a run of so small a model.
+        while (!/^\d+ \(.*\) T/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1')));
       });
       const { answer } = world.infer(1, { deadlineMs: 300 });
       await expect(answer).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
