@@ -61,6 +61,8 @@ class Routing implements Actor<RoutingInbox> {
   #publishing = false;
   /** Folders that were read at least once. */
   readonly #begun = new Set<Folder>();
+  /** Whether it knows who is in the grid: what the hosts outside of it serve counts for nothing. */
+  #hasView: boolean;
   #waiting: ReplyTo<{ readonly ok: true }>[] = [];
 
   constructor(options: RoutingOptions, context: ActorContext<RoutingInbox>) {
@@ -79,12 +81,14 @@ class Routing implements Actor<RoutingInbox> {
       tell: (news: Extract<RoutingMessage, { type: 'news' }>['news']) => context.self.tell({ type: 'news', news }),
     };
     options.membership?.tell({ type: 'subscribe', subscriber });
+    this.#hasView = options.membership === undefined;
   }
 
   receive(message: RoutingInbox): void {
     switch (message.type) {
       case 'news':
         this.#table.setView(message.news.view);
+        this.#hasView ||= message.news.view.hosts.size > 0;
         this.#table.setPeers(message.news.peers);
         this.#forgetUnrecorded();
         break;
@@ -128,7 +132,7 @@ class Routing implements Actor<RoutingInbox> {
   }
 
   #isWhole(): boolean {
-    return this.#begun.size === Object.keys(this.#mirrors).length && !this.#table.hasChanges;
+    return this.#hasView && this.#begun.size === Object.keys(this.#mirrors).length && !this.#table.hasChanges;
   }
 
   #publishSoon(): void {

@@ -14,5 +14,5 @@ export type RoutingMessage =
   | { readonly type: 'catalog'; readonly catalog: Catalog }
   /** A device of the own host became able or unable to take requests. */
   | { readonly type: 'ready'; readonly device: DeviceId; readonly ready: boolean }
-  /** Answered once everything was read from the store and is in a published table: before, models seem not to be there. */
+  /** Answered once everything was read from the store, and who is in the grid, and is in a published table: before, models seem not to be there. */
   | { readonly type: 'whole'; readonly replyTo: ReplyTo<{ readonly ok: true }> };
