@@ -5,7 +5,7 @@ import { asIntarsiaError, intarsiaError } from '#core/errors.js';
 import type { ModelVersion, DeviceId } from '#core/ids.js';
 import type { Actor, ActorContext, ActorFactory, Signal } from '#runtime/actor.js';
 import { RegistryBehavior } from './behavior.js';
-import type { RegistryEffect, RegistryEvent, Removal } from './behavior.js';
+import type { RegistryEffect, RegistryEvent, Removal } from './events.js';
 import type { ModelRegistryOptions } from './options.js';
 import { loadMsMaxDefault, placeImposed, placeVersion } from './place-version.js';
 import { prepareModel } from './prepare-model.js';
