@@ -37,12 +37,13 @@ export function largeProblems(): readonly BatchProblem[] {
         stageMs: ms,
         stageBytes: (from, to) => between(weights, from, to),
         transferMs: (_from, _to, boundary) => 0.1 + (cutBytes[boundary] ?? 0) * batch,
-        fillStages: (device, from, into) => {
+        fillStages: (device, from, last, into) => {
           const speed = speeds[devices.indexOf(device)] ?? 1;
           const scale = (0.3 + 0.7 * batch) * speed;
-          for (let to = from + 1; to <= segments; to += 1) {
-            const fits = between(weights, from, to) <= device.memoryBytes;
-            into[to] = fits ? 0.05 * speed + between(work, from, to) * scale : Infinity;
+          const [heldBefore, workBefore] = [weights[from] as number, work[from] as number];
+          for (let to = from + 1; to <= last; to += 1) {
+            const fits = (weights[to] as number) - heldBefore <= device.memoryBytes;
+            into[to] = fits ? 0.05 * speed + ((work[to] as number) - workBefore) * scale : Infinity;
           }
         },
       },

@@ -16,7 +16,7 @@ const options: Omit<ChoiceOptions, 'goal'> = {
 
 export const run: Bench = (benchOptions) => {
   const problems = benchOptions.quick ? largeProblems().slice(0, 1) : largeProblems();
-  const shared = problems.map((problem) => ({ ...problem, mayShare: () => true }));
+  const shared = problems.map(({ batch, problem }) => ({ batch, problem: { ...problem, mayShare: () => true } }));
   const cases = [
     ...planGoals.map((goal) => ({ goal, key: goal as string, name: goal as string, asked: problems })),
     { goal: 'throughput' as const, key: 'shared', name: 'throughput with shared stages', asked: shared },

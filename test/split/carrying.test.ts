@@ -52,7 +52,7 @@ describe('carrying values', () => {
     const none = withCarrying(problem, { ...carrying, way: () => undefined });
     expect(intervalMs(none, stages)).toBe(20);
     const impossible = withCarrying({ ...problem, stageMs: () => Infinity }, carrying);
-    expect(impossible.slowdown?.(first, [second], { from: 0, to: 1 })).toBe(1);
+    expect(impossible.slowdown?.(first, [second])(0, 1, Infinity)).toBe(1);
   });
 
   it('never makes a pipe faster, and costs more the more bytes cross', () => {

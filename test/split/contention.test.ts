@@ -63,7 +63,7 @@ describe('plans of devices that slow each other down', () => {
       stageMs: (_, from, to) => to - from,
       stageBytes: () => 0,
       transferMs: () => 0,
-      slowdown: (_, others) => (others.length === 0 ? 1 : slowdown),
+      slowdown: (_, others) => () => (others.length === 0 ? 1 : slowdown),
       ...more,
     };
   }
@@ -101,7 +101,7 @@ describe('plans of devices that slow each other down', () => {
             segments: work.length,
             stageMs: (_, from, to) => sum(from, to),
             // The second device alone suffers.
-            slowdown: (one, others) => (others.length > 0 && one === second ? factor : 1),
+            slowdown: (one, others) => () => (others.length > 0 && one === second ? factor : 1),
           });
           let best = sum(0, work.length);
           for (let at = 1; at < work.length; at += 1) {

@@ -1,9 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RandomStream } from '#core/random.js';
-import { lowerBound } from '#core/split/plan-bound.js';
+import { planBounds } from '#core/split/plan-bound.js';
+import { reachOf } from '#core/split/plan-reach.js';
+import { objectives, search } from '#core/split/plan-search.js';
+import { orderSpace } from '#core/split/plan-space.js';
 import { choosePlan, goalValue } from '#core/split/plan-choice.js';
-import { StageTable } from '#core/split/plan-search.js';
 import {
   planGoals,
   planInOrder,
@@ -13,6 +15,7 @@ import {
   type PlannerProblem,
   type SplitPlan,
 } from '#core/split/planner.js';
+import { StageTable } from '#core/split/stage-table.js';
 import { largeProblems } from '#bench/plan-problem.js';
 
 const goals = planGoals;
@@ -189,8 +192,36 @@ describe('the planner', () => {
       fc.property(fc.integer(), shapes, fc.constantFrom(...goals), fc.boolean(), (seed, shape, goal, replicates) => {
         const problem = { ...randomProblem(seed, shape), replicates };
         const best = bruteForce(problem, goal, false);
-        expect(lowerBound(problem, new StageTable(problem), goal)).toBeLessThanOrEqual(best + 1e-9);
+        expect(planBounds(problem, new StageTable(problem), goal).value).toBeLessThanOrEqual(best + 1e-9);
       }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('finds the same plan when it leaves out what a known plan rules out, in any order of devices', () => {
+    fc.assert(
+      fc.property(
+        fc.integer(),
+        fc.record({
+          segments: fc.integer({ min: 1, max: 30 }),
+          types: fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 5 }),
+        }),
+        fc.constantFrom(...goals),
+        fc.boolean(),
+        fc.double({ min: 1, max: 1.5, noNaN: true }),
+        (seed, shape, goal, replicates, slack) => {
+          const problem = { ...randomProblem(seed, shape), replicates };
+          const table = new StageTable(problem);
+          const objective = objectives[goal];
+          const space = orderSpace(problem);
+          const best = search(space, table, objective);
+          if (best === undefined) return;
+          const reach = reachOf(planBounds(problem, table, goal), objective, best.value * slack);
+          expect(search(space, table, objective, { reach })).toEqual(best);
+          expect(search(space, table, objective, { below: best.value * slack + 1e-9 })).toEqual(best);
+          expect(search(space, table, objective, { below: best.value })).toBeUndefined();
+        },
+      ),
       { numRuns: 300 },
     );
   });

@@ -134,7 +134,7 @@ describe('the work of nodes', () => {
       weights: [[['shared', 100]], [['shared', 100]], [['own', 7]]],
       devices: [device],
       silicon: () => silicon,
-      measured: () => [],
+      measured: () => [measured(0, 2, 77, 2)],
       link: () => ({ fixedMs: 1, msPerByte: 0.5, source: 'estimated', deviation: 1 }),
     });
     expect(tables.shardBytes(0, 2, 1)).toBe(108);
@@ -145,7 +145,8 @@ describe('the work of nodes', () => {
     // Rows and single cells say the same, also where memory is short.
     const short = { ...device, memoryBytes: 120 };
     const row = new Float64Array(4);
-    problem.fillStages?.(short, 0, row);
-    expect([...row.slice(1)]).toEqual([problem.stageMs(short, 0, 1), problem.stageMs(short, 0, 2), Infinity]);
+    problem.fillStages?.(short, 0, 3, row);
+    expect([...row.slice(1)]).toEqual([problem.stageMs(short, 0, 1), 77, Infinity]);
+    expect(problem.stageMs(short, 0, 2)).toBe(77);
   });
 });

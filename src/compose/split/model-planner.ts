@@ -91,23 +91,18 @@ export class ModelPlanner {
     if (this.#request.contention !== true) return carried;
     const contention = this.#parts.contention();
     const { bounds } = this.#parts.tables;
-    // Searches ask for many shards in the same company.
-    const known = new WeakMap<readonly PlannerDevice[], Map<PlannerDevice, ReturnType<Contention['beside']>>>();
     return {
       ...problem,
-      slowdown: (device, others, { from, to }) => {
-        const byDevice = known.get(others) ?? new Map<PlannerDevice, ReturnType<Contention['beside']>>();
-        known.set(others, byDevice);
-        let slowdown = byDevice.get(device);
-        if (slowdown === undefined) {
-          const beside = others.filter((other) => shareProcessor(device as PlanDevice, other as PlanDevice));
-          const kinds = beside.map((other) => companionKind(other as PlanDevice));
-          slowdown = contention.beside(companionKind(device as PlanDevice), kinds);
-          byDevice.set(device, slowdown);
-        }
-        const { factor, isMeasured } = slowdown({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch });
-        // What was measured of devices together has the carrying in it.
-        return isMeasured && others.length > 0 ? factor : (carried.slowdown?.(device, others, { from, to }) ?? 1);
+      slowdown: (device, others) => {
+        const beside = others.filter((other) => shareProcessor(device as PlanDevice, other as PlanDevice));
+        const kinds = beside.map((other) => companionKind(other as PlanDevice));
+        const inCompany = contention.beside(companionKind(device as PlanDevice), kinds);
+        const carrying = carried.slowdown?.(device, others) ?? (() => 1);
+        return (from, to, ms) => {
+          const { factor, isMeasured } = inCompany({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch });
+          // What was measured of devices together has the carrying in it.
+          return isMeasured && others.length > 0 ? factor : carrying(from, to, ms);
+        };
       },
     };
   }

@@ -20,14 +20,16 @@ export interface Carrying {
 export function withCarrying(problem: PlannerProblem, { bytes, way, isFull }: Carrying): PlannerProblem {
   return {
     ...problem,
-    slowdown: (device, others, { from, to }) => {
+    slowdown: (device, others) => {
       const times = way(device);
-      const ms = problem.stageMs(device, from, to);
-      if (times === undefined || !(ms > 0) || ms === Infinity) return 1;
+      if (times === undefined) return () => 1;
       // One way is half of both, and so is the host's part of what every run takes.
-      const bytesMs = (times.msPerByte * ((bytes[from] ?? 0) + (bytes[to] ?? 0))) / 2;
       const fixedMs = isFull(device, others) ? times.fixedMs : times.fixedMs / 2;
-      return 1 + (bytesMs + fixedMs) / ms;
+      const msPerByte = times.msPerByte / 2;
+      return (from, to, ms) => {
+        if (!(ms > 0) || ms === Infinity) return 1;
+        return 1 + (msPerByte * ((bytes[from] ?? 0) + (bytes[to] ?? 0)) + fixedMs) / ms;
+      };
     },
   };
 }

@@ -25,18 +25,19 @@ export interface Slowdown {
   readonly isMeasured: boolean;
 }
 
+const nodesMax = 2 ** 20;
 const alone: Slowdown = { factor: 1, isMeasured: true };
 const unknown: Slowdown = { factor: 1, isMeasured: false };
 
 export class Contention {
   /** By kind and company, then by shard. */
-  readonly #factors = new Map<string, Map<string, number>>();
+  readonly #factors = new Map<string, Map<number, number>>();
 
   constructor(measured: readonly MeasuredContention[]) {
     for (const { kind, beside, from, to, batch, slowdown } of measured) {
       if (!(slowdown > 0)) continue;
       const key = companyKey(kind, beside);
-      const shards = this.#factors.get(key) ?? new Map<string, number>();
+      const shards = this.#factors.get(key) ?? new Map<number, number>();
       this.#factors.set(key, shards);
       shards.set(shardKey({ from, to, batch }), slowdown);
     }
@@ -75,8 +76,9 @@ function companyKey(kind: string, beside: readonly string[]): string {
   return JSON.stringify([kind, ...[...beside].sort()]);
 }
 
-function shardKey({ from, to, batch }: ShardRun): string {
-  return `${from} ${to} ${batch}`;
+/** A number, since searches ask for millions: nodes below 2²⁰, batches below 2¹². */
+function shardKey({ from, to, batch }: ShardRun): number {
+  return (batch * nodesMax + from) * nodesMax + to;
 }
 
 function geometricMean(values: readonly number[]): number {

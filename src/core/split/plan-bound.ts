@@ -5,6 +5,8 @@
  * - Interval: no more stages than devices, each as good as the best device at just that shard; and the capacity of all
  *   devices together: when a device needs at least ρ times some share of work for every run of segments, all of them
  *   together need at least the whole work by the sum of 1/ρ.
+ *
+ * The same figures for a part of the chain say which stages a search can leave out (plan-reach.ts).
  */
 import {
   groupByType,
@@ -14,95 +16,179 @@ import {
   type PlannerDevice,
   type PlannerProblem,
 } from './plan-problem.js';
-import type { StageTable } from './plan-search.js';
+import type { StageTable } from './stage-table.js';
 
-/** Valid for any tables; `table` holds those of `problem`. Infinite when nothing fits. */
-export function lowerBound(problem: PlannerProblem, table: StageTable, goal: PlanGoal): number {
+export interface PlanBounds {
+  /** No plan is better, in the unit of the goal. Infinite when nothing fits. */
+  readonly value: number;
+  /** The same where unlike devices share stages; of the interval, else as `value`. */
+  readonly shared: number;
+  /** Shares of work up to each boundary. */
+  readonly work: Float64Array;
+  /** ρ by type: milliseconds of a share of work, at least. */
+  readonly slowness: ReadonlyMap<string, number>;
+  /** Of sums, by boundary: what comes behind a stage that ends there, at least. Absent for the interval. */
+  readonly behind?: Float64Array;
+}
+
+/** Valid for any tables; `table` holds those of `problem`. */
+export function planBounds(problem: PlannerProblem, table: StageTable, goal: PlanGoal): PlanBounds {
   const types = groupByType(problem.devices);
   const firsts = types.map(([device]) => device as PlannerDevice);
   const { segments } = problem;
-  // Rows of the best device at each shard, and ρ of each type, in one pass over the tables.
   const work = segmentWork(problem, firsts);
-  const slowness = firsts.map(() => Infinity);
-  const weigh = weightOf(goal);
-  const best = new Float64Array(segments + 1);
-  const isSum = goal !== 'throughput';
-  // By boundary: least sum up to there, for devices that may be used again. Transfers cost the least of any pair.
-  const sums = new Float64Array(segments + 1).fill(Infinity);
-  sums[0] = 0;
-  const rows: Float64Array[] = [];
+  const slowness = new Float64Array(firsts.length).fill(Infinity);
+  const weights = firsts.map(weightOf(goal));
+  const best = new BestRows(segments);
   for (let begin = 0; begin < segments; begin += 1) {
-    best.fill(Infinity);
+    const row = best.at(begin).fill(Infinity);
     for (const [index, device] of firsts.entries()) {
-      const stages = table.from(device, begin);
-      const perMs = weigh(device);
-      let rho = slowness[index] as number;
-      const before = work[begin] as number;
-      for (let end = begin + 1; end <= segments; end += 1) {
-        const ms = stages[end - begin] as number;
-        if (ms === Infinity) continue;
-        const value = ms * perMs;
-        if (value < (best[end] as number)) best[end] = value;
-        const share = ms / ((work[end] as number) - before);
-        if (share < rho) rho = share;
-      }
-      slowness[index] = rho;
+      const stages = table.from(device, begin, segments);
+      slowness[index] = lookAt(stages, {
+        row,
+        work,
+        begin,
+        perMs: weights[index] as number,
+        rho: slowness[index] as number,
+      });
     }
-    if (isSum)
-      extendSums(sums, best, begin, begin === 0 || goal !== 'latency' ? 0 : leastTransfer(problem, firsts, begin));
-    else rows.push(best.slice());
   }
-  if (isSum) return sums[segments] as number;
+  const bounds = { work, slowness: new Map(firsts.map(({ type }, index) => [type, slowness[index] as number])) };
+  if (goal !== 'throughput') {
+    const sent = new Float64Array(segments + 1);
+    if (goal === 'latency') leastTransfers(table, firsts, sent);
+    const value = leastSum(best, sent);
+    return { ...bounds, value, shared: value, behind: sumsBehind(best, sent) };
+  }
   const power = types.reduce((sum, { length }, index) => sum + length / (slowness[index] as number), 0);
   const capacity = (work[segments] as number) / power;
   // Unlike devices that share a stage may be better at it than the best one.
-  return problem.mayShare === undefined ? Math.max(capacity, stagesBound(problem, rows)) : capacity;
+  return { ...bounds, value: Math.max(capacity, stagesBound(problem, best, capacity)), shared: capacity };
 }
 
-function extendSums(sums: Float64Array, best: Float64Array, begin: number, transfer: number): void {
-  const value = (sums[begin] as number) + transfer;
-  if (value === Infinity) return;
-  for (let end = begin + 1; end < sums.length; end += 1) {
-    const total = value + (best[end] as number);
-    if (total < (sums[end] as number)) sums[end] = total;
+/** Rows of the best device at each shard, by begin: flat, since each is read many times. */
+class BestRows {
+  readonly segments: number;
+  readonly #cells: Float64Array;
+
+  constructor(segments: number) {
+    this.segments = segments;
+    this.#cells = new Float64Array((segments * (segments + 1)) / 2);
+  }
+
+  /** By end less begin, less one. */
+  at(begin: number): Float64Array {
+    const start = begin * this.segments - (begin * (begin - 1)) / 2;
+    return this.#cells.subarray(start, start + this.segments - begin);
   }
 }
 
-/** As many devices as there are, each as good as the best; no transfers. */
-function stagesBound(
-  { segments, devices, stagesMax, replicates = false }: PlannerProblem,
-  rows: readonly Float64Array[],
+/** Takes what a device needs for each stage from a boundary into the best row; answers its ρ so far. */
+function lookAt(
+  stages: Float64Array,
+  {
+    row,
+    work,
+    begin,
+    perMs,
+    rho: known,
+  }: {
+    readonly row: Float64Array;
+    readonly work: Float64Array;
+    readonly begin: number;
+    readonly perMs: number;
+    readonly rho: number;
+  },
 ): number {
+  let rho = known;
+  const before = work[begin] as number;
+  for (let length = 1; length <= row.length; length += 1) {
+    const ms = stages[length] as number;
+    if (ms === Infinity) continue;
+    const value = ms * perMs;
+    if (value < (row[length - 1] as number)) row[length - 1] = value;
+    const share = (work[begin + length] as number) - before;
+    // A product first: hardly any shard is the best so far, and divisions take long.
+    if (ms < rho * share || rho === Infinity) rho = Math.min(rho, ms / share);
+  }
+  return rho;
+}
+
+/** From the first boundary to the last. @param sent What a transfer costs at least, by boundary. */
+function leastSum(best: BestRows, sent: Float64Array): number {
+  const { segments } = best;
+  const sums = new Float64Array(segments + 1).fill(Infinity);
+  sums[0] = 0;
+  for (let begin = 0; begin < segments; begin += 1) {
+    const value = (sums[begin] as number) + (sent[begin] as number);
+    if (value === Infinity) continue;
+    const row = best.at(begin);
+    for (let length = 1; length <= row.length; length += 1) {
+      const total = value + (row[length - 1] as number);
+      if (total < (sums[begin + length] as number)) sums[begin + length] = total;
+    }
+  }
+  return sums[segments] as number;
+}
+
+/** From each boundary to the last: the transfer there and everything behind it. */
+function sumsBehind(best: BestRows, sent: Float64Array): Float64Array {
+  const { segments } = best;
+  const behind = new Float64Array(segments + 1);
+  for (let begin = segments - 1; begin > 0; begin -= 1) {
+    const row = best.at(begin);
+    let least = Infinity;
+    for (let length = 1; length <= row.length; length += 1) {
+      const total = (row[length - 1] as number) + (behind[begin + length] as number);
+      if (total < least) least = total;
+    }
+    behind[begin] = least + (sent[begin] as number);
+  }
+  return behind;
+}
+
+/** As many devices as there are, each as good as the best; no transfers. Not looked for below `enough`. */
+function stagesBound(
+  { devices, stagesMax, replicates = false }: PlannerProblem,
+  best: BestRows,
+  enough: number,
+): number {
+  const { segments } = best;
   const count = Math.min(stagesMax ?? Infinity, devices.length);
   // A stage may be shared by all devices of a type.
   const replicas = replicates ? Math.max(...groupByType(devices).map(({ length }) => length)) : 1;
   let reached = new Float64Array(segments + 1).fill(Infinity);
   reached[0] = 0;
-  let best = Infinity;
-  for (let stage = 0; stage < count; stage += 1) {
+  let least = Infinity;
+  for (let stage = 0; stage < count && least > enough; stage += 1) {
     const next = new Float64Array(segments + 1).fill(Infinity);
     for (let begin = 0; begin < segments; begin += 1) {
       const value = reached[begin] as number;
-      if (value >= best) continue;
-      const row = rows[begin] as Float64Array;
-      for (let end = begin + 1; end <= segments; end += 1) {
-        const ms = (row[end] as number) / replicas;
+      if (value >= least) continue;
+      const row = best.at(begin);
+      for (let length = 1; length <= row.length; length += 1) {
+        const ms = (row[length - 1] as number) / replicas;
         const total = ms > value ? ms : value;
-        if (total < (next[end] as number)) next[end] = total;
+        if (total < (next[begin + length] as number)) next[begin + length] = total;
       }
     }
-    best = Math.min(best, next[segments] as number);
+    least = Math.min(least, next[segments] as number);
     reached = next;
   }
-  return best;
+  return least;
 }
 
-function leastTransfer(problem: PlannerProblem, devices: readonly PlannerDevice[], boundary: number): number {
-  let least = Infinity;
+function leastTransfers(table: StageTable, devices: readonly PlannerDevice[], into: Float64Array): void {
+  into.fill(Infinity, 1, into.length - 1);
   for (const from of devices) {
-    for (const to of devices) least = Math.min(least, problem.transferMs(from, to, boundary));
+    for (const to of devices) {
+      const row = table.transfers(from, to);
+      for (let boundary = 1; boundary < into.length - 1; boundary += 1) {
+        const ms = row[boundary] as number;
+        if (ms < (into[boundary] as number)) into[boundary] = ms;
+      }
+    }
   }
-  return least;
 }
 
 function weightOf(goal: PlanGoal): (device: PlannerDevice) => number {

@@ -32,10 +32,10 @@ export interface PlannerProblem {
   /** Milliseconds to send what crosses a boundary from one device to another. */
   readonly transferMs: (from: PlannerDevice, to: PlannerDevice, boundary: number) => number;
   /**
-   * The same as `stageMs` for every end behind `from`, infinite where the shard does not fit: written to `into[end]`.
-   * For tables that have whole rows at hand.
+   * The same as `stageMs` for every end behind `from` up to `last`, infinite where the shard does not fit: written to
+   * `into[end]`. For tables that have whole rows at hand.
    */
-  readonly fillStages?: (device: PlannerDevice, from: number, into: Float64Array) => void;
+  readonly fillStages?: (device: PlannerDevice, from: number, last: number, into: Float64Array) => void;
   /** Stages at most; absent: as many as devices. */
   readonly stagesMax?: number;
   /** Whether several equal devices may share a stage, each holding it, runs taking turns. Default: not. */
@@ -43,15 +43,14 @@ export interface PlannerProblem {
   /** Whether these devices, unlike ones among them, may share a stage. Absent: equal ones alone may, see `replicates`. */
   readonly mayShare?: (devices: readonly PlannerDevice[]) => boolean;
   /**
-   * How many times as long segments `from` to `to` take on a device whose runs follow each other, while others run as well
-   * that share its processor or memory. Absent: as long as `stageMs`. Searches do not see it, the figures of plans do.
+   * How many times as long stages take on a device whose runs follow each other, while others run as well that share its
+   * processor or memory. Absent: as long as `stageMs`. Searches do not see it, the figures of plans do.
    */
-  readonly slowdown?: (
-    device: PlannerDevice,
-    others: readonly PlannerDevice[],
-    range: { readonly from: number; readonly to: number },
-  ) => number;
+  readonly slowdown?: (device: PlannerDevice, others: readonly PlannerDevice[]) => StageSlowdown;
 }
+
+/** By what the time of segments `from` to `to`, which is `ms` alone, is multiplied. */
+export type StageSlowdown = (from: number, to: number, ms: number) => number;
 
 export interface PlannedStage {
   /** The first of `devices`. */
@@ -101,12 +100,13 @@ export function joulesPerMs({ busyWatts = 0 }: PlannerDevice): number {
 }
 
 /** How many times as long each stage takes while all others of the plan run too. */
-export function slowdownsOf({ slowdown }: PlannerProblem, stages: readonly PlannedStage[]): readonly number[] {
+export function slowdownsOf(problem: PlannerProblem, stages: readonly PlannedStage[]): readonly number[] {
+  const { slowdown, stageMs } = problem;
   if (slowdown === undefined) return stages.map(() => 1);
   const all = stages.flatMap(({ devices }) => devices);
   return stages.map(({ device, from, to }) => {
     const others = all.filter((other) => other !== device);
-    return slowdown(device, others, { from, to });
+    return slowdown(device, others)(from, to, stageMs(device, from, to));
   });
 }
 

@@ -8,79 +8,56 @@ import {
   groupByType,
   joulesPerMs,
   usdPerMs,
+  type PlanGoal,
   type PlannedStage,
   type PlannerDevice,
   type PlannerProblem,
 } from './plan-problem.js';
-import type { SearchSpace } from './plan-space.js';
+import type { SearchSpace, SpaceRow } from './plan-space.js';
+import type { StageTable } from './stage-table.js';
+
+export interface SumObjective {
+  readonly kind: 'sum';
+  readonly perMs: number;
+  readonly perUsd: number;
+  readonly perJoule: number;
+  /** Longest interval allowed, ms. */
+  readonly intervalMsMax: number;
+}
 
 /** What is made small. */
-export type Objective =
-  | { readonly kind: 'interval' }
-  | {
-      readonly kind: 'sum';
-      readonly perMs: number;
-      readonly perUsd: number;
-      readonly perJoule: number;
-      /** Longest interval allowed, ms. */
-      readonly intervalMsMax: number;
-    };
+export type Objective = { readonly kind: 'interval' } | SumObjective;
+
+/**
+ * Which ends of stages a search looks at: others are only in plans that are worse than one that is known already. What is
+ * found is the same without it.
+ */
+export interface Reach {
+  readonly ofRow: (row: SpaceRow) => {
+    /** Of the ends of a stage that begins at a boundary, which was reached with so much. None where first is above last. */
+    readonly first: (begin: number, value: number) => number;
+    readonly last: (begin: number, value: number) => number;
+  };
+}
 
 export const latencyAlone = { kind: 'sum', perMs: 1, perUsd: 0, perJoule: 0, intervalMsMax: Infinity } as const;
-export const costAlone = { kind: 'sum', perMs: 0, perUsd: 1, perJoule: 0, intervalMsMax: Infinity } as const;
-export const energyAlone = { kind: 'sum', perMs: 0, perUsd: 0, perJoule: 1, intervalMsMax: Infinity } as const;
+const costAlone = { kind: 'sum', perMs: 0, perUsd: 1, perJoule: 0, intervalMsMax: Infinity } as const;
+const energyAlone = { kind: 'sum', perMs: 0, perUsd: 0, perJoule: 1, intervalMsMax: Infinity } as const;
+
+export const objectives: Readonly<Record<PlanGoal, Objective>> = {
+  latency: latencyAlone,
+  throughput: { kind: 'interval' },
+  cost: costAlone,
+  energy: energyAlone,
+};
 
 export interface SearchResult {
   readonly value: number;
   readonly stages: readonly PlannedStage[];
 }
 
-/** Cells of kept tables: 8 bytes each. */
-const keptCellsMax = 10_000_000;
 /** Limits are met up to rounding. */
 const rounding = 1 + 1e-12;
-
-/** Times of stages by type and begin, asked of the problem once where there is room. Infinite where one does not fit. */
-export class StageTable {
-  readonly problem: PlannerProblem;
-  readonly #kept: Map<string, (Float64Array | undefined)[]> | undefined;
-  readonly #scratch: Float64Array;
-
-  constructor(problem: PlannerProblem) {
-    this.problem = problem;
-    const types = new Set(problem.devices.map(({ type }) => type)).size;
-    this.#kept = (types * problem.segments ** 2) / 2 <= keptCellsMax ? new Map() : undefined;
-    this.#scratch = new Float64Array(problem.segments + 1);
-  }
-
-  /** By end less begin. Valid until the next call. */
-  from(device: PlannerDevice, begin: number): Float64Array {
-    let rows = this.#kept?.get(device.type);
-    if (rows === undefined) {
-      rows = [];
-      this.#kept?.set(device.type, rows);
-    }
-    const known = rows[begin];
-    if (known !== undefined) return known;
-    const filled = this.#fill(device, begin, this.#scratch);
-    if (this.#kept === undefined) return filled.subarray(begin);
-    const row = filled.slice(begin);
-    rows[begin] = row;
-    return row;
-  }
-
-  #fill(device: PlannerDevice, begin: number, into: Float64Array): Float64Array {
-    const { fillStages, stageBytes, stageMs } = this.problem;
-    if (fillStages !== undefined) {
-      fillStages(device, begin, into);
-      return into;
-    }
-    for (let end = begin + 1; end < into.length; end += 1) {
-      into[end] = stageBytes(begin, end) > device.memoryBytes ? Infinity : stageMs(device, begin, end);
-    }
-    return into;
-  }
-}
 
 /** By end: the best value of a plan up to there whose last stage is this row's, where that stage began, and from what row. */
 interface Filled {
@@ -95,40 +72,56 @@ interface Arrivals {
   readonly row: Int32Array;
 }
 
+/** What a search need not find. */
+export interface SearchLimits {
+  /** Plans that are no better than this. */
+  readonly below?: number;
+  readonly reach?: Reach | undefined;
+}
+
 /** The best plan of the space; undefined when there is none. */
-export function search(space: SearchSpace, table: StageTable, objective: Objective): SearchResult | undefined {
+export function search(
+  space: SearchSpace,
+  table: StageTable,
+  objective: Objective,
+  { below = Infinity, reach }: SearchLimits = {},
+): SearchResult | undefined {
   const { problem } = table;
   const { segments } = problem;
   const filled: Filled[] = [];
   const arrivals = new Map<string, Arrivals>();
-  let best = Infinity;
+  let best = below;
   let bestRow = -1;
-  for (const { devices, source } of space.rows) {
+  for (const row of space.rows) {
+    const { devices, source } = row;
     const device = devices[0] as PlannerDevice;
     const key = `${source} ${device.type}`;
     let arrived = arrivals.get(key);
     if (arrived === undefined) {
-      arrived = arrive(space, source, { device, filled, problem, objective });
+      arrived = arrive(space, source, { device, filled, table, objective });
       arrivals.set(key, arrived);
     }
-    const row: Filled = {
+    const mine: Filled = {
       value: new Float64Array(segments + 1).fill(Infinity),
       begin: new Int32Array(segments + 1),
       before: new Int32Array(segments + 1).fill(-1),
     };
+    const ends = reach?.ofRow(row);
+    const perMs = objective.kind === 'interval' ? 0 : weightOf(objective, device);
+    const msMax = objective.kind === 'interval' ? 0 : objective.intervalMsMax * devices.length * rounding;
     for (let begin = 0; begin < segments; begin += 1) {
       const value = arrived.value[begin] as number;
       if (value === Infinity || value >= best) continue;
-      const stages = table.from(device, begin);
-      const place = { begin, before: arrived.row[begin] as number, value };
-      if (objective.kind === 'interval') extendInterval(row, stages, place, devices.length);
-      else {
-        const perMs = objective.perMs + objective.perUsd * usdPerMs(device) + objective.perJoule * joulesPerMs(device);
-        extendSum(row, stages, place, { perMs, msMax: objective.intervalMsMax * devices.length * rounding });
-      }
+      const first = ends === undefined ? begin + 1 : ends.first(begin, value);
+      const last = ends === undefined ? segments : ends.last(begin, value);
+      if (first > last) continue;
+      const stages = table.from(device, begin, last);
+      const place = { begin, before: arrived.row[begin] as number, value, first, last };
+      if (objective.kind === 'interval') extendInterval(mine, stages, place, devices.length);
+      else extendSum(mine, stages, place, { perMs, msMax });
     }
-    filled.push(row);
-    const whole = row.value[segments] as number;
+    filled.push(mine);
+    const whole = mine.value[segments] as number;
     if (whole < best) {
       best = whole;
       bestRow = filled.length - 1;
@@ -137,16 +130,25 @@ export function search(space: SearchSpace, table: StageTable, objective: Objecti
   return bestRow < 0 ? undefined : { value: best, stages: trace(space, problem, filled, bestRow) };
 }
 
+/** What a millisecond on a device counts in a weighted sum. */
+export function weightOf({ perMs, perUsd, perJoule }: Omit<SumObjective, 'kind'>, device: PlannerDevice): number {
+  return perMs + perUsd * usdPerMs(device) + perJoule * joulesPerMs(device);
+}
+
 interface Place {
   readonly begin: number;
   readonly before: number;
   readonly value: number;
+  /** Ends that are looked at. */
+  readonly first: number;
+  readonly last: number;
 }
 
-function extendInterval(row: Filled, stages: Float64Array, { begin, before, value }: Place, replicas: number): void {
+function extendInterval(row: Filled, stages: Float64Array, place: Place, replicas: number): void {
   const { value: values, begin: begins, before: rows } = row;
+  const { begin, before, value, first, last } = place;
   const share = 1 / replicas;
-  for (let end = begin + 1; end < values.length; end += 1) {
+  for (let end = first; end <= last; end += 1) {
     const stage = (stages[end - begin] as number) * share;
     const total = stage > value ? stage : value;
     if (total < (values[end] as number)) {
@@ -160,11 +162,11 @@ function extendInterval(row: Filled, stages: Float64Array, { begin, before, valu
 function extendSum(
   row: Filled,
   stages: Float64Array,
-  { begin, before, value }: Place,
+  { begin, before, value, first, last }: Place,
   { perMs, msMax }: { readonly perMs: number; readonly msMax: number },
 ): void {
   const { value: values, begin: begins, before: rows } = row;
-  for (let end = begin + 1; end < values.length; end += 1) {
+  for (let end = first; end <= last; end += 1) {
     const ms = stages[end - begin] as number;
     if (ms > msMax || ms === Infinity) continue;
     const total = value + ms * perMs;
@@ -182,26 +184,27 @@ function arrive(
   {
     device,
     filled,
-    problem,
+    table,
     objective,
   }: {
     readonly device: PlannerDevice;
     readonly filled: readonly Filled[];
-    readonly problem: PlannerProblem;
+    readonly table: StageTable;
     readonly objective: Objective;
   },
 ): Arrivals {
-  const { segments } = problem;
+  const { segments } = table.problem;
   const value = new Float64Array(segments + 1).fill(Infinity);
   const row = new Int32Array(segments + 1).fill(-1);
   value[0] = 0;
   for (const index of states[source] ?? []) {
     const from = rows[index]?.devices[0] ?? device;
     const values = filled[index]?.value as Float64Array;
+    const transfers = table.transfers(from, device);
     for (let boundary = 1; boundary < segments; boundary += 1) {
       const here = values[boundary] as number;
       if (here >= (value[boundary] as number)) continue;
-      const ms = problem.transferMs(from, device, boundary);
+      const ms = transfers[boundary] as number;
       let total: number;
       if (objective.kind === 'interval') total = here > ms ? here : ms;
       else if (ms === Infinity || ms > objective.intervalMsMax * rounding) continue;

@@ -13,8 +13,11 @@ import {
   type PlannerProblem,
   type SplitPlan,
 } from './plan-problem.js';
-import { search, StageTable } from './plan-search.js';
-import { orderSpace } from './plan-space.js';
+import type { PlanBounds } from './plan-bound.js';
+import { reachOf } from './plan-reach.js';
+import { objectives, search } from './plan-search.js';
+import { orderSpace, type SearchSpace } from './plan-space.js';
+import { StageTable } from './stage-table.js';
 import { thinned } from './plan-thinning.js';
 
 /** Devices, at most, of which every way is tried. */
@@ -34,58 +37,43 @@ export interface SharedPlan {
 }
 
 /** The plan with the shortest interval in which devices share stages, as far as `mayShare` allows it. */
-export function planShared(problem: PlannerProblem, start: readonly PlannedStage[]): SharedPlan {
+export function planShared(
+  problem: PlannerProblem,
+  start: readonly PlannedStage[],
+  known?: { /** Of the problem. */ readonly table: StageTable; readonly bounds: PlanBounds },
+): SharedPlan {
   const { segments, devices } = problem;
   const thin = thinned(problem, thinSegments);
   const trial = new Trial(thin.problem);
   const isEvery = devices.length <= everyWayDevicesMax;
   const best = isEvery ? bestOfAll(devices, trial) : climb(start, devices, trial);
-  if (best === undefined) return { plan: undefined, isExact: isEvery && segments <= thinSegments };
-  const stages = new Trial(problem).solve(best.way);
+  const isExact = isEvery && segments <= thinSegments;
+  if (best === undefined) return { plan: undefined, isExact };
+  const stages = (segments <= thinSegments ? trial : new Trial(problem, known?.table)).solve(best, known?.bounds);
   const plan = stages === undefined ? undefined : { stages, value: runCosts(problem, stages).intervalMs };
-  return { plan, isExact: isEvery && segments <= thinSegments };
+  return { plan, isExact };
 }
 
-/** Ways and the intervals that they come to, on one chain. */
+/** Ways and the intervals that they come to, on one chain. Devices that share a stage count as one, their team. */
 class Trial {
   readonly #problem: PlannerProblem;
+  readonly #member: StageTable;
   readonly #teams = new Map<string, PlannerDevice>();
   readonly #members = new Map<PlannerDevice, readonly PlannerDevice[]>();
+  readonly #numbers = new Map<PlannerDevice, number>();
   readonly #table: StageTable;
   readonly #team: PlannerProblem;
 
-  constructor({ slowdown: _, ...problem }: PlannerProblem) {
+  constructor({ slowdown: _, ...problem }: PlannerProblem, member = new StageTable(problem)) {
     this.#problem = problem;
-    const { segments, transferMs } = problem;
-    const member = new StageTable(problem);
-    const membersOf = (team: PlannerDevice): readonly PlannerDevice[] => this.#members.get(team) ?? [team];
-    const rateOf = (team: PlannerDevice, from: number): Float64Array => {
-      const rates = new Float64Array(segments + 1 - from);
-      const members = membersOf(team);
-      for (const [index, device] of members.entries()) {
-        const times = member.from(device, from);
-        for (let length = 1; length < rates.length; length += 1) {
-          const ms = times[length] as number;
-          const before = index === 0 || rates[length] !== 0 ? (rates[length] as number) : NaN;
-          // Whoever shares a stage holds it: one that cannot takes the others with it.
-          rates[length] = ms === Infinity || Number.isNaN(before) ? 0 : before + (ms === 0 ? Infinity : 1 / ms);
-        }
-      }
-      return rates;
-    };
+    this.#member = member;
+    for (const [index, device] of problem.devices.entries()) this.#numbers.set(device, index);
     this.#team = {
       ...problem,
       replicates: false,
       devices: [],
-      transferMs: (from, to, boundary) =>
-        membersOf(from).reduce(
-          (worst, a) => membersOf(to).reduce((most, b) => Math.max(most, transferMs(a, b, boundary)), worst),
-          0,
-        ),
-      fillStages: (team, from, into) => {
-        const rates = rateOf(team, from);
-        for (let end = from + 1; end <= segments; end += 1) into[end] = 1 / (rates[end - from] as number);
-      },
+      transferMs: (from, to, boundary) => this.#transferMs(from, to, boundary),
+      fillStages: (team, from, last, into) => this.#fill(team, { from, last, into }),
     };
     this.#table = new StageTable(this.#team);
   }
@@ -95,25 +83,59 @@ class Trial {
   }
 
   /** The best cuts of a way, of which stages may stay empty; undefined where it does not fit. */
-  solve(way: Way): readonly PlannedStage[] | undefined {
-    const devices = way.map((members) => this.#teamOf(members));
-    const found = search(orderSpace({ ...this.#team, devices }), this.#table, { kind: 'interval' });
-    return found?.stages.map(({ device, from, to }) => {
-      const members = this.#members.get(device) ?? [device];
-      return { device: members[0] ?? device, devices: members, from, to };
-    });
+  solve({ way, value }: Found, bounds: PlanBounds | undefined): readonly PlannedStage[] | undefined {
+    const slowness = (team: PlannerDevice): number =>
+      1 / this.#membersOf(team).reduce((rate, { type }) => rate + 1 / (bounds?.slowness.get(type) ?? 0), 0);
+    const reach = bounds === undefined ? undefined : reachOf(bounds, objectives.throughput, value, slowness);
+    return search(this.#space(way), this.#table, objectives.throughput, { reach })?.stages.map(
+      ({ device, from, to }) => {
+        const members = this.#membersOf(device);
+        return { device: members[0] ?? device, devices: members, from, to };
+      },
+    );
   }
 
-  intervalOf(way: Way): number {
-    const devices = way.map((members) => this.#teamOf(members));
-    return search(orderSpace({ ...this.#team, devices }), this.#table, { kind: 'interval' })?.value ?? Infinity;
+  /** Infinite where it is no better than `below`. */
+  intervalOf(way: Way, below = Infinity): number {
+    return search(this.#space(way), this.#table, objectives.throughput, { below })?.value ?? Infinity;
+  }
+
+  #space(way: Way): SearchSpace {
+    return orderSpace({ ...this.#team, devices: way.map((members) => this.#teamOf(members)) });
+  }
+
+  #membersOf(team: PlannerDevice): readonly PlannerDevice[] {
+    return this.#members.get(team) ?? [team];
+  }
+
+  /** The longest way from a member of one team to a member of the other. */
+  #transferMs(from: PlannerDevice, to: PlannerDevice, boundary: number): number {
+    let most = 0;
+    for (const a of this.#membersOf(from)) {
+      for (const b of this.#membersOf(to)) most = Math.max(most, this.#member.transfers(a, b)[boundary] as number);
+    }
+    return most;
+  }
+
+  /** Rates add up. Whoever shares a stage holds it: one that cannot takes the others with it. */
+  #fill(
+    team: PlannerDevice,
+    { from, last, into }: { readonly from: number; readonly last: number; readonly into: Float64Array },
+  ): void {
+    for (const [index, device] of this.#membersOf(team).entries()) {
+      const times = this.#member.from(device, from, last);
+      for (let end = from + 1; end <= last; end += 1) {
+        const rate = 1 / (times[end - from] as number);
+        if (index === 0) into[end] = rate;
+        else into[end] = rate === 0 || into[end] === 0 ? 0 : (into[end] as number) + rate;
+      }
+    }
+    for (let end = from + 1; end <= last; end += 1) into[end] = 1 / (into[end] as number);
   }
 
   #teamOf(members: readonly PlannerDevice[]): PlannerDevice {
-    const key = members
-      .map(({ id }) => id)
-      .sort()
-      .join('+');
+    const numbers = members.map((device) => this.#numbers.get(device) ?? -1);
+    const key = numbers.sort((a, b) => a - b).join('+');
     let team = this.#teams.get(key);
     if (team === undefined) {
       const memoryBytes = Math.min(...members.map((device) => device.memoryBytes));
@@ -134,8 +156,8 @@ function bestOfAll(devices: readonly PlannerDevice[], trial: Trial): Found | und
   let best: Found | undefined;
   for (const way of everyWay(devices)) {
     if (!way.every((members) => trial.mayShare(members))) continue;
-    const value = trial.intervalOf(way);
-    if (value < (best?.value ?? Infinity)) best = { way, value };
+    const value = trial.intervalOf(way, best?.value);
+    if (value < Infinity) best = { way, value };
   }
   return best;
 }
@@ -167,8 +189,8 @@ function climb(start: readonly PlannedStage[], devices: readonly PlannerDevice[]
       if (tried >= waysMax) break;
       if (!next.every((members) => trial.mayShare(members))) continue;
       tried += 1;
-      const found = trial.intervalOf(next);
-      if (found < (better?.value ?? value) * (1 - 1e-9)) better = { way: next, value: found };
+      const found = trial.intervalOf(next, (better?.value ?? value) * (1 - 1e-9));
+      if (found < Infinity) better = { way: next, value: found };
     }
     if (better === undefined) return { way, value };
     ({ way, value } = better);

@@ -13,6 +13,8 @@ export interface SpaceRow {
   readonly devices: readonly PlannerDevice[];
   /** State it begins from. */
   readonly source: number;
+  /** In order: the devices that stages behind it may have. */
+  readonly behind?: readonly PlannerDevice[];
 }
 
 export interface SearchSpace {
@@ -68,10 +70,12 @@ export function orderSpace({ devices, stagesMax, replicates = false }: PlannerPr
     for (let used = 0; used <= devices.length; used += 1) {
       const mine = states[stateOf(level, used)] as number[];
       if (used > 0) mine.push(...(states[stateOf(level, used - 1)] ?? []));
+      const behind = devices.slice(used);
       for (let replicas = 1; replicas <= (replicates ? used : Math.min(1, used)); replicas += 1) {
         const stage = devices.slice(used - replicas, used);
         if (stage[0]?.type !== stage.at(-1)?.type) break;
-        mine.push(rows.push({ devices: stage, source: stateOf(sourceLevel, used - replicas) }) - 1);
+        const source = stateOf(sourceLevel, used - replicas);
+        mine.push(rows.push({ devices: stage, source, behind }) - 1);
       }
     }
   }

@@ -80,7 +80,11 @@ export class PlanTables {
 
   /** Bytes of the weights of nodes `from` to `to`; one that several use counts once. */
   weightBytes(from: number, to: number): number {
-    if (to === from + 1) return this.#nodeBytes[from] ?? 0;
+    return to === from + 1 ? (this.#nodeBytes[from] ?? 0) : (this.#weightRow(from)[to] as number);
+  }
+
+  /** Bytes of weights of nodes from one on, by end. */
+  #weightRow(from: number): Float64Array {
     let row = this.#weightRows.get(from);
     if (row === undefined) {
       const { weights } = this.source;
@@ -97,7 +101,7 @@ export class PlanTables {
       }
       this.#weightRows.set(from, row);
     }
-    return row[to] as number;
+    return row;
   }
 
   /** Bytes a shard of segments `from` to `to` takes: weights, and what is alive at once in runs of so many items. */
@@ -127,6 +131,14 @@ export class PlanTables {
     }
     const timesOf = (device: PlannerDevice): StageTimes => times.get(device.type) as StageTimes;
     const position = (boundary: number): number => bounds[boundary] as number;
+    const links = new Map<PlannerDevice, Map<PlannerDevice, LinkTimes>>();
+    const linkOf = (from: PlannerDevice, to: PlannerDevice): LinkTimes => {
+      let known = links.get(from);
+      if (known === undefined) links.set(from, (known = new Map<PlannerDevice, LinkTimes>()));
+      let times = known.get(to);
+      if (times === undefined) known.set(to, (times = link(from, to)));
+      return times;
+    };
     const wholePeak = Math.max(0, ...this.#peaks) * batch;
     return {
       segments,
@@ -136,20 +148,16 @@ export class PlanTables {
       ...(mayShare === undefined ? {} : { mayShare }),
       stageMs: (device, from, to) => timesOf(device).ms(position(from), position(to)),
       stageBytes: (from, to) => this.shardBytes(from, to, batch),
-      transferMs: (from, to, boundary) => transferMs(link(from, to), (cutBytes[boundary - 1] ?? 0) * batch),
-      fillStages: (device, from, into) => {
-        const known = timesOf(device);
+      transferMs: (from, to, boundary) => transferMs(linkOf(from, to), (cutBytes[boundary - 1] ?? 0) * batch),
+      fillStages: (device, from, last, into) => {
+        timesOf(device).fill(bounds, { from, last, into });
+        if (this.#heldBytes + wholePeak <= device.memoryBytes) return;
         const begin = position(from);
-        if (this.#heldBytes + wholePeak <= device.memoryBytes) {
-          for (let end = from + 1; end <= segments; end += 1) into[end] = known.ms(begin, bounds[end] as number);
-          return;
-        }
+        const held = this.#weightRow(begin);
         let peak = 0;
-        for (let end = from + 1; end <= segments; end += 1) {
+        for (let end = from + 1; end <= last; end += 1) {
           peak = Math.max(peak, this.#peaks[end - 1] ?? 0);
-          const to = bounds[end] as number;
-          const fits = this.weightBytes(begin, to) + peak * batch <= device.memoryBytes;
-          into[end] = fits ? known.ms(begin, to) : Infinity;
+          if ((held[bounds[end] as number] as number) + peak * batch > device.memoryBytes) into[end] = Infinity;
         }
       },
     };

@@ -25,9 +25,9 @@ export function thinned(problem: PlannerProblem, segmentsMax: number): ThinnedPr
       ...(fillStages === undefined
         ? {}
         : {
-            fillStages: (device, from, into) => {
-              fillStages(device, full(from), scratch);
-              for (let end = from + 1; end < at.length; end += 1) into[end] = scratch[full(end)] as number;
+            fillStages: (device, from, last, into) => {
+              fillStages(device, full(from), full(last), scratch);
+              for (let end = from + 1; end <= last; end += 1) into[end] = scratch[full(end)] as number;
             },
           }),
     },

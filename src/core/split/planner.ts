@@ -9,17 +9,10 @@
  * beyond, orders are searched on a thinned chain, the best is solved on the whole one, and bounds (plan-bound.ts) say how
  * much better a plan could still be.
  */
-import { lowerBound } from './plan-bound.js';
+import { planBounds, type PlanBounds } from './plan-bound.js';
+import { reachOf } from './plan-reach.js';
 import { countSpace, orderSpace, type SearchSpace } from './plan-space.js';
-import {
-  costAlone,
-  energyAlone,
-  latencyAlone,
-  search,
-  StageTable,
-  type Objective,
-  type SearchResult,
-} from './plan-search.js';
+import { latencyAlone, objectives, search, type Reach, type SearchResult } from './plan-search.js';
 import {
   checkProblem,
   groupByType,
@@ -31,9 +24,11 @@ import {
   type PlannerDevice,
   type PlannerProblem,
   type SplitPlan,
+  type StageSlowdown,
 } from './plan-problem.js';
 import { planShared } from './plan-sharing.js';
 import { thinned } from './plan-thinning.js';
+import { StageTable } from './stage-table.js';
 
 export * from './plan-problem.js';
 
@@ -48,13 +43,6 @@ const tieStepsMax = 3_000_000;
 const ordersMax = 60;
 /** Inner steps of one search while a frontier is swept: beyond, the thinned chain is swept. */
 const sweepStepsMax = 1_500_000;
-
-const objectives: Readonly<Record<PlanGoal, Objective>> = {
-  latency: latencyAlone,
-  throughput: { kind: 'interval' },
-  cost: costAlone,
-  energy: energyAlone,
-};
 
 /** The best plan with the devices in this order; a plan may leave devices out, never change places. Always exact. */
 export function planInOrder(problem: PlannerProblem, goal: PlanGoal): PlanAnswer {
@@ -80,18 +68,27 @@ export function inCompany({ slowdown, ...problem }: PlannerProblem): PlannerProb
   if (slowdown === undefined) return problem;
   const { devices, fillStages } = problem;
   const others = new Map(devices.map((device) => [device, devices.filter((other) => other !== device)]));
-  const factor = (device: PlannerDevice, from: number, to: number): number =>
-    slowdown(device, others.get(device) ?? [], { from, to });
+  const known = new Map<PlannerDevice, StageSlowdown>();
+  const slowdownOf = (device: PlannerDevice): StageSlowdown => {
+    let factor = known.get(device);
+    if (factor === undefined) known.set(device, (factor = slowdown(device, others.get(device) ?? [])));
+    return factor;
+  };
   return {
     ...problem,
-    stageMs: (device, from, to) => problem.stageMs(device, from, to) * factor(device, from, to),
+    stageMs: (device, from, to) => {
+      const ms = problem.stageMs(device, from, to);
+      return ms * slowdownOf(device)(from, to, ms);
+    },
     ...(fillStages === undefined
       ? {}
       : {
-          fillStages: (device: PlannerDevice, from: number, into: Float64Array) => {
-            fillStages(device, from, into);
-            for (let to = from + 1; to <= problem.segments; to += 1) {
-              into[to] = (into[to] as number) * factor(device, from, to);
+          fillStages: (device: PlannerDevice, from: number, last: number, into: Float64Array) => {
+            fillStages(device, from, last, into);
+            const factor = slowdownOf(device);
+            for (let to = from + 1; to <= last; to += 1) {
+              const ms = into[to] as number;
+              into[to] = ms * factor(from, to, ms);
             }
           },
         }),
@@ -103,6 +100,7 @@ export class SplitPlanner {
   readonly problem: PlannerProblem;
   readonly #table: StageTable;
   readonly #mayShare: PlannerProblem['mayShare'];
+  readonly #bounds = new Map<PlanGoal, PlanBounds>();
   /** Every order; undefined where that is too much. */
   readonly #space: SearchSpace | undefined;
   /** Spaces that sweeps go through: all orders, or the best orders found so far. */
@@ -133,19 +131,19 @@ export class SplitPlanner {
       const plan = solve(this.#space, this.#table, goal);
       return { goal, plan, isExact: true, lowerBound: plan?.value ?? Infinity, whole };
     }
-    const bound = lowerBound(this.problem, this.#table, goal);
-    const plan = this.#searchOrders(goal, bound);
-    const isExact = plan !== undefined && plan.value <= bound;
-    return { goal, plan, isExact, lowerBound: isExact ? plan.value : bound, whole };
+    const bounds = this.#boundsOf(goal);
+    const plan = this.#searchOrders(goal, bounds);
+    const isExact = plan !== undefined && plan.value <= bounds.value;
+    return { goal, plan, isExact, lowerBound: isExact ? plan.value : bounds.value, whole };
   }
 
   /** The plan with the shortest interval in which unlike devices share stages; undefined where none may. After `best`. */
   bestShared({ plan }: PlanAnswer): Pick<PlanAnswer, 'plan' | 'lowerBound'> | undefined {
     if (this.#mayShare === undefined) return undefined;
     const problem = { ...this.problem, mayShare: this.#mayShare };
-    const shared = planShared(problem, plan?.stages ?? []);
-    const bound = shared.isExact ? shared.plan?.value : undefined;
-    return { plan: shared.plan, lowerBound: bound ?? lowerBound(problem, this.#table, 'throughput') };
+    const bounds = this.#boundsOf('throughput');
+    const shared = planShared(problem, plan?.stages ?? [], { table: this.#table, bounds });
+    return { plan: shared.plan, lowerBound: (shared.isExact ? shared.plan?.value : undefined) ?? bounds.shared };
   }
 
   /**
@@ -174,16 +172,23 @@ export class SplitPlanner {
     return found;
   }
 
+  #boundsOf(goal: PlanGoal): PlanBounds {
+    let bounds = this.#bounds.get(goal);
+    if (bounds === undefined) this.#bounds.set(goal, (bounds = planBounds(this.problem, this.#table, goal)));
+    return bounds;
+  }
+
   /** Hill climbing over orders on the thinned chain; the best one is then solved on the whole chain. */
-  #searchOrders(goal: PlanGoal, bound: number): SplitPlan | undefined {
+  #searchOrders(goal: PlanGoal, bounds: PlanBounds): SplitPlan | undefined {
     const { problem } = this;
     const thin = thinned(problem, thinSegments);
     const table = new StageTable(thin.problem);
     const answers = new Map<string, SearchResult | undefined>();
-    const attempt = (devices: readonly PlannerDevice[]): number => {
+    const attempt = (devices: readonly PlannerDevice[], below?: number): number => {
       const key = devices.map(({ type }) => type).join(' ');
       if (!answers.has(key)) {
-        answers.set(key, search(orderSpace({ ...thin.problem, devices }), table, objectives[goal]));
+        const limits = below === undefined ? {} : { below };
+        answers.set(key, search(orderSpace({ ...thin.problem, devices }), table, objectives[goal], limits));
       }
       return answers.get(key)?.value ?? Infinity;
     };
@@ -191,14 +196,14 @@ export class SplitPlanner {
     const rising = [...problem.devices].sort((a, b) => (pace.get(a) ?? 0) - (pace.get(b) ?? 0));
     let order = [rising, [...rising].reverse(), problem.devices].reduce((a, b) => (attempt(b) < attempt(a) ? b : a));
     let value = attempt(order);
-    for (let improved = true; improved && value > bound && answers.size < ordersMax;) {
+    for (let improved = true; improved && value > bounds.value && answers.size < ordersMax;) {
       improved = false;
       for (let left = 0; left < order.length && answers.size < ordersMax; left += 1) {
         for (let right = left + 1; right < order.length && answers.size < ordersMax; right += 1) {
           if (order[left]?.type === order[right]?.type) continue;
           const next = [...order];
           [next[left], next[right]] = [order[right] as PlannerDevice, order[left] as PlannerDevice];
-          const found = attempt(next);
+          const found = attempt(next, value);
           if (found >= value) continue;
           value = found;
           order = next;
@@ -207,13 +212,15 @@ export class SplitPlanner {
       }
     }
     this.#sweepSpaces.push({ space: orderSpace({ ...thin.problem, devices: order }), table, at: thin.at });
-    return solve(orderSpace({ ...problem, devices: order }), this.#table, goal);
+    // A plan of the thinned chain is one of the whole chain too.
+    const reach = reachOf(bounds, objectives[goal], value);
+    return solve(orderSpace({ ...problem, devices: order }), this.#table, goal, reach);
   }
 }
 
 /** The best plan of a space; where it is small, of those with the shortest interval the one with the least latency. */
-function solve(space: SearchSpace, table: StageTable, goal: PlanGoal): SplitPlan | undefined {
-  const found = search(space, table, objectives[goal]);
+function solve(space: SearchSpace, table: StageTable, goal: PlanGoal, reach?: Reach): SplitPlan | undefined {
+  const found = search(space, table, objectives[goal], { reach });
   const steps = (space.rows.length * table.problem.segments ** 2) / 2;
   // A second search of a large space is not worth it: few plans are tied there.
   if (found === undefined || goal !== 'throughput' || steps > tieStepsMax) return found;

@@ -66,7 +66,8 @@ export class StageTimes {
   readonly #work: ChainWork;
   readonly #silicon: Silicon;
   readonly #batch: number;
-  readonly #exact = new Map<number, MeasuredShard>();
+  /** By first node, then by end. */
+  readonly #exact = new Map<number, Map<number, MeasuredShard>>();
   /** Milliseconds up to each node where pieces tile the chain. */
   readonly #tiled: Float64Array | undefined;
   /** Piece boundaries before each position, and what one costs. */
@@ -91,7 +92,11 @@ export class StageTimes {
     this.#work = work;
     this.#silicon = silicon;
     this.#batch = batch;
-    for (const shard of shards) if (shard.batch === batch) this.#exact.set(this.#key(shard.from, shard.to), shard);
+    for (const shard of shards) {
+      if (shard.batch !== batch) continue;
+      const known = this.#exact.get(shard.from) ?? new Map<number, MeasuredShard>();
+      this.#exact.set(shard.from, known.set(shard.to, shard));
+    }
     const measured = shards.filter(({ ms }) => Number.isFinite(ms));
     let sum = 0;
     for (const { from, to, ms, batch: size } of measured) sum += Math.log(ms / this.#roofline(from, to, size));
@@ -130,7 +135,7 @@ export class StageTimes {
 
   /** One shard; whether it fits is asked elsewhere. */
   known(from: number, to: number): KnownMs {
-    const exact = this.#exact.get(this.#key(from, to));
+    const exact = this.#exact.get(from)?.get(to);
     if (exact !== undefined) {
       return { ms: exact.ms, source: 'measured', deviation: Math.max(exact.relativeError, measuredDeviationMin) };
     }
@@ -142,7 +147,22 @@ export class StageTimes {
 
   /** Milliseconds alone. */
   ms(from: number, to: number): number {
-    return this.#exact.get(this.#key(from, to))?.ms ?? this.#unmeasured(from, to);
+    return this.#exact.get(from)?.get(to)?.ms ?? this.#unmeasured(from, to);
+  }
+
+  /** `ms` of shards between positions: from the `from`-th to each behind it up to the `last`-th, in `into` at its place. */
+  fill(
+    positions: readonly number[],
+    { from, last, into }: { readonly from: number; readonly last: number; readonly into: Float64Array },
+  ): void {
+    const begin = positions[from] as number;
+    for (let end = from + 1; end <= last; end += 1) into[end] = this.#unmeasured(begin, positions[end] as number);
+    const exact = this.#exact.get(begin);
+    if (exact === undefined) return;
+    for (let end = from + 1; end <= last; end += 1) {
+      const shard = exact.get(positions[end] as number);
+      if (shard !== undefined) into[end] = shard.ms;
+    }
   }
 
   #unmeasured(from: number, to: number): number {
@@ -206,10 +226,6 @@ export class StageTimes {
     const memoryMs = (1000 * bytes) / (bandwidthShare * bytesPerSecond);
     const launchMs = ((operators[to] as number) - (operators[from] as number)) * operatorMs;
     return Math.max(computeMs, memoryMs) + Math.max(launchMs, 1e-6);
-  }
-
-  #key(from: number, to: number): number {
-    return from * (this.#work.nodes + 1) + to;
   }
 }
 
