@@ -18,7 +18,7 @@ const sights: readonly (readonly [command: string, sight: RegExp])[] = [
   ['npx intarsia models list', /^digits +1 +READY$/m],
   ['npx intarsia models inspect digits', /^input +image +FP32 +\[-1,1,28,28\]$/m],
   ['npx intarsia infer digits', /^rank +class +label +value\n1 +7 +seven /m],
-  ['npx intarsia bench serve', /^answered well +\d+ +\d+\nfailed +0 +0$/m],
+  ['npx intarsia bench serve', /^answered well +[\d.]+ +\d+\nfailed +0 +0$/m],
   ['npx intarsia status', /^digits +1 +\d+ +0 +\d+ /m],
 ];
 
