@@ -6,6 +6,7 @@
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { othersShare, processorTimes, type ProcessorTimes } from '#adapters/hardware/processor-times.js';
 import { connect, type InferenceClient } from '#client/index.js';
 import { readDecisions } from '#compose/decision-log/log-trace.js';
 import { packageRoot } from '#compose/package-root.js';
@@ -21,8 +22,8 @@ import type { Fleet } from '#sim/fleet/fleet.js';
 import { startChild, type BenchChild } from './child.js';
 import { believedTables, liveFleet, loggedRequests, type LiveDevice, type LoggedRequest } from './live-fleet.js';
 import { partsOf, simulateLive, type LiveSimulation, type TimeParts } from './live-simulation.js';
+import { treePids } from './memory.js';
 import { denseModel, denseWidth, writeDenseModel } from './models/dense-layers.js';
-import { othersShare, processorTimes } from './processor-time.js';
 import { benchRow, type BenchOptions, type BenchRow } from './report.js';
 
 const learned = shippedPolicy;
@@ -56,6 +57,13 @@ interface Host {
   readonly devices: readonly LiveDevice[];
 }
 
+/** @throws where the system does not tell. */
+function timesOfOurs(): ProcessorTimes {
+  const times = processorTimes(treePids(process.pid));
+  if (times === undefined) throw new Error('this system does not say who uses its processors');
+  return times;
+}
+
 export async function livePolicies({ quick }: BenchOptions): Promise<readonly BenchRow[]> {
   const { pairs, seconds } = quick ? { pairs: 2, seconds: 3 } : { pairs: 6, seconds: 12 };
   const folder = await mkdtemp(join(tmpdir(), 'intarsia-bench-'));
@@ -85,12 +93,12 @@ export async function livePolicies({ quick }: BenchOptions): Promise<readonly Be
       [byRule, []],
       [byPolicy, []],
     ]);
-    const before = processorTimes();
+    const before = timesOfOurs();
     for (const [pair, requests] of runs.entries()) {
       const order = pair % 2 === 0 ? [byRule, byPolicy] : [byPolicy, byRule];
       for (const host of order) spans.get(host)?.push(await play(host, requests));
     }
-    const others = othersShare(before, processorTimes());
+    const others = othersShare(before, timesOfOurs());
     for (const host of [byRule, byPolicy]) await stop(host);
 
     const played = await Promise.all([...spans].map(([host, own]) => playedBy(host, own)));

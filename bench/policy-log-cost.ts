@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { packageRoot } from '#compose/package-root.js';
 import { startChild, type BenchChild } from './child.js';
 import { load } from './load.js';
-import { cpuUs } from './processor-time.js';
+import { processMs } from '#adapters/hardware/processor-times.js';
 import { benchRow, median, type BenchRow } from './report.js';
 
 /** Share of throughput that the log may cost. */
@@ -75,7 +75,7 @@ export async function decisionLogCost({ quick }: { readonly quick: boolean }): P
 }
 
 async function round(host: BenchChild, seconds: number): Promise<Round> {
-  const before = cpuUs(host.pid);
+  const beforeMs = processMs(host.pid) ?? Number.NaN;
   const report = await load({
     protocol: 'grpc',
     port: Number(host.ready['grpc']),
@@ -88,6 +88,6 @@ async function round(host: BenchChild, seconds: number): Promise<Round> {
   });
   return {
     requestsPerSecond: report.requestsPerSecond,
-    cpuUsPerRequest: (cpuUs(host.pid) - before) / report.succeeded,
+    cpuUsPerRequest: (1000 * ((processMs(host.pid) ?? Number.NaN) - beforeMs)) / report.succeeded,
   };
 }

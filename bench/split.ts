@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NodeClock } from '#adapters/node/clock.js';
+import { processorTimes } from '#adapters/hardware/processor-times.js';
 import { startProcessExecutor } from '#adapters/process/process-executor.js';
 import { discoverHere } from '#compose/discover-here.js';
 import { packageRoot } from '#compose/package-root.js';
@@ -212,6 +213,7 @@ async function predictedRate(
     readonly strategy: 'pipeline' | 'data';
     readonly items: number;
     readonly seconds: number;
+    readonly notes: string[];
     readonly late: AbortSignal;
     /** Of each device; absent: what the machine has. */
     readonly memoryBytes?: number;
@@ -234,9 +236,10 @@ async function predictedRate(
         more.late.addEventListener('abort', () => void executor.close({ graceMs: 0 }), { once: true });
         return executor;
       },
-      ...{ discovery, profiles, clock: new NodeClock(), progress: () => undefined, records: [] },
+      ...{ discovery, profiles, clock: new NodeClock(), processorTimes, progress: () => undefined, records: [] },
     },
   );
+  for (const note of report.notes) if (note.includes('leave each other')) more.notes.push(`${more.strategy}: ${note}`);
   const rows = [...(report.choice === undefined ? [] : [report.choice]), ...report.frontier];
   const row = rows.find(
     (each) =>
@@ -247,11 +250,11 @@ async function predictedRate(
 }
 
 /** Two devices of one thread, a stage of ResNet-50 on each. */
-async function pipelineGain({ quick, late }: Scene): Promise<readonly BenchRow[]> {
+async function pipelineGain({ quick, notes, late }: Scene): Promise<readonly BenchRow[]> {
   const { path } = await ensureModel('resnet50', modelsFolder);
   const [rounds, seconds] = quick ? [1, 3] : [3, 5];
   const plan = await predictedRate(path, ['cpu:0', 'cpu:1'], {
-    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 6 : 15, late },
+    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 6 : 15, notes, late },
     // Less than its weights: two equal devices would take turns with the whole model otherwise.
     memoryBytes: 90 * MiB,
   });
@@ -273,11 +276,11 @@ async function pipelineGain({ quick, late }: Scene): Promise<readonly BenchRow[]
 }
 
 /** One batch over a CPU of one thread and WebAssembly. */
-async function dataGain({ quick, late }: Scene): Promise<readonly BenchRow[]> {
+async function dataGain({ quick, notes, late }: Scene): Promise<readonly BenchRow[]> {
   const { path } = await ensureModel('resnet50', modelsFolder);
   const [rounds, seconds, items] = quick ? [1, 4, 32] : [2, 5, 64];
   const plan = await predictedRate(path, ['cpu', 'wasm'], {
-    ...{ strategy: 'data', items, seconds: quick ? 8 : 20, late },
+    ...{ strategy: 'data', items, seconds: quick ? 8 : 20, notes, late },
   });
   const devices: readonly BenchDevice[] = [cpu(0, 1), { id: 'wasm:0', provider: 'wasm', threads: 1 }];
   return withHost({ repository: modelsFolder, late }, devices, async (host) => {

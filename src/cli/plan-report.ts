@@ -24,7 +24,10 @@ export interface PlanRequest {
   readonly memoryBytes: ReadonlyMap<string, number>;
   /** Seconds that measuring may take; 0: nothing is measured. */
   readonly measureSeconds: number;
-  /** Whether devices of one processor are measured at work together too, and their pace there counts; absent: no. */
+  /**
+   * Whether devices of one processor are measured at work together too, and their pace there counts. Absent: where nobody
+   * else uses the processor meanwhile; true: whoever does.
+   */
   readonly contention?: boolean;
   /** Rows of the frontier at most. */
   readonly frontierMax: number;

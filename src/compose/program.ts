@@ -53,12 +53,14 @@ export function createProgram(): Program {
       return optimizeModel(request, (provider) => startProcessExecutor({ provider, lanes: 1 }), progress);
     },
     planModel: async (request, progress) => {
-      const [{ planModel }, { startProcessExecutor }, { discoverHere }, { deviceEnvironment }] = await Promise.all([
-        import('./split/plan-model.js'),
-        import('#adapters/process/process-executor.js'),
-        import('./discover-here.js'),
-        import('#core/device-discovery.js'),
-      ]);
+      const [{ planModel }, { startProcessExecutor }, { discoverHere }, { deviceEnvironment }, { processorTimes }] =
+        await Promise.all([
+          import('./split/plan-model.js'),
+          import('#adapters/process/process-executor.js'),
+          import('./discover-here.js'),
+          import('#core/device-discovery.js'),
+          import('#adapters/hardware/processor-times.js'),
+        ]);
       const { report, profiles } = await discoverHere(request.profilesPath);
       const { withStore } = await import('./profile/profile-here.js');
       return await withStore(async (store) =>
@@ -68,7 +70,7 @@ export function createProgram(): Program {
               ...{ provider, lanes: 1 },
               ...(descriptor === undefined ? {} : { env: deviceEnvironment(descriptor) }),
             }),
-          ...{ discovery: report, profiles, clock: new NodeClock(), progress },
+          ...{ discovery: report, profiles, clock: new NodeClock(), processorTimes, progress },
           records: (await store.read()).records,
           keep: (records) => store.append(records),
           askGrid: async (options, digest) => (await import('./split/plan-grid.js')).askGrid(options, digest),

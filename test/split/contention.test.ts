@@ -7,7 +7,7 @@ import { profileColumns } from '#core/profile/profile-columns.js';
 import type { ContentionRecord } from '#core/profile/profile-record.js';
 import { ServiceTable } from '#core/profile/service-table.js';
 import { timeStats } from '#core/profile/time-stats.js';
-import { Contention, type MeasuredContention } from '#core/split/contention.js';
+import { Contention, type MeasuredContention, type Slowdown } from '#core/split/contention.js';
 import { choosePlan, type ChoiceOptions } from '#core/split/plan-choice.js';
 import type { PlannerDevice, PlannerProblem } from '#core/split/plan-problem.js';
 
@@ -16,7 +16,7 @@ const measured = (
   beside: readonly string[],
   [from, to]: readonly [number, number],
   slowdown: number,
-): MeasuredContention => ({ kind, beside, from, to, batch: 1, slowdown });
+): MeasuredContention => ({ kind, beside, from, to, batch: 1, aloneMs: 10, paceMs: 10 * slowdown });
 
 describe('what devices leave each other', () => {
   const contention = new Contention([
@@ -26,27 +26,31 @@ describe('what devices leave each other', () => {
     measured('cpu 1', ['cpu 1', 'wasm 1'], [0, 4], 2.5),
   ]);
   const shard = { from: 0, to: 4, batch: 1 };
+  const of = (kind: string, beside: readonly string[], asked: typeof shard, ms = 10): Slowdown =>
+    contention.beside(kind, beside)(asked, ms);
 
   it('is what was measured of the shard in that company', () => {
-    expect(contention.of('cpu 1', ['wasm 1'], shard)).toEqual({ factor: 1.2, isMeasured: true });
-    expect(contention.of('cpu 1', ['wasm 1', 'cpu 1'], shard).factor).toBe(2.5);
+    expect(of('cpu 1', ['wasm 1'], shard)).toEqual({ factor: 1.2, isMeasured: true });
+    expect(of('cpu 1', ['wasm 1', 'cpu 1'], shard).factor).toBe(2.5);
+    // What was seen is the pace there; alone it may take another time by now.
+    expect(of('cpu 1', ['wasm 1'], shard, 8).factor).toBe(12 / 8);
   });
 
   it('is the mean of other shards where this one was not measured', () => {
-    const { factor, isMeasured } = contention.of('cpu 1', ['wasm 1'], { ...shard, batch: 2 });
+    const { factor, isMeasured } = of('cpu 1', ['wasm 1'], { ...shard, batch: 2 });
     expect(factor).toBeCloseTo(Math.sqrt(1.2 * 1.8), 12);
     expect(isMeasured).toBe(true);
   });
 
   it('is the sum of pairs where they were never measured all together', () => {
-    const more = contention.of('cpu 1', ['cpu 1', 'cpu 1'], shard);
+    const more = of('cpu 1', ['cpu 1', 'cpu 1'], shard);
     expect(more.factor).toBeCloseTo(2, 12);
     expect(more.isMeasured).toBe(true);
   });
 
   it('is nothing alone, and unknown beside a device nobody measured', () => {
-    expect(contention.of('cpu 1', [], shard)).toEqual({ factor: 1, isMeasured: true });
-    expect(contention.of('cpu 1', ['wasm 1', 'cpu 9'], shard)).toEqual({ factor: 1, isMeasured: false });
+    expect(of('cpu 1', [], shard)).toEqual({ factor: 1, isMeasured: true });
+    expect(of('cpu 1', ['wasm 1', 'cpu 9'], shard)).toEqual({ factor: 1, isMeasured: false });
   });
 });
 

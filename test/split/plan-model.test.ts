@@ -11,13 +11,14 @@ import type { DiscoveryReport } from '#core/device-discovery.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { deviceId } from '#core/ids.js';
-import type { ProfileRecord } from '#core/profile/profile-record.js';
+import type { ContentionRecord, ProfileRecord } from '#core/profile/profile-record.js';
 import { int } from '#core/onnx/attribute.js';
 import { GraphBuilder } from '#core/onnx/builder.js';
 import { encodeModelBytes } from '#core/onnx/writer.js';
 import { splitIdOf } from '#core/split/split-spec.js';
 import { MiB } from '#core/units.js';
 import { perceptron } from './perceptron.js';
+import { aloneMs, SteadyDevices } from './steady-devices.js';
 
 let folder: string;
 let model: string;
@@ -112,51 +113,75 @@ describe('a plan of a model', () => {
     expect(report.choice?.stages.map(({ ms }) => ms.source)).not.toContain('estimated');
   });
 
-  it('measures devices of one processor at work together, once, and says so', async () => {
-    const records: ProfileRecord[] = [];
-    const request = { devices: ['cpu:0', 'wasm:0'], measureSeconds: 8, contention: true };
-    const first = await plan(request, { keep: (measured) => Promise.resolve(void records.push(...measured)) });
-    expect(first.notes.join()).toContain('what they leave each other was measured');
-    const together = records.filter((record) => record.type === 'contention');
-    expect(together.length).toBeGreaterThanOrEqual(2);
-    for (const { beside, provider, times, aloneMs } of together) {
-      expect(beside).toEqual([provider === 'cpu' ? 'wasm 1' : 'cpu 1']);
-      expect(times.count).toBeGreaterThan(1);
-      expect(aloneMs).toBeGreaterThan(0);
-    }
-    const ends = new Set(together.map(({ from, to, batch, provider }) => `${provider} ${from} ${to} ${batch}`));
-    const again: ProfileRecord[] = [];
-    await plan(request, { records, keep: (measured) => Promise.resolve(void again.push(...measured)) });
-    const repeated = again.filter((record) => record.type === 'contention');
-    const isNew = ({ from, to, batch, provider }: (typeof repeated)[number]): boolean =>
-      !ends.has(`${provider} ${from} ${to} ${batch}`);
-    // Another plan may look best now; what the first one measured is not measured again.
-    expect(repeated.length === 0 || repeated.some(isNew)).toBe(true);
-  });
-
-  it('counts what devices leave each other only where that is asked for, measured before or not', async () => {
-    const { digest } = await plan();
-    const times = { count: 10, sumMs: 105, squaresMs2: 0, minMs: 10.5, maxMs: 10.5, classes: [] };
-    const records: ProfileRecord[] = [
-      {
-        ...{ type: 'contention', schema: 1, model: digest, nodes: 13, from: 0, to: 13, batch: 1, beside: ['cpu 1'] },
-        ...{ times, aloneMs: 10, host: 'h', device: 'cpu:0', silicon: 'a cpu', provider: 'cpu', engine: 'e' },
-        ...{ threads: 1, emulated: false, precision: 'fp32', optimization: 'all', atMs: 0 },
-      },
-    ];
-    const request: Partial<PlanRequest> = { devices: ['cpu*2'], strategy: 'data' };
-    const rateOf = ({ frontier }: PlanReport): number =>
+  describe('of devices that share a processor', () => {
+    const request: Partial<PlanRequest> = { devices: ['cpu:0', 'wasm:0'], measureSeconds: 30 };
+    const planOn = async (
+      steady: SteadyDevices,
+      more: Partial<PlanRequest> = {},
+      records: readonly ProfileRecord[] = [],
+    ): Promise<{ readonly report: PlanReport; readonly together: readonly ContentionRecord[] }> => {
+      const kept: ProfileRecord[] = [];
+      const report = await steady.during(
+        plan(
+          { ...request, ...more },
+          {
+            ...{ clock: steady.clock, records, processorTimes: () => steady.processorTimes() },
+            // The reference is real.
+            startExecutor: (device) =>
+              device.descriptor === undefined
+                ? parts.startExecutor(device)
+                : Promise.resolve(steady.executor(device.provider as 'cpu' | 'wasm')),
+            keep: (measured) => Promise.resolve(void kept.push(...measured)),
+          },
+        ),
+      );
+      return { report, together: kept.filter((record) => record.type === 'contention') };
+    };
+    const dataRate = ({ frontier }: PlanReport): number =>
       Math.max(
         ...frontier.flatMap(({ strategy, requestsPerSecond: { value } }) => (strategy === 'data' ? [value] : [])),
       );
-    const without = await plan(request);
-    const unasked = await plan(request, { records });
-    const asked = await plan({ ...request, contention: true }, { records });
-    expect(rateOf(without)).toBeGreaterThan(0);
-    expect(rateOf(unasked)).toBe(rateOf(without));
-    expect(rateOf(asked)).toBeCloseTo(rateOf(without) / 1.05, 6);
-    expect(unasked.notes.join()).toContain('which no figure here counts');
-    expect(asked.notes.join()).toContain('what they leave each other was measured');
+
+    it('measures them at work together, counts their pace, keeps it and does not measure it again', async () => {
+      const steady = new SteadyDevices(1.5);
+      const { report, together } = await planOn(steady, { strategy: 'data' });
+      expect(report.notes.join()).toContain('what they leave each other was measured');
+      const found = together.map(({ provider, beside, from, to, times }) => ({
+        ...{ provider, beside, from, to },
+        paceMs: times.sumMs / times.count,
+      }));
+      const whole = { from: 0, to: 13, paceMs: aloneMs * 1.5 };
+      expect(found).toEqual([
+        { provider: 'cpu', beside: ['wasm 1'], ...whole },
+        { provider: 'wasm', beside: ['cpu 1'], ...whole },
+      ]);
+      expect(together.map((record) => record.aloneMs)).toEqual([aloneMs, aloneMs]);
+      // Two devices, each a run every 15 ms; a batch takes no longer than an item, and the largest has 8.
+      expect(dataRate(report)).toBeCloseTo((2 * 8000) / (aloneMs * 1.5), 6);
+      const again = await planOn(new SteadyDevices(1.5), { strategy: 'data' }, together);
+      expect(again.together).toEqual([]);
+    });
+
+    it('counts and keeps nothing that was measured beside other programs, unless that is asked for', async () => {
+      const steady = new SteadyDevices(1.5);
+      steady.othersShare = 0.4;
+      const { report, together } = await planOn(steady, { strategy: 'data' });
+      expect(together).toEqual([]);
+      expect(report.notes.join()).toContain('other programs took 40 % of the processors meanwhile, more than 5 %');
+      expect(dataRate(report)).toBeCloseTo((2 * 8000) / aloneMs, 6);
+      const asked = await planOn(steady, { strategy: 'data', contention: true });
+      expect(asked.together).toEqual([]);
+      expect(dataRate(asked.report)).toBeCloseTo((2 * 8000) / (aloneMs * 1.5), 6);
+    });
+
+    it('counts nothing where that is not wanted, measured before or not', async () => {
+      const { together } = await planOn(new SteadyDevices(1.5), { strategy: 'data' });
+      const steady = new SteadyDevices(1.5);
+      const { report, together: none } = await planOn(steady, { strategy: 'data', contention: false }, together);
+      expect(none).toEqual([]);
+      expect(report.notes.join()).toContain('which no figure here counts');
+      expect(dataRate(report)).toBeCloseTo((2 * 8000) / aloneMs, 6);
+    });
   });
 
   it('takes measurements of the profile database instead of measuring again', async () => {

@@ -70,7 +70,8 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
     .option('--memory <limits>', 'memory limits by device, such as cpu:0=64MiB,wasm:0=1GiB', memoryLimits, new Map())
     .option('--no-measure', 'estimate everything from hardware profiles')
     .option('--measure-seconds <seconds>', 'longest time for measuring, 1 to 3600', countUpTo(3600), 30)
-    .option('--contention', 'measure devices of one processor at work together too, and count their pace there')
+    .option('--contention', 'count what devices of one processor leave each other even beside other programs at work')
+    .option('--no-contention', 'measure devices one at a time only')
     .option('--rows <count>', 'rows of the frontier at most', countUpTo(1000), 10)
     .option('--vectors <dir>', "folder with test_data_set_N; without it the model's folder, or made-up inputs")
     .option('--profiles <file>', 'YAML file with more hardware profiles')
@@ -134,7 +135,7 @@ function requestOf(model: string, flags: PlanFlags): PlanRequest {
     providers: flags.providers,
     memoryBytes: flags.memory,
     measureSeconds: flags.measure ? flags.measureSeconds : 0,
-    ...(flags.contention === true ? { contention: true } : {}),
+    ...(flags.contention === undefined ? {} : { contention: flags.contention }),
     frontierMax: flags.rows,
     vectors: flags.vectors ?? '',
     profilesPath: flags.profiles ?? '',

@@ -1,14 +1,19 @@
 /**
  * Measures what devices of this machine that share its processor leave each other: the shards of a plan run on them all at
- * once, each device with its next run waiting, and their pace is held against what each shard takes alone. Values go
- * through this process as they do when the plan is served, so that what this costs is in the figures.
+ * once, each device with its next run waiting, and their pace is held against what each shard takes alone. Values that go
+ * from one shard to another are read where the one has left them and left for the next, as when the plan is served.
+ *
+ * Other programs at work look like company: what is measured beside them is not counted, unless that is asked for, and never
+ * kept. It is tried a few times.
  */
+import { othersShare, type ProcessorTimes } from '#adapters/hardware/processor-times.js';
 import { messageOf } from '#core/errors.js';
+import { heldBytes, type HeldBytes } from '#core/held-bytes.js';
 import type { ContentionRecord, ProfileRecord } from '#core/profile/profile-record.js';
 import { timeFigures, timeStats } from '#core/profile/time-stats.js';
 import { pacesTogether } from '#core/split/company-pace.js';
 import type { Contention, MeasuredContention } from '#core/split/contention.js';
-import type { Executor } from '#ports/executor.js';
+import type { Executor, RunRequest } from '#ports/executor.js';
 import { openShard, type MeteredShard, type PlacedShard } from './metered-shard.js';
 import type { PlanDevice } from './plan-devices.js';
 import { recordedOn, type MeterParts } from './shard-meter.js';
@@ -22,8 +27,15 @@ export interface CompanyMeterParts extends Pick<
   readonly host: string;
   /** What was measured before. */
   readonly stored: Contention;
+  /** Of the machine and of so many processes; undefined where the system does not tell. */
+  readonly processorTimes: (pids: readonly number[]) => ProcessorTimes | undefined;
+  /** Counts what was measured while others used the processor, or where nobody knows. */
+  readonly evenBesideOthers: boolean;
 }
 
+/** Share of the processors that others may use meanwhile, and how often that is tried. */
+const othersShareMax = 0.05;
+const attemptsMax = 3;
 const aloneRuns = 4;
 const warmRuns = 2;
 /** Runs that wait at each device, the one under way included. */
@@ -51,17 +63,17 @@ export function companionKind({ provider, threads }: Pick<PlanDevice, 'provider'
 
 export function measuredContention(record: ContentionRecord): MeasuredContention {
   const { from, to, batch, beside, times, aloneMs, provider, threads } = record;
-  const slowdown = timeFigures(times).meanMs / aloneMs;
-  return { kind: `${provider} ${threads}`, ...{ beside, from, to, batch, slowdown } };
+  return { kind: `${provider} ${threads}`, ...{ beside, from, to, batch, aloneMs, paceMs: timeFigures(times).meanMs } };
 }
 
 interface Running {
   readonly placed: PlacedShard;
   readonly executor: Executor;
   readonly shard: MeteredShard;
+  request: RunRequest;
   aloneMs: number;
   /** Moments of answers. */
-  readonly answers: number[];
+  answers: number[];
 }
 
 export class CompanyMeter {
@@ -97,11 +109,14 @@ export class CompanyMeter {
         const executor = await this.#executor(placed.device);
         const shard = await openShard(executor, placed, this.#parts);
         if (shard === undefined) return false;
-        running.push({ placed, executor, shard, aloneMs: 0, answers: [] });
+        running.push({ placed, executor, shard, request: shard.request, aloneMs: 0, answers: [] });
       }
-      for (const each of running) each.aloneMs = await this.#alone(each);
-      await this.#together(running);
-      return await this.#keep(running);
+      const letGo = await handOn(running);
+      try {
+        return await this.#measure(running);
+      } finally {
+        letGo();
+      }
     } catch (error) {
       this.notes.push(
         `${sharing.map(({ device }) => device.id).join(' and ')} were not measured together: ${messageOf(error)}`,
@@ -128,10 +143,40 @@ export class CompanyMeter {
     return executor;
   }
 
-  async #alone({ executor, shard }: Running): Promise<number> {
+  /** Until nobody else was at work meanwhile. */
+  async #measure(running: readonly Running[]): Promise<boolean> {
+    const { evenBesideOthers } = this.#parts;
+    let others: number | undefined;
+    for (let attempt = 0; attempt < attemptsMax && !this.#isOver; attempt += 1) {
+      const before = this.#times();
+      for (const each of running) each.aloneMs = await this.#alone(each);
+      await this.#together(running);
+      const after = this.#times();
+      others = before === undefined || after === undefined ? undefined : othersShare(before, after);
+      const isQuiet = others !== undefined && others <= othersShareMax;
+      if (isQuiet || evenBesideOthers) return await this.#take(running, isQuiet);
+      if (others === undefined) break;
+    }
+    const names = running.map(({ placed }) => placed.device.id).join(' and ');
+    const why =
+      others === undefined
+        ? 'this system does not say whether other programs are at work'
+        : `other programs took ${Math.round(100 * others)} % of the processors meanwhile, more than ${100 * othersShareMax} %`;
+    this.notes.push(`what ${names} leave each other does not count: ${why}; see --contention`);
+    return false;
+  }
+
+  #times(): ProcessorTimes | undefined {
+    const executors = [...this.#executors.values()].flatMap(({ description: { pid } }) =>
+      pid === undefined ? [] : [pid],
+    );
+    return this.#parts.processorTimes([process.pid, ...executors]);
+  }
+
+  async #alone({ executor, request }: Running): Promise<number> {
     const times: number[] = [];
     for (let run = 0; run < warmRuns + aloneRuns && !(this.#isOver && times.length > 0); run += 1) {
-      const result = await executor.run(shard.request);
+      const result = await executor.run(request);
       result.release?.();
       if (run >= warmRuns) times.push((result.computeInputUs + result.computeInferUs + result.computeOutputUs) / 1000);
     }
@@ -142,15 +187,16 @@ export class CompanyMeter {
   async #together(running: readonly Running[]): Promise<void> {
     const { clock } = this.#parts;
     const startMs = clock.nowMs();
+    for (const each of running) each.answers = [];
     const isEnough = (): boolean => {
       const ms = clock.nowMs() - startMs;
       const least = Math.min(...running.map(({ answers }) => answers.length));
       const wanted = ms >= longTogetherMs ? longAnswersMin : answersMin;
       return this.#isOver || (ms >= togetherMs && least >= wanted);
     };
-    const client = async ({ executor, shard, answers }: Running): Promise<void> => {
+    const client = async ({ executor, request, answers }: Running): Promise<void> => {
       while (!isEnough()) {
-        const result = await executor.run(shard.request);
+        const result = await executor.run(request);
         result.release?.();
         answers.push(clock.nowMs());
       }
@@ -158,7 +204,7 @@ export class CompanyMeter {
     await Promise.all(running.flatMap((each) => Array.from({ length: inFlight }, () => client(each))));
   }
 
-  async #keep(running: readonly Running[]): Promise<boolean> {
+  async #take(running: readonly Running[], isKept: boolean): Promise<boolean> {
     const { clock, keep } = this.#parts;
     const paces = pacesTogether(
       running.map(({ answers }) => answers),
@@ -181,9 +227,39 @@ export class CompanyMeter {
       records.push(record);
       this.#measured.push(measuredContention(record));
     }
-    await keep(records);
+    if (isKept) await keep(records);
     return true;
   }
+}
+
+/**
+ * Runs each shard once, so that what one gives to another lies where its executor left it from then on. Answers what lets go
+ * of that.
+ */
+async function handOn(running: readonly Running[]): Promise<() => void> {
+  const wanted = new Set(running.flatMap(({ shard }) => shard.request.inputs.map(({ name }) => name)));
+  const left = new Map<string, HeldBytes>();
+  const releases: (() => void)[] = [];
+  for (const each of running) {
+    const { executor, shard } = each;
+    each.request = {
+      ...shard.request,
+      inputs: shard.request.inputs.map((input) => {
+        const held = left.get(input.name);
+        return held === undefined ? input : { ...input, held: [held] };
+      }),
+      leaveOutputs: shard.outputs.some((name) => wanted.has(name)),
+    };
+    const result = await executor.run(each.request);
+    if (result.release !== undefined) releases.push(result.release);
+    for (const output of result.outputs) {
+      const held = output[heldBytes];
+      if (held !== undefined) left.set(output.name, held);
+    }
+  }
+  return () => {
+    for (const release of releases) release();
+  };
 }
 
 /** Kinds of the devices that run beside one, sorted. */

@@ -34,6 +34,8 @@ export interface PlacedShard {
 export interface MeteredShard {
   readonly request: RunRequest;
   readonly loaded: LoadedSession;
+  /** Names of what it gives. */
+  readonly outputs: readonly string[];
   readonly weightBytes: number;
   /** Bytes of values that it is given and gives in one run. */
   readonly inputBytes: number;
@@ -70,7 +72,7 @@ export async function openShard(
     const bytesOf = (names: readonly string[]): number =>
       names.reduce((sum, input) => sum + (tensors.get(input)?.data.byteLength ?? 0), 0);
     return {
-      ...{ loaded, weightBytes: encoded.weightBytes },
+      ...{ loaded, outputs: shard.outputs, weightBytes: encoded.weightBytes },
       ...{ inputBytes: bytesOf(shard.inputs), outputBytes: bytesOf(shard.outputs) },
       request: { session, inputs: shard.inputs.map((input) => runInput(tensors.get(input), input)), outputs: [] },
       close: async () => {

@@ -85,10 +85,10 @@ export class ModelPlanner {
     return choosePlan(problems, options);
   }
 
-  /** With what carrying values costs a full pipe; or, where that is asked for and measured, all that devices cost each other. */
+  /** With what carrying values costs a full pipe; or, where that was measured, all that devices cost each other. */
   #inCompany(problem: PlannerProblem, batch: number): PlannerProblem {
     const carried = this.#carried(problem, batch);
-    if (this.#request.contention !== true) return carried;
+    if (this.#request.contention === false) return carried;
     const contention = this.#parts.contention();
     const { bounds } = this.#parts.tables;
     return {
@@ -99,7 +99,7 @@ export class ModelPlanner {
         const inCompany = contention.beside(companionKind(device as PlanDevice), kinds);
         const carrying = carried.slowdown?.(device, others) ?? (() => 1);
         return (from, to, ms) => {
-          const { factor, isMeasured } = inCompany({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch });
+          const { factor, isMeasured } = inCompany({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch }, ms);
           // What was measured of devices together has the carrying in it.
           return isMeasured && others.length > 0 ? factor : carrying(from, to, ms);
         };
@@ -144,7 +144,8 @@ export class ModelPlanner {
     };
     const first = this.#batches[0] ?? 1;
     await wholes([...real, ...apart], first);
-    const ends = pieceEnds(tables, piecesMax);
+    // Of whole models on several devices pieces say nothing.
+    const ends = this.#request.strategy === 'data' ? [] : pieceEnds(tables, piecesMax);
     for (const [index, to] of ends.entries()) {
       for (const device of real) {
         this.#tell(`${device.id}: piece ${index + 1} of ${ends.length}`);
@@ -170,9 +171,9 @@ export class ModelPlanner {
     return count;
   }
 
-  /** Where that is asked for, the same plans and the best of whole models with all devices busy; how many were measured. */
+  /** The same plans and the best of whole models with all devices busy; how many were measured. */
   async #measureTogether({ choice, bestOf }: PlanChoice): Promise<number> {
-    if (this.#request.contention !== true) return 0;
+    if (this.#request.contention === false) return 0;
     const { tables, company } = this.#parts;
     const plans = new Set([choice, bestOf.pipeline, bestOf.data]);
     let count = 0;

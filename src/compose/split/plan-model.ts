@@ -23,6 +23,7 @@ import { nodeWeights, nodeWork, type ValueShapes } from '#core/split/node-work.j
 import { Contention, type MeasuredContention } from '#core/split/contention.js';
 import { PlanTables } from '#core/split/plan-tables.js';
 import type { MeasuredShard } from '#core/split/stage-times.js';
+import type { ProcessorTimes } from '#adapters/hardware/processor-times.js';
 import type { Tensor } from '#core/tensor.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor } from '#ports/executor.js';
@@ -46,6 +47,8 @@ export interface PlanParts {
   readonly profiles: ProfileBook;
   readonly clock: Clock;
   readonly progress: (share: number, words: string) => void;
+  /** Of the machine and of so many processes; undefined where the system does not tell, as if it were absent. */
+  readonly processorTimes?: (pids: readonly number[]) => ProcessorTimes | undefined;
   /** What is known of models on devices already. */
   readonly records: readonly ProfileRecord[];
   /** Takes what is measured for the plan. Absent: it is forgotten. */
@@ -127,7 +130,7 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const work = nodeWork(graph, types, shapes);
     const unkept: string[] = [];
     const sharing =
-      request.contention === true &&
+      request.contention !== false &&
       devices.some((a) => a.isHere && devices.some((b) => a !== b && b.isHere && shareProcessor(a, b)));
     const metering = {
       ...{ cutter, types, values, inputs, folder, clock, host, model: digest, precision: precisionOf(graph) },
@@ -151,7 +154,10 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     });
     meter = metered;
     const stored = devices.flatMap((device) => storedContention(known, device));
-    const together = new CompanyMeter({ ...metering, endMs: startMs + measureMs, stored: new Contention(stored) });
+    const together = new CompanyMeter({
+      ...{ ...metering, endMs: startMs + measureMs, stored: new Contention(stored) },
+      ...{ processorTimes: parts.processorTimes ?? (() => undefined), evenBesideOthers: request.contention === true },
+    });
     company = together;
     const contention = (): Contention => new Contention([...stored, ...together.measured]);
     const sizes = sizesOf(types, shapes);

@@ -283,7 +283,7 @@ function whyNone(
 }
 
 function notesOf(
-  { items, measureSeconds, contention: together = false }: PlanRequest,
+  { items, measureSeconds, contention: together = true }: PlanRequest,
   findings: PlanFindings,
 ): readonly string[] {
   const { devices, meter, batches, link, contention } = findings;
@@ -317,7 +317,7 @@ function notesOf(
       together &&
       processors.every((device, index) => {
         const range = { from: 0, to: findings.cutter.graph.nodes.length, batch: 1 };
-        return contention.of(companionKind(device), kinds.toSpliced(index, 1), range).isMeasured;
+        return contention.beside(companionKind(device), kinds.toSpliced(index, 1))(range, 0).isMeasured;
       });
     const how = isCounted
       ? 'what they leave each other was measured and is in the requests/s'

@@ -2,8 +2,9 @@
  * How much longer devices take while others run beside them: cores, caches and memory that they share. Measured with the
  * shards of a plan all running at once (contention records of the profile database), never computed from what devices are.
  *
- * Best first: the same shard beside the same devices; other shards beside the same devices, their geometric mean; what each
- * of the devices costs alone, added up. Where nothing was measured nobody disturbs anybody, and `isMeasured` says so.
+ * Best first: the same shard beside the same devices, its pace there; other shards beside the same devices, the geometric
+ * mean of their slowdowns; what each of the devices costs alone, added up. Where nothing was measured nobody disturbs anybody,
+ * and `isMeasured` says so.
  */
 
 export interface MeasuredContention {
@@ -14,7 +15,13 @@ export interface MeasuredContention {
   readonly from: number;
   readonly to: number;
   readonly batch: number;
-  /** Time in company by the time alone. */
+  /** From one answer to the next in company, and a run alone right before; ms. */
+  readonly paceMs: number;
+  readonly aloneMs: number;
+}
+
+interface Pace {
+  readonly paceMs: number;
   readonly slowdown: number;
 }
 
@@ -31,41 +38,42 @@ const unknown: Slowdown = { factor: 1, isMeasured: false };
 
 export class Contention {
   /** By kind and company, then by shard. */
-  readonly #factors = new Map<string, Map<number, number>>();
+  readonly #companies = new Map<string, Map<number, Pace>>();
 
   constructor(measured: readonly MeasuredContention[]) {
-    for (const { kind, beside, from, to, batch, slowdown } of measured) {
-      if (!(slowdown > 0)) continue;
+    for (const { kind, beside, from, to, batch, paceMs, aloneMs } of measured) {
+      if (!(paceMs > 0 && aloneMs > 0)) continue;
       const key = companyKey(kind, beside);
-      const shards = this.#factors.get(key) ?? new Map<number, number>();
-      this.#factors.set(key, shards);
-      shards.set(shardKey({ from, to, batch }), slowdown);
+      const shards = this.#companies.get(key) ?? new Map<number, Pace>();
+      this.#companies.set(key, shards);
+      shards.set(shardKey({ from, to, batch }), { paceMs, slowdown: paceMs / aloneMs });
     }
-  }
-
-  /** Of a shard on a kind of device while others run. */
-  of(kind: string, beside: readonly string[], shard: ShardRun): Slowdown {
-    return this.beside(kind, beside)(shard);
   }
 
   /** Whether that very shard was measured in that company. */
   has(kind: string, beside: readonly string[], shard: ShardRun): boolean {
-    return this.#factors.get(companyKey(kind, beside))?.has(shardKey(shard)) === true;
+    return this.#companies.get(companyKey(kind, beside))?.has(shardKey(shard)) === true;
   }
 
-  /** `of` for many shards in the same company. */
-  beside(kind: string, beside: readonly string[]): (shard: ShardRun) => Slowdown {
+  /** Of shards on a kind of device while others run; each with what it takes alone, ms. */
+  beside(kind: string, beside: readonly string[]): (shard: ShardRun, ms: number) => Slowdown {
     if (beside.length === 0) return () => alone;
-    const together = this.#factors.get(companyKey(kind, beside));
+    const together = this.#companies.get(companyKey(kind, beside));
     if (together !== undefined) {
-      const mean = geometricMean([...together.values()]);
-      return (shard) => ({ factor: together.get(shardKey(shard)) ?? mean, isMeasured: true });
+      const others: Slowdown = { factor: meanSlowdown(together), isMeasured: true };
+      return (shard, ms) => {
+        const known = together.get(shardKey(shard));
+        // Its pace is what was seen; its time alone is of another moment.
+        return known === undefined
+          ? others
+          : { factor: ms > 0 && ms < Infinity ? known.paceMs / ms : known.slowdown, isMeasured: true };
+      };
     }
     let sum = 1;
     for (const other of beside) {
-      const pair = this.#factors.get(companyKey(kind, [other]));
+      const pair = this.#companies.get(companyKey(kind, [other]));
       if (pair === undefined) return () => unknown;
-      sum += geometricMean([...pair.values()]) - 1;
+      sum += meanSlowdown(pair) - 1;
     }
     const added: Slowdown = { factor: Math.max(1, sum), isMeasured: true };
     return () => added;
@@ -81,6 +89,9 @@ function shardKey({ from, to, batch }: ShardRun): number {
   return (batch * nodesMax + from) * nodesMax + to;
 }
 
-function geometricMean(values: readonly number[]): number {
-  return Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length);
+/** The geometric mean. */
+function meanSlowdown(shards: ReadonlyMap<number, Pace>): number {
+  let sum = 0;
+  for (const { slowdown } of shards.values()) sum += Math.log(slowdown);
+  return Math.exp(sum / shards.size);
 }
