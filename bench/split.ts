@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NodeClock } from '#adapters/node/clock.js';
-import { processorTimes } from '#adapters/hardware/processor-times.js';
+import { othersShare, processorTimes } from '#adapters/hardware/processor-times.js';
 import { startProcessExecutor } from '#adapters/process/process-executor.js';
 import { discoverHere } from '#compose/discover-here.js';
 import { packageRoot } from '#compose/package-root.js';
@@ -19,6 +19,7 @@ import { planModel } from '#compose/split/plan-model.js';
 import { IntarsiaError, messageOf } from '#core/errors.js';
 import type { Tensor } from '#core/tensor.js';
 import { MiB } from '#core/units.js';
+import { treePids } from './memory.js';
 import { ensureModel } from './models/ensure-model.js';
 import {
   benchReport,
@@ -313,21 +314,27 @@ async function dataGain({ quick, notes, late }: Scene): Promise<readonly BenchRo
 interface Rounds {
   readonly raw: readonly number[];
   readonly ours: readonly number[];
+  /** Share of the processors that other programs used while ours was measured; NaN where the system does not tell. */
+  readonly others: readonly number[];
 }
 
 async function inRounds(
   rounds: number,
   work: { readonly raw: () => Promise<number>; readonly ours: () => Promise<number> },
 ): Promise<Rounds> {
-  const found: { readonly raw: number[]; readonly ours: number[] } = { raw: [], ours: [] };
+  const found = { raw: [] as number[], ours: [] as number[], others: [] as number[] };
   for (let round = 0; round < rounds; round += 1) {
     found.raw.push(await work.raw());
+    const pids = treePids(process.pid);
+    const before = processorTimes(pids);
     found.ours.push(await work.ours());
+    const after = processorTimes(pids);
+    found.others.push(before === undefined || after === undefined ? Number.NaN : othersShare(before, after));
   }
   return found;
 }
 
-function gainRows(key: string, label: string, { raw, ours }: Rounds, predicted: number): readonly BenchRow[] {
+function gainRows(key: string, label: string, { raw, ours, others }: Rounds, predicted: number): readonly BenchRow[] {
   const ratio = median(ours.map((rate, round) => rate / (raw[round] ?? NaN)));
   const unit = 'items/s';
   return [
@@ -344,6 +351,10 @@ function gainRows(key: string, label: string, { raw, ours }: Rounds, predicted: 
       value: Math.abs(predicted - median(ours)) / median(ours),
       unit: 'x',
       target: { kind: 'at-most', value: 0.1 },
+    }),
+    benchRow({
+      ...{ key: `${key}.others`, label: `${label}: processors used by other programs meanwhile, the most` },
+      ...{ value: 100 * Math.max(...others), unit: '%' },
     }),
   ];
 }
