@@ -120,13 +120,18 @@ export class ModelRoster {
       statistics = { model, version, recorder: new ModelStatisticsRecorder() };
       this.#shared.memory.statistics.set(key, statistics);
     }
+    const profile = this.#shared.options.profileOf(placement);
+    if (profile !== undefined) {
+      const batches = profile.batches.join(', ');
+      this.#shared.context.log.info('run times are known from measurements', { model, version, batches });
+    }
     return new ServedModel({
       placement,
       descriptor,
       limits,
       metrics: new ModelMetrics(metrics, model, version, descriptor.id),
       statistics: statistics.recorder,
-      profile: this.#shared.options.profileOf(model, version),
+      profile,
     });
   }
 

@@ -10,7 +10,7 @@ import type { Metrics } from '#ports/metrics.js';
 import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
 import { tritonBatching } from '#policies/batching/batching-triton.js';
 import { defaultQuarantineRule, type QuarantineRule } from './crash-attribution.js';
-import type { DeviceHealth } from './protocol.js';
+import type { DeviceHealth, Placement } from './protocol.js';
 
 export interface DeviceLimits {
   /** Requests a model's queue holds. At the bound: QUEUE_FULL. Default 10,000. */
@@ -57,8 +57,8 @@ export interface DeviceActorOptions {
   readonly metrics: Metrics;
   readonly limits: DeviceLimits;
   readonly batchingPolicy: BatchingPolicy;
-  /** What is known of a model's run times here before it was measured. Default: nothing. */
-  readonly profileOf: (model: ModelName, version: ModelVersion) => ServiceProfile | undefined;
+  /** What is known of a version's run times here, asked when it is loaded. Default: nothing, they are learned. */
+  readonly profileOf: (placement: Placement) => ServiceProfile | undefined;
   /** Bytes models may hold. */
   readonly memoryBytesMax: number;
   /** Start the executor at once rather than with the first load. Default false. */

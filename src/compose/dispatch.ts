@@ -9,8 +9,9 @@ import type { DeviceDescriptor } from '#core/device.js';
 import { messageOf } from '#core/errors.js';
 import type { PeerStatus } from '#core/grid/host-load.js';
 import type { View } from '#core/grid/records.js';
-import type { HostId } from '#core/ids.js';
+import type { DeviceId, HostId } from '#core/ids.js';
 import type { AttemptObserver, Picker } from '#core/picker.js';
+import type { ProfileRecord } from '#core/profile/profile-record.js';
 import { ServiceTable } from '#core/profile/service-table.js';
 import type { Replica } from '#core/replica.js';
 import { deviceKey, type RoutingTable } from '#core/routing-table.js';
@@ -18,6 +19,8 @@ import { deviceState } from '#core/scheduling/device-news.js';
 import { DispatchLedger } from '#core/scheduling/dispatch-ledger.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { LedgerObserver } from '#core/scheduling/ledger-observer.js';
+import type { ServiceProfile } from '#core/scheduling/service-profile.js';
+import type { Placement } from '#actors/device/protocol.js';
 import { DeviceLoads, type LoadedDevice } from '#server/device-loads.js';
 import { exportDispatchMetrics } from '#server/dispatch-metrics.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
@@ -50,8 +53,10 @@ export interface HostDispatch {
   learnPeers(peers: ReadonlyMap<HostId, PeerStatus>): void;
   /** Looks at this host's devices now and then, until it is told to end. */
   watch(devices: readonly LoadedDevice[]): { stop(): void };
-  /** Takes in what was measured of the models that are served. A failure is logged: answers teach, too. */
-  learnProfiles(profiles: ProfileStore): Promise<void>;
+  /** Takes in what was measured, of all models or of those that are served. A failure is logged: answers teach, too. */
+  learnProfiles(profiles: ProfileStore, scope: 'all' | 'served'): Promise<void>;
+  /** What is known of the run times of a version on a device of this host. */
+  profileOf(device: DeviceId, placement: Placement): ServiceProfile | undefined;
 }
 
 export interface HostDispatchOptions {
@@ -142,17 +147,19 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
       look();
       return { stop: () => timer.cancel() };
     },
-    learnProfiles: async (profiles) => {
+    profileOf: (device, placement) => book.ownProfile(device, placement),
+    learnProfiles: async (profiles, scope) => {
       try {
-        const tables = new Map<string, ServiceTable>();
-        for (const model of digestsOf(router.current)) {
-          const { records } = await profiles.read({ model });
-          tables.set(model, new ServiceTable(records, { model, prefer: 'served' }));
-        }
+        const read = scope === 'all' ? await everyModel(profiles) : await modelsOf(profiles, digestsOf(router.current));
+        const tables = new Map(
+          [...read].map(([model, records]) => [model, new ServiceTable(records, { model, prefer: 'served' })]),
+        );
         book.learnProfiles(tables);
         takeIn();
       } catch (error) {
-        log.warn('dispatch goes by answers alone: the profiles cannot be read', { reason: messageOf(error) });
+        log.warn('dispatch and batching go by answers alone: the profiles cannot be read', {
+          reason: messageOf(error),
+        });
       }
     },
   };
@@ -182,6 +189,27 @@ function* replicasOf({ candidates, reserve }: RoutingTable): Generator<Replica> 
       for (const all of versions.values()) for (const { replica } of all) yield replica;
     }
   }
+}
+
+async function everyModel(profiles: ProfileStore): Promise<ReadonlyMap<string, readonly ProfileRecord[]>> {
+  const read = new Map<string, ProfileRecord[]>();
+  for (const record of (await profiles.read()).records) {
+    // Dispatch and batching go by runs of whole models.
+    if (record.type !== 'shard') continue;
+    const known = read.get(record.model);
+    if (known === undefined) read.set(record.model, [record]);
+    else known.push(record);
+  }
+  return read;
+}
+
+async function modelsOf(
+  profiles: ProfileStore,
+  digests: ReadonlySet<string>,
+): Promise<ReadonlyMap<string, readonly ProfileRecord[]>> {
+  const read = new Map<string, readonly ProfileRecord[]>();
+  for (const model of digests) read.set(model, (await profiles.read({ model })).records);
+  return read;
 }
 
 function digestsOf(table: RoutingTable): ReadonlySet<string> {

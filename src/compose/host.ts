@@ -219,6 +219,7 @@ export async function startHost(
           metrics,
           limits,
           batchingPolicy: batching.make(),
+          profileOf: (placement) => dispatch.profileOf(descriptor.id, placement),
           closeMsMax: Math.min(executorCloseMsMax, config.drainMsMax),
           hooks: {
             onHealth: (health, reason) => {
@@ -295,12 +296,14 @@ export async function startHost(
 
     const recorder = await startServedRecorder(config, {
       ...{ host, devices: started, catalog: () => ownCatalog, clock, log },
-      onRecorded: (profiles) => dispatch.learnProfiles(profiles),
+      onRecorded: (profiles) => dispatch.learnProfiles(profiles, 'served'),
       ...(ports === undefined
         ? {}
         : { exchange: { store: ports.store, keys: ports.keys }, peers: () => ports.links.peers() }),
     });
     undo.push(() => recorder.stop());
+    // Devices ask when a model is loaded.
+    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles, 'all');
     const deviceWatch = dispatch.watch(started);
     undo.push(() => deviceWatch.stop());
 
@@ -392,7 +395,7 @@ export async function startHost(
     });
     if (!scanned.ok) throw scanned.error;
     await grid?.untilRouted();
-    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles);
+    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles, 'served');
     phase = 'serving';
     const clientPorts = takesClients ? { grpc: grpc.port, http: http.port } : {};
     log.info('serving', { ...clientPorts, metrics: scrape.port });

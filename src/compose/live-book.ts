@@ -4,7 +4,8 @@
  */
 import type { DeviceDescriptor } from '#core/device.js';
 import type { View } from '#core/grid/records.js';
-import type { HostId } from '#core/ids.js';
+import type { DeviceId, HostId } from '#core/ids.js';
+import type { ModelConfig } from '#core/model-config.js';
 import type { DeviceSelector, ServiceTable } from '#core/profile/service-table.js';
 import type { Replica } from '#core/replica.js';
 import { deviceKey, type RoutingTable } from '#core/routing-table.js';
@@ -16,7 +17,9 @@ import {
   type ReplicaFacts,
 } from '#core/scheduling/fleet-book.js';
 import { liveProfile } from '#core/scheduling/live-profile.js';
+import type { ServiceProfile } from '#core/scheduling/service-profile.js';
 import { SpotWatch } from '#core/scheduling/spot-watch.js';
+import type { Placement } from '#actors/device/protocol.js';
 
 export interface LiveBookOptions {
   readonly host: HostId;
@@ -86,10 +89,19 @@ export class LiveBook implements FleetBook {
     this.revision += 1;
   }
 
-  /** Tables by the digest of the model. */
+  /** Tables by the digest of the model; those of other models stay. */
   learnProfiles(tables: ReadonlyMap<string, ServiceTable>): void {
-    this.#profiles = tables;
+    this.#profiles = new Map([...this.#profiles, ...tables]);
     this.revision += 1;
+  }
+
+  /** What is known of the run times of a version on a device of this host. */
+  ownProfile(device: DeviceId, { config, artifact, variant }: Placement): ServiceProfile | undefined {
+    const known = this.#own.get(deviceKey(this.#host, device));
+    const table = this.#profiles.get(artifact.digest);
+    // Variants have times of their own, and what was served is on record under the exact model.
+    if (known === undefined || table === undefined || variant !== undefined) return undefined;
+    return liveProfile(table, known.selectors, itemsMaxOf(config))?.profile;
   }
 
   device(key: string): DeviceFacts {
@@ -101,7 +113,7 @@ export class LiveBook implements FleetBook {
 
   replica({ model, version, stages }: Replica): ReplicaFacts {
     const config = this.#table?.catalog.models.get(model)?.served.get(version)?.config;
-    const itemsMax = Math.max(1, config?.maxBatchSize ?? 1);
+    const itemsMax = itemsMaxOf(config);
     const facts = { ...unknownReplica, itemsMax };
     const [first] = stages;
     // Of a model in pieces each is timed by itself, and answers tell of all together.
@@ -113,4 +125,9 @@ export class LiveBook implements FleetBook {
       known === undefined || table === undefined ? undefined : liveProfile(table, known.selectors, itemsMax);
     return found === undefined ? facts : { ...facts, ...found };
   }
+}
+
+/** Items of the largest batch; 1 for a model that takes no batches. */
+function itemsMaxOf(config: Pick<ModelConfig, 'maxBatchSize'> | undefined): number {
+  return Math.max(1, config?.maxBatchSize ?? 1);
 }

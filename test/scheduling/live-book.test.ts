@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { LiveBook } from '#compose/live-book.js';
+import type { Placement } from '#actors/device/protocol.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import type { HostRecord, View, ViewHost } from '#core/grid/records.js';
 import { spotHazardPrior } from '#core/hardware-profile-spot.js';
@@ -131,6 +132,25 @@ describe('what is known of devices live', () => {
       book.replica({ ...replicaOn('alpha'), stages: [...replicaOn('alpha').stages, ...replicaOn('beta').stages] })
         .profile,
     ).toBeUndefined();
+  });
+
+  it('is asked by devices of this host for what they load: the exact model, and by its very bytes', () => {
+    const book = new LiveBook({ host: alpha, descriptors: [own] });
+    const placement = (change: object = {}): Placement =>
+      ({
+        ...{ config: { maxBatchSize: 8 }, artifact: { digest: modelDigest, path: '' } },
+        ...change,
+      }) as unknown as Placement;
+    expect(book.ownProfile(own.id, placement())).toBeUndefined();
+    book.learnProfiles(new Map([[modelDigest, table(shardRecord([4]), shardRecord([10], { batch: 8 }))]]));
+    expect(book.ownProfile(own.id, placement())).toMatchObject({ batches: [1, 8], ms: [4, 10] });
+    // What is taken in later is of other models.
+    book.learnProfiles(new Map());
+    expect(book.ownProfile(own.id, placement())).toBeDefined();
+    expect(book.ownProfile(deviceId('wasm:0'), placement())).toBeUndefined();
+    expect(book.ownProfile(own.id, placement({ variant: 'fp16' }))).toBeUndefined();
+    expect(book.ownProfile(own.id, placement({ artifact: { digest: 'f'.repeat(64), path: '' } }))).toBeUndefined();
+    expect(book.ownProfile(own.id, placement({ config: { maxBatchSize: 64 } }))).toBeUndefined();
   });
 
   it('counts as needed memory only what a run takes beyond the loaded model', () => {

@@ -129,7 +129,8 @@ export class FleetHost {
       // Nobody reads the figures, and whoever is lost is lost visibly.
       usageMs: 0,
       canaryMs: 0,
-      profileOf: (name) => (devicesKnow ? device.service[models.findIndex((model) => model.name === name)] : undefined),
+      profileOf: ({ model: wanted }) =>
+        devicesKnow ? device.service[models.findIndex(({ name }) => name === wanted)] : undefined,
       ...(batching === undefined ? {} : { batchingPolicy: batching(device) }),
       hooks: {
         onHealth: (health) => {
