@@ -323,9 +323,10 @@ async function inRounds(
   work: { readonly raw: () => Promise<number>; readonly ours: () => Promise<number> },
 ): Promise<Rounds> {
   const found = { raw: [] as number[], ours: [] as number[], others: [] as number[] };
+  // Before the first loops begin, which end when they are done.
+  const pids = treePids(process.pid);
   for (let round = 0; round < rounds; round += 1) {
     found.raw.push(await work.raw());
-    const pids = treePids(process.pid);
     const before = processorTimes(pids);
     found.ours.push(await work.ours());
     const after = processorTimes(pids);

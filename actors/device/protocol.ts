@@ -10,6 +10,7 @@ import type { ModelConfig } from '#core/model-config.js';
 import type { ModelStatistics } from '#core/model-statistics.js';
 import type { OptimizationLevel } from '#core/provider.js';
 import type { Tensor, TensorSpec } from '#core/tensor.js';
+import type { VariantExam } from '#core/variants/variant-difference.js';
 import type { ReplyTo } from '#runtime/actor.js';
 
 /** A model version to be loaded on this device. */
@@ -28,6 +29,8 @@ export interface Placement {
   readonly variant?: string;
   /** Of a variant: what the comparison with the exact model gave, in one line. */
   readonly variantGate?: string;
+  /** Of a variant: what it must answer here before it is ready. Absent: what was compared elsewhere counts. */
+  readonly exam?: VariantExam;
   /** What the server of a remote device calls it; absent: as the model is called here. */
   readonly remoteModel?: { readonly name: string; readonly version: string };
   /** Of a variant: the digest of the exact model, by which its version is known. */

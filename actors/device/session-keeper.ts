@@ -9,7 +9,9 @@ import type { Datatype } from '#core/datatype.js';
 import { asIntarsiaError, intarsiaError, invariant, messageOf, type IntarsiaError } from '#core/errors.js';
 import { sessionId, type SessionId } from '#core/ids.js';
 import { MemoryLedger, estimateSessionBytes } from '#core/memory-ledger.js';
+import type { Tensor } from '#core/tensor.js';
 import { formatBytes } from '#core/units.js';
+import { variantDifference } from '#core/variants/variant-difference.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor, LoadedSession } from '#ports/executor.js';
 import type { Log } from '#ports/log.js';
@@ -171,6 +173,7 @@ export class SessionKeeper {
         },
       });
       await this.#warmUp({ slot, executor, id, model });
+      await this.#examine({ slot, executor, id, model });
       return await this.#admit({ slot, executor, id, model, loaded });
     } catch (thrown) {
       const error = asIntarsiaError(thrown);
@@ -211,6 +214,33 @@ export class SessionKeeper {
     for (const { inputs } of warmups) await executor.run(model.layout.warmup(id, inputs));
     if (warmups.length > 0) model.trial = 'warm-up';
     else await this.#tryOut(given);
+  }
+
+  /** A variant answers what the exact model was asked: what one device computes says nothing of another. */
+  async #examine({ slot, executor, id, model }: FreshSession): Promise<void> {
+    const { exam, variant = '' } = model.placement;
+    if (exam === undefined) return;
+    const answers: (readonly Tensor[])[] = [];
+    for (const { inputs } of exam.questions) {
+      const { outputs } = await executor.run({
+        session: id,
+        inputs: inputs.map(({ data, ...spec }) => ({ ...spec, chunks: [data] })),
+        outputs: [],
+      });
+      answers.push(outputs);
+    }
+    const { close, text, problem } = variantDifference(exam, answers);
+    const where = `${variant} on ${slot.provider} here`;
+    if (close) {
+      note(model, `variant ${where}: ${text}`);
+      return;
+    }
+    const { version, device } = model;
+    throw intarsiaError(
+      'FAILED_PRECONDITION',
+      `variant ${where} is not near enough to model '${model.model}' version ${version}: ${text}: ${problem}`,
+      { model: model.model, version, device, variant },
+    );
   }
 
   /** A run on zeros, and where the model cannot take these, one on ones. */

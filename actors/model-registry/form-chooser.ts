@@ -10,7 +10,7 @@ import { allowedVariants, deviceForms, type AllowedVariant } from '#core/variant
 import { variantGateText } from '#core/variants/variant-record.js';
 import type { Placement } from '#actors/device/protocol.js';
 import type { ResidencyDevice } from '#policies/residency/residency-first-fit.js';
-import type { ModelRegistryOptions } from './options.js';
+import type { ModelRegistryOptions, RegistryDevice } from './options.js';
 import type { HeldVariant } from './read-variants.js';
 
 /** A variant that may be loaded. */
@@ -20,6 +20,7 @@ export class FormChooser {
   readonly #exact: Placement;
   readonly #engine: string;
   readonly #allowed: readonly AllowedForm[];
+  readonly #refused = new Set<string>();
   readonly #chosen = new Map<DeviceId, { readonly form: AllowedForm | undefined; readonly note: string }>();
 
   constructor(exact: Placement, variants: readonly HeldVariant[], engine: ModelRegistryOptions['engine']) {
@@ -43,6 +44,12 @@ export class FormChooser {
         : `${descriptor.id} gets ${nameOf(found.form)}, because ${nameOf(best.form)} takes ${best.bytes} bytes (${formatBytes(best.bytes)}) and ${memoryFreeBytes} are free: ${best.bytes - memoryFreeBytes} bytes missing`;
     this.#chosen.set(descriptor.id, { form: found.form, note });
     return { ...device, weightBytes: this.#weightsOf(found.form) };
+  }
+
+  /** The device is not given the form again; answers the next best, whether it has room or not. */
+  refuse({ descriptor }: Pick<RegistryDevice, 'descriptor'>, form: AllowedForm): AllowedForm | undefined {
+    this.#refused.add(refusal(descriptor.id, form));
+    return this.bestFor(descriptor);
   }
 
   /** What `withBytes` found for the device; undefined: the exact model. */
@@ -84,7 +91,8 @@ export class FormChooser {
   /** Best first; undefined: the exact model. */
   #formsOn({ id, provider, name }: DeviceDescriptor): readonly (AllowedForm | undefined)[] {
     const device = { id, provider, name, engine: this.#engine };
-    return deviceForms(this.#allowed, device).map(({ variant }) => variant);
+    const allowed = this.#allowed.filter((form) => !this.#refused.has(refusal(id, form)));
+    return deviceForms(allowed, device).map(({ variant }) => variant);
   }
 
   #weightsOf(form: AllowedForm | undefined): number {
@@ -95,6 +103,10 @@ export class FormChooser {
     const { inputs, outputs, config } = this.#exact;
     return estimateSessionBytes({ weightBytes: this.#weightsOf(form), inputs, outputs, items: config.maxBatchSize });
   }
+}
+
+function refusal(device: DeviceId, { name }: AllowedForm): string {
+  return `${device} ${name}`;
 }
 
 function nameOf(form: AllowedForm | undefined): string {

@@ -2,7 +2,9 @@
 import type { Catalog } from '#core/catalog.js';
 import type { DeviceDescriptor } from '#core/device.js';
 import type { ModelFiles } from '#ports/model-files.js';
-import type { DeviceMessage } from '#actors/device/protocol.js';
+import type { VariantExam } from '#core/variants/variant-difference.js';
+import type { VariantRecord } from '#core/variants/variant-record.js';
+import type { DeviceMessage, Placement } from '#actors/device/protocol.js';
 import type { ResidencyDevice, ResidencyPlan, ResidencyRequest } from '#policies/residency/residency-first-fit.js';
 import type { ActorRef } from '#runtime/actor.js';
 
@@ -31,6 +33,11 @@ export interface ModelRegistryOptions {
   readonly publish: (catalog: Catalog) => void;
   /** Engine of the CPU's executors here, such as `onnxruntime-node 1.30.0`: some variants are for one engine only. */
   readonly engine?: string;
+  /**
+   * What a variant is to be asked on the device that loads it, by the exact model's own answers. Rejects where the exact
+   * model cannot be asked: then the variant's record counts alone. Absent: it always does.
+   */
+  readonly examOf?: (exact: Placement, record: VariantRecord) => Promise<VariantExam>;
   /**
    * Milliseconds a device may take to load or unload a version, default 600,000. Beyond: the load counts as failed.
    */

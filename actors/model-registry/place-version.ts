@@ -48,7 +48,26 @@ export async function placeVersion(
   const candidates = asked.map((device) => chooser.withBytes(device));
   const failures: { readonly device: DeviceId; readonly error: IntarsiaError }[] = [];
   const notes: string[] = [];
+  const refusals: string[] = [];
   const { config, weightBytes, inputs, outputs } = placement;
+  /** The form chosen, or the next best where it answers too far off there. */
+  const loadBest = async (
+    device: RegistryDevice,
+    forms: Map<DeviceId, AllowedForm | undefined>,
+  ): Promise<LoadOutcome> => {
+    const { descriptor } = device;
+    for (;;) {
+      const form = forms.get(descriptor.id);
+      const outcome = await load(device, chooser.placement(descriptor, form), previous, {
+        ...ports,
+        form,
+        exact: placement,
+      });
+      if (form === undefined || !isRefusal(outcome)) return outcome;
+      refusals.push(`${descriptor.id}: ${outcome.error.message}`);
+      forms.set(descriptor.id, chooser.refuse(device, form));
+    }
+  };
   for (;;) {
     const full = new Set(failures.map(({ device }) => device));
     const plan = options.residency(
@@ -61,11 +80,7 @@ export async function placeVersion(
     // The order of the plan is the order of preference.
     chosen.sort((a, b) => plan.devices.indexOf(a.descriptor.id) - plan.devices.indexOf(b.descriptor.id));
     const forms = new Map(chosen.map(({ descriptor }) => [descriptor.id, chooser.chosenFor(descriptor.id)]));
-    const outcomes = await Promise.all(
-      chosen.map((device) =>
-        load(device, chooser.placement(device.descriptor, forms.get(device.descriptor.id)), previous, ports),
-      ),
-    );
+    const outcomes = await Promise.all(chosen.map((device) => loadBest(device, forms)));
     const devices: DeviceId[] = [];
     let isWorthAnother = chosen.length > 0;
     outcomes.forEach((outcome, index) => {
@@ -80,7 +95,7 @@ export async function placeVersion(
       }
     });
     if (devices.length > 0) {
-      notes.push(...devices.flatMap((device) => chooser.noteOf(device)));
+      notes.push(...refusals, ...devices.flatMap((device) => chooser.noteOf(device)));
       return { devices, failures, forms: namesOf(devices, forms), notes };
     }
     if (!isWorthAnother) {
@@ -89,6 +104,11 @@ export async function placeVersion(
       return { devices: [], failures, forms: new Map(), error, notes };
     }
   }
+}
+
+/** What a variant answers on a device decides whether it gets it. */
+function isRefusal(outcome: LoadOutcome): outcome is LoadOutcome & { readonly ok: false } {
+  return !outcome.ok && outcome.error.code === 'FAILED_PRECONDITION';
 }
 
 function namesOf(
@@ -152,7 +172,7 @@ export async function placeImposed(
       };
     }
     forms.set(descriptor.id, form);
-    return await load(device, chooser.placement(descriptor, form), previous, ports);
+    return await load(device, chooser.placement(descriptor, form), previous, { ...ports, form, exact: placement });
   }
   const [first] = failures;
   return {
@@ -198,17 +218,26 @@ function residencyDevice({ device, health, sessions, queues }: DeviceStatus): Re
   };
 }
 
+interface LoadPorts extends PlacementPorts {
+  /** Undefined: the exact model. */
+  readonly form: AllowedForm | undefined;
+  readonly exact: Placement;
+}
+
 async function load(
   { descriptor, ref }: RegistryDevice,
-  placement: Placement,
+  chosen: Placement,
   previous: readonly DeviceId[],
-  { clock, options }: PlacementPorts,
+  ports: LoadPorts,
 ): Promise<LoadOutcome> {
+  const { clock, options } = ports;
   const loadMsMax = options.loadMsMax ?? loadMsMaxDefault;
+  const { placement, notes } = await examined(chosen, ports);
   try {
-    return await ref.ask<LoadOutcome>((replyTo) => ({ type: 'load', placement, replyTo }), {
+    const outcome = await ref.ask<LoadOutcome>((replyTo) => ({ type: 'load', placement, replyTo }), {
       deadlineMs: clock.nowMs() + loadMsMax,
     });
+    return outcome.ok ? { ...outcome, notes: [...outcome.notes, ...notes] } : outcome;
   } catch (thrown) {
     // It may still come to load: nobody would use it.
     if (!previous.includes(descriptor.id)) {
@@ -216,5 +245,19 @@ async function load(
       ref.tell({ type: 'unload', model, version, replyTo: { tell: () => 'accepted' } });
     }
     return { ok: false, error: asIntarsiaError(thrown) };
+  }
+}
+
+/** A variant with what it is to be asked; as it is where nobody can say what the exact model answers. */
+async function examined(
+  placement: Placement,
+  { form, exact, options: { examOf } }: LoadPorts,
+): Promise<{ readonly placement: Placement; readonly notes: readonly string[] }> {
+  if (form === undefined || examOf === undefined) return { placement, notes: [] };
+  try {
+    return { placement: { ...placement, exam: await examOf(exact, form.record) }, notes: [] };
+  } catch (thrown) {
+    const { message } = asIntarsiaError(thrown);
+    return { placement, notes: [`variant ${form.name} is not compared here, its record counts: ${message}`] };
   }
 }

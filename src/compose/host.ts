@@ -6,6 +6,7 @@ import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { SeededRandom } from '#adapters/node/random.js';
 import { NodeClock } from '#adapters/node/clock.js';
 import { nodeDiagnostics } from '#adapters/node/diagnostics.js';
+import { startProcessExecutor } from '#adapters/process/process-executor.js';
 import { openPinoLog, type LogHandle } from '#adapters/pino/pino-log.js';
 import { PrometheusMetrics } from '#adapters/prometheus/prometheus-metrics.js';
 import { openOtlpTracing } from '#adapters/opentelemetry/otlp-tracing.js';
@@ -52,6 +53,7 @@ import { executorsOf } from './executors.js';
 import { GridHost, reachedAt } from './grid.js';
 import { openGridPorts, type GridPorts } from './grid-ports.js';
 import { probeDevice } from './probe.js';
+import { VariantExams } from './variants/variant-exams.js';
 import { readProfiles } from './profiles.js';
 import { startServedRecorder } from './profile/served-recorder.js';
 import { hostStatistics, type StartedDevice } from './statistics.js';
@@ -246,6 +248,11 @@ export async function startHost(
 
     const files = ports?.files ?? (await openRepository({ roots: config.repositories }));
     undo.push(() => files.close());
+    const exams = new VariantExams({
+      startCpu: () => startProcessExecutor({ provider: 'cpu', lanes: 1 }),
+      ...{ clock, memoryBytes: report.host.usableMemoryBytes },
+    });
+    undo.push(() => exams.end());
     const registry = system.spawn(
       'model-registry',
       modelRegistryActor({
@@ -256,6 +263,7 @@ export async function startHost(
         devices: started,
         residency: residencyOf(config),
         engine: nativeEngine(),
+        examOf: (exact, record) => exams.examOf(exact, record),
         publish: (catalog) => {
           ownCatalog = catalog;
           // In a grid the table is made of what all hosts serve; until it has joined, of what this one does.
@@ -421,6 +429,7 @@ export async function startHost(
       if (!hasDeparted) await attempt('leaving the grid', () => grid?.leave());
       deviceWatch.stop();
       await attempt('ending the checks of answers', () => grid?.endChecks());
+      await attempt('ending the comparisons of variants', () => exams.end());
       await attempt('recording what was served', () => recorder.stop());
       const drained = await system.drain({ deadlineMs: Math.max(deadlineMs, clock.nowMs() + closeMsMin) });
       if (drained.abandoned.length > 0) log.warn('stopped without', { actors: drained.abandoned.join(', ') });

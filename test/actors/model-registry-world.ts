@@ -159,7 +159,7 @@ export class PretendDevice {
             const width = placement.inputs[0]?.shape[1] ?? 0;
             log.push(`${id}: load ${model}/${version} of width ${width}`);
             context.clock.schedule(10, () => {
-              const code = this.failures.get(`${model}:${width}`);
+              const code = this.failures.get(`${model}:${placement.variant ?? width}`);
               let outcome: LoadOutcome = { ok: true, loadMs: 10, memoryBytes: 1000, notes: [] };
               if (code !== undefined)
                 outcome = { ok: false, error: intarsiaError(code, `width ${width} fails on ${id}`) };

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { ModelRegistryOptions } from '#actors/model-registry/options.js';
+import type { VariantExam } from '#core/variants/variant-difference.js';
 import type { VariantRecord, VariantRow } from '#core/variants/variant-record.js';
 import { MiB } from '#core/units.js';
 import { identity, RegistryWorld } from '../actors/model-registry-world.js';
@@ -137,6 +138,53 @@ describe('a host without a grid', () => {
     Object.assign(world.device.descriptor, { memoryBytes: 100 * MiB });
     expect(await world.load('m')).toBe('ok');
     expect(world.device.placements.map(({ variant = 'exact' }) => variant)).toEqual(['int8', 'exact']);
+  });
+});
+
+describe('a variant on the device that is to serve it', () => {
+  const exam: VariantExam = { kind: 'int8', limit: 0.05, usual: { relative: 1e-3, steps: new Map() }, questions: [] };
+  const file = identity(9);
+  const record: VariantRecord = {
+    ...{ kind: 'int8', digest: sha256(file), bytes: file.byteLength },
+    ...{ madeFrom: { digest: sha256(exact), bytes: exact.byteLength }, tolerance: 0.05, vectors: [] },
+    ...{ rows: [row({ runMs: 1, exactRunMs: 2 })], notes: [] },
+  };
+  const worldWith = (examOf: ModelRegistryOptions['examOf'] & object): RegistryWorld => {
+    const world = new RegistryWorld(['cpu:0']);
+    world.repository
+      .write('m/config.pbtxt', 'parameters { key: "intarsia_variants" value { string_value: "allow" } }')
+      .write('m/1/model.onnx', exact)
+      .write('m/1/variants/int8/model.onnx', file)
+      .write('m/1/variants/int8/variant.json', JSON.stringify(record));
+    world.start({ examOf });
+    return world;
+  };
+  const given = ({ device }: RegistryWorld): readonly unknown[] =>
+    device.placements.map(({ variant = 'exact', exam: asked }) => [variant, asked]);
+
+  it('is asked what the exact model answers before it is ready', async () => {
+    const asked: string[] = [];
+    const world = worldWith(({ artifact }, { kind }) => {
+      asked.push(`${artifact.digest} ${kind}`);
+      return Promise.resolve(exam);
+    });
+    expect(await world.load('m')).toBe('ok');
+    expect(asked).toEqual([`${sha256(exact)} int8`]);
+    expect(given(world)).toEqual([['int8', exam]]);
+  });
+
+  it('is not served where it answers too far off: the device gets the next best form', async () => {
+    const world = worldWith(() => Promise.resolve(exam));
+    world.device.failures.set('m:int8', 'FAILED_PRECONDITION');
+    expect(await world.load('m')).toBe('ok');
+    expect(given(world)).toEqual([['exact', undefined]]);
+    expect(world.served()).toContain('m/1');
+  });
+
+  it('is served by its record where the exact model cannot be asked', async () => {
+    const world = worldWith(() => Promise.reject(new Error('there is no reference')));
+    expect(await world.load('m')).toBe('ok');
+    expect(given(world)).toEqual([['int8', undefined]]);
   });
 });
 

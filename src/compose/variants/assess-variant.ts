@@ -2,13 +2,14 @@
 import { artifactDigest, sessionId, type SessionId } from '#core/ids.js';
 import { IntarsiaError, messageOf } from '#core/errors.js';
 import type { ExecutionProvider, OptimizationLevel } from '#core/provider.js';
-import { compareOutputs, worstOf, type Tolerance } from '#core/split/equivalence.js';
+import type { Tolerance } from '#core/split/equivalence.js';
 import type { SplitGraph } from '#core/split/graph.js';
 import { comparedNumbers, sampleAttempts, sampleInputs } from '#core/split/sample-inputs.js';
 import type { Tensor, TensorSpec } from '#core/tensor.js';
 import { agreementOf, agreementOfAll } from '#core/variants/task-agreement.js';
-import type { VariantRow } from '#core/variants/variant-record.js';
-import { errorShareOf, toleranceFor, type MadeKind } from '#core/variants/variant-tolerance.js';
+import type { VariantRecord, VariantRow } from '#core/variants/variant-record.js';
+import { variantDifference } from '#core/variants/variant-difference.js';
+import type { MadeKind } from '#core/variants/variant-tolerance.js';
 import type { Executor } from '#ports/executor.js';
 import { referenceThreads, type Reference } from '../split/reference.js';
 import { runInput } from '../split/shard-runner.js';
@@ -45,7 +46,7 @@ export async function assessVariant(
   devices: ReadonlyMap<ExecutionProvider, Executor>,
 ): Promise<Assessment> {
   const cpu = devices.get('cpu') as Executor;
-  const { vectors, expected } = await questionsOf(parts, graph, cpu);
+  const { vectors, expected } = await questionsOf({ ...parts, shapes: parts.made.shapes }, graph, cpu);
   const rows: VariantRow[] = [];
   for (const [provider, executor] of devices) {
     rows.push(await assessOn(parts, { provider, executor, vectors, expected }));
@@ -54,12 +55,16 @@ export async function assessVariant(
 }
 
 /** The reference's own, or of a fixed shape those that fit it; made-up ones where none does. */
-async function questionsOf(
-  { made, reference, source, seed }: AssessmentParts,
+export async function questionsOf(
+  {
+    shapes,
+    reference,
+    source,
+    seed,
+  }: Pick<AssessmentParts, 'reference' | 'source' | 'seed'> & { readonly shapes: VariantRecord['shapes'] },
   graph: SplitGraph,
   cpu: Executor,
 ): Promise<Pick<Reference, 'vectors' | 'expected'>> {
-  const { shapes } = made;
   if (shapes === undefined) return reference;
   const fits = ({ inputs }: VectorSet): boolean =>
     inputs.every(({ name, shape }) => shapes[name]?.join() === shape.join());
@@ -108,25 +113,17 @@ async function assessOn(
     await load(executor, session, made.path, kind === 'ort' ? 'disabled' : 'all');
     const answers: (readonly Tensor[])[] = [];
     for (const { inputs } of vectors) answers.push(await run(executor, session, inputs));
-    const wanted = (index: number): readonly Tensor[] => expected[index] ?? [];
-    const comparison = worstOf(
-      answers.map((outputs, index) =>
-        compareOutputs(outputs, wanted(index), toleranceFor(kind, limit, { expected: wanted(index), usual })),
-      ),
-    );
-    const errorShare = Math.max(0, ...answers.map((outputs, index) => errorShareOf(outputs, wanted(index))));
-    const agreement = agreementOfAll(answers.map((outputs, index) => agreementOf(outputs, wanted(index))));
-    const { maxAbsoluteError, maxRelativeError, close, problem } = comparison;
-    const measure = kind === 'fp16' || kind === 'int8' ? errorShare : maxRelativeError;
+    const questions = vectors.map(({ inputs }, index) => ({ inputs, expected: expected[index] ?? [] }));
+    const agreement = agreementOfAll(answers.map((outputs, index) => agreementOf(outputs, expected[index] ?? [])));
+    const difference = variantDifference({ kind, limit, usual, questions }, answers);
+    const { maxAbsoluteError, maxRelativeError, errorShare, close, text, problem } = difference;
     const runMs = await time(executor, session, first);
     await executor.unload(session);
     return {
       provider,
       engine,
       verdict: close ? 'equal' : 'different',
-      reason: close
-        ? ''
-        : `largest error ${measure.toPrecision(3)}${kind === 'fp16' || kind === 'int8' ? ' of the output’s largest value' : ' relative'}, ${limit} passes: ${problem}`,
+      reason: close ? '' : `${text}: ${problem}`,
       maxAbsoluteError,
       maxRelativeError,
       errorShare,
