@@ -162,6 +162,19 @@ describe('a plan of a model', () => {
       expect(again.together).toEqual([]);
     });
 
+    it('measures a pipeline as a whole: what a stage takes is its share of the time from answer to answer', async () => {
+      // Neither takes the whole model.
+      const memoryBytes = new Map(['cpu:0', 'wasm:0'].map((id): [string, number] => [id, 0.3 * MiB]));
+      const { report, together } = await planOn(new SteadyDevices(1.5), { strategy: 'pipeline', memoryBytes });
+      const { choice } = report;
+      expect(choice?.stages).toHaveLength(2);
+      const mine = together.filter(({ from, to }) =>
+        choice?.stages.some((stage) => stage.from === from && stage.to === to),
+      );
+      expect(mine.map(({ times }) => times.sumMs / times.count)).toEqual([aloneMs * 1.5, aloneMs * 1.5]);
+      expect(choice?.requestsPerSecond.value).toBeCloseTo((1000 * choice!.batch) / (aloneMs * 1.5), 6);
+    });
+
     it('counts and keeps nothing that was measured beside other programs, unless that is asked for', async () => {
       const steady = new SteadyDevices(1.5);
       steady.othersShare = 0.4;

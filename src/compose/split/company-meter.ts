@@ -1,19 +1,18 @@
 /**
  * Measures what devices of this machine that share its processor leave each other: the shards of a plan run on them all at
- * once, each device with its next run waiting, and their pace is held against what each shard takes alone. Values that go
- * from one shard to another are read where the one has left them and left for the next, as when the plan is served.
+ * once, a pipeline as it is served and whole models each with its next run waiting (company-runs.ts), and their pace is held
+ * against what each shard takes alone.
  *
  * Other programs at work look like company: what is measured beside them is not counted, unless that is asked for, and never
  * kept. It is tried a few times.
  */
 import { othersShare, type ProcessorTimes } from '#adapters/hardware/processor-times.js';
 import { messageOf } from '#core/errors.js';
-import { heldBytes, type HeldBytes } from '#core/held-bytes.js';
 import type { ContentionRecord, ProfileRecord } from '#core/profile/profile-record.js';
 import { timeFigures, timeStats } from '#core/profile/time-stats.js';
-import { pacesTogether } from '#core/split/company-pace.js';
 import type { Contention, MeasuredContention } from '#core/split/contention.js';
-import type { Executor, RunRequest } from '#ports/executor.js';
+import type { Executor } from '#ports/executor.js';
+import { computeMs, handOn, paceOfLoops, paceOfPipe, type CompanyRun, type Paces } from './company-runs.js';
 import { openShard, type MeteredShard, type PlacedShard } from './metered-shard.js';
 import type { PlanDevice } from './plan-devices.js';
 import { recordedOn, type MeterParts } from './shard-meter.js';
@@ -38,8 +37,6 @@ const othersShareMax = 0.05;
 const attemptsMax = 3;
 const aloneRuns = 4;
 const warmRuns = 2;
-/** Runs that wait at each device, the one under way included. */
-const inFlight = 2;
 /** Answers of each device, and the time they must span; where runs are long, fewer do after a while. */
 const answersMin = 8;
 const togetherMs = 1_500;
@@ -70,10 +67,6 @@ interface Running {
   readonly placed: PlacedShard;
   readonly executor: Executor;
   readonly shard: MeteredShard;
-  request: RunRequest;
-  aloneMs: number;
-  /** Moments of answers. */
-  answers: number[];
 }
 
 export class CompanyMeter {
@@ -93,8 +86,11 @@ export class CompanyMeter {
     return this.#measured;
   }
 
-  /** The shards of one plan together, once. False when nothing was measured: no two share the processor, or no time is left. */
-  async measure(shards: readonly PlacedShard[]): Promise<boolean> {
+  /**
+   * The shards of one plan together, once. False when nothing was measured: no two share the processor, or no time is left.
+   * @param isPipe Each gives its values to those behind it; else each is a plan's by itself.
+   */
+  async measure(shards: readonly PlacedShard[], isPipe: boolean): Promise<boolean> {
     const sharing = shards.filter(({ device }) => device.isHere && isProcessor(device));
     const key = sharing.map(({ device, from, to, batch }) => `${companionKind(device)} ${from} ${to} ${batch}`).join();
     if (sharing.length < 2 || this.#isOver || this.#done.has(key)) return false;
@@ -109,11 +105,14 @@ export class CompanyMeter {
         const executor = await this.#executor(placed.device);
         const shard = await openShard(executor, placed, this.#parts);
         if (shard === undefined) return false;
-        running.push({ placed, executor, shard, request: shard.request, aloneMs: 0, answers: [] });
+        running.push({ placed, executor, shard });
       }
-      const letGo = await handOn(running);
+      const { runs, letGo } = await handOn(
+        running.map(({ executor, shard: { request, outputs } }) => ({ executor, request, outputs })),
+      );
       try {
-        return await this.#measure(running);
+        // Of a pipe that leaves the processor in between this is only a part.
+        return await this.#measure(running, runs, isPipe && sharing.length === shards.length);
       } finally {
         letGo();
       }
@@ -144,17 +143,18 @@ export class CompanyMeter {
   }
 
   /** Until nobody else was at work meanwhile. */
-  async #measure(running: readonly Running[]): Promise<boolean> {
+  async #measure(running: readonly Running[], runs: readonly CompanyRun[], isPipe: boolean): Promise<boolean> {
     const { evenBesideOthers } = this.#parts;
     let others: number | undefined;
     for (let attempt = 0; attempt < attemptsMax && !this.#isOver; attempt += 1) {
       const before = this.#times();
-      for (const each of running) each.aloneMs = await this.#alone(each);
-      await this.#together(running);
+      const aloneMs: number[] = [];
+      for (const run of runs) aloneMs.push(await this.#alone(run));
+      const paces = await this.#together(runs, isPipe);
       const after = this.#times();
       others = before === undefined || after === undefined ? undefined : othersShare(before, after);
       const isQuiet = others !== undefined && others <= othersShareMax;
-      if (isQuiet || evenBesideOthers) return await this.#take(running, isQuiet);
+      if (isQuiet || evenBesideOthers) return await this.#take(running, { aloneMs, paces, isKept: isQuiet });
       if (others === undefined) break;
     }
     const names = running.map(({ placed }) => placed.device.id).join(' and ');
@@ -173,45 +173,39 @@ export class CompanyMeter {
     return this.#parts.processorTimes([process.pid, ...executors]);
   }
 
-  async #alone({ executor, request }: Running): Promise<number> {
+  async #alone({ executor, request }: CompanyRun): Promise<number> {
     const times: number[] = [];
     for (let run = 0; run < warmRuns + aloneRuns && !(this.#isOver && times.length > 0); run += 1) {
       const result = await executor.run(request);
       result.release?.();
-      if (run >= warmRuns) times.push((result.computeInputUs + result.computeInferUs + result.computeOutputUs) / 1000);
+      if (run >= warmRuns) times.push(computeMs(result));
     }
     return Math.max(1e-3, times.sort((a, b) => a - b)[times.length >> 1] ?? 0);
   }
 
   /** Until each has answered often enough, and for long enough. */
-  async #together(running: readonly Running[]): Promise<void> {
+  async #together(runs: readonly CompanyRun[], isPipe: boolean): Promise<Paces> {
     const { clock } = this.#parts;
     const startMs = clock.nowMs();
-    for (const each of running) each.answers = [];
-    const isEnough = (): boolean => {
+    const isEnough = (answers: number): boolean => {
       const ms = clock.nowMs() - startMs;
-      const least = Math.min(...running.map(({ answers }) => answers.length));
       const wanted = ms >= longTogetherMs ? longAnswersMin : answersMin;
-      return this.#isOver || (ms >= togetherMs && least >= wanted);
+      return this.#isOver || (ms >= togetherMs && answers >= wanted);
     };
-    const client = async ({ executor, request, answers }: Running): Promise<void> => {
-      while (!isEnough()) {
-        const result = await executor.run(request);
-        result.release?.();
-        answers.push(clock.nowMs());
-      }
-    };
-    await Promise.all(running.flatMap((each) => Array.from({ length: inFlight }, () => client(each))));
+    return isPipe ? await paceOfPipe(runs, clock, isEnough) : await paceOfLoops(runs, clock, isEnough);
   }
 
-  async #take(running: readonly Running[], isKept: boolean): Promise<boolean> {
+  async #take(
+    running: readonly Running[],
+    {
+      aloneMs,
+      paces,
+      isKept,
+    }: { readonly aloneMs: readonly number[]; readonly paces: Paces; readonly isKept: boolean },
+  ): Promise<boolean> {
     const { clock, keep } = this.#parts;
-    const paces = pacesTogether(
-      running.map(({ answers }) => answers),
-      inFlight,
-    );
     const records: ProfileRecord[] = [];
-    for (const [index, { placed, executor, shard, aloneMs }] of running.entries()) {
+    for (const [index, { placed, executor, shard }] of running.entries()) {
       const { device, from, to, batch } = placed;
       const times = timeStats(paces[index] ?? []);
       if (times.count < 2) return false;
@@ -221,7 +215,7 @@ export class CompanyMeter {
       );
       const record: ContentionRecord = {
         ...recordedOn(device, executor.description.engine, this.#parts),
-        ...{ type: 'contention', from, to, batch, beside, times, aloneMs },
+        ...{ type: 'contention', from, to, batch, beside, times, aloneMs: aloneMs[index] ?? 0 },
         ...{ optimization: shard.loaded.optimization, atMs: clock.wallMs() },
       };
       records.push(record);
@@ -230,36 +224,6 @@ export class CompanyMeter {
     if (isKept) await keep(records);
     return true;
   }
-}
-
-/**
- * Runs each shard once, so that what one gives to another lies where its executor left it from then on. Answers what lets go
- * of that.
- */
-async function handOn(running: readonly Running[]): Promise<() => void> {
-  const wanted = new Set(running.flatMap(({ shard }) => shard.request.inputs.map(({ name }) => name)));
-  const left = new Map<string, HeldBytes>();
-  const releases: (() => void)[] = [];
-  for (const each of running) {
-    const { executor, shard } = each;
-    each.request = {
-      ...shard.request,
-      inputs: shard.request.inputs.map((input) => {
-        const held = left.get(input.name);
-        return held === undefined ? input : { ...input, held: [held] };
-      }),
-      leaveOutputs: shard.outputs.some((name) => wanted.has(name)),
-    };
-    const result = await executor.run(each.request);
-    if (result.release !== undefined) releases.push(result.release);
-    for (const output of result.outputs) {
-      const held = output[heldBytes];
-      if (held !== undefined) left.set(output.name, held);
-    }
-  }
-  return () => {
-    for (const release of releases) release();
-  };
 }
 
 /** Kinds of the devices that run beside one, sorted. */

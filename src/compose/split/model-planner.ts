@@ -179,13 +179,14 @@ export class ModelPlanner {
     let count = 0;
     for (const plan of plans) {
       if (plan === undefined) continue;
-      const { stages, batch } = plan;
+      const { stages, batch, strategy } = plan;
+      const isPipe = strategy === 'pipeline' && stages.every(({ devices }) => devices.length === 1);
       const shards = stages.flatMap(({ devices, from, to }) => {
         const range = { from: tables.bounds[from] ?? 0, to: tables.bounds[to] ?? 0, batch };
         return devices.map((device) => ({ device: device as PlanDevice, ...range }));
       });
       this.#tell(`${shards.map(({ device }) => device.id).join(' and ')} together`);
-      if (await company.measure(shards)) count += 1;
+      if (await company.measure(shards, isPipe)) count += 1;
     }
     return count;
   }

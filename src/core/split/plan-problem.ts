@@ -36,6 +36,8 @@ export interface PlannerProblem {
    * `into[end]`. For tables that have whole rows at hand.
    */
   readonly fillStages?: (device: PlannerDevice, from: number, last: number, into: Float64Array) => void;
+  /** The same as `transferMs` for every boundary, where whole rows are at hand. */
+  readonly fillTransfers?: (from: PlannerDevice, to: PlannerDevice, into: Float64Array) => void;
   /** Stages at most; absent: as many as devices. */
   readonly stagesMax?: number;
   /** Whether several equal devices may share a stage, each holding it, runs taking turns. Default: not. */

@@ -78,26 +78,32 @@ function sumReach(
 
 /** The first position of rising values with at least so much. */
 function firstAtLeast(rising: Float64Array, least: number): number {
-  return firstWhere(rising.length, (at) => (rising[at] as number) >= least);
-}
-
-/** The first position of rising values with more than that. */
-function firstAbove(rising: Float64Array, most: number): number {
-  return firstWhere(rising.length, (at) => (rising[at] as number) > most);
-}
-
-/** The first position of falling values with at most so much. */
-function firstAtMost(falling: Float64Array, most: number): number {
-  return firstWhere(falling.length, (at) => (falling[at] as number) <= most);
-}
-
-/** Of positions from 0 on, the first that holds, where all behind it do too; `length` where none does. */
-function firstWhere(length: number, holds: (at: number) => boolean): number {
   let low = 0;
-  let high = length;
-  while (low < high) {
+  for (let high = rising.length; low < high;) {
     const middle = (low + high) >> 1;
-    if (holds(middle)) high = middle;
+    if ((rising[middle] as number) >= least) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** The first position of rising values with more than that; their number where there is none. */
+function firstAbove(rising: Float64Array, most: number): number {
+  let low = 0;
+  for (let high = rising.length; low < high;) {
+    const middle = (low + high) >> 1;
+    if ((rising[middle] as number) > most) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** The first position of falling values with at most so much; their number where there is none. */
+function firstAtMost(falling: Float64Array, most: number): number {
+  let low = 0;
+  for (let high = falling.length; low < high;) {
+    const middle = (low + high) >> 1;
+    if ((falling[middle] as number) <= most) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -14,7 +14,7 @@ import {
   type PlannerProblem,
 } from './plan-problem.js';
 import type { SearchSpace, SpaceRow } from './plan-space.js';
-import type { StageTable } from './stage-table.js';
+import type { SearchRows, StageTable } from './stage-table.js';
 
 export interface SumObjective {
   readonly kind: 'sum';
@@ -59,13 +59,6 @@ export interface SearchResult {
 /** Limits are met up to rounding. */
 const rounding = 1 + 1e-12;
 
-/** By end: the best value of a plan up to there whose last stage is this row's, where that stage began, and from what row. */
-interface Filled {
-  readonly value: Float64Array;
-  readonly begin: Int32Array;
-  readonly before: Int32Array;
-}
-
 /** The best ways to come from a state to a device, by boundary. */
 interface Arrivals {
   readonly value: Float64Array;
@@ -88,11 +81,12 @@ export function search(
 ): SearchResult | undefined {
   const { problem } = table;
   const { segments } = problem;
-  const filled: Filled[] = [];
+  const width = segments + 1;
+  const filled = table.rows(space.rows.length);
   const arrivals = new Map<string, Arrivals>();
   let best = below;
   let bestRow = -1;
-  for (const row of space.rows) {
+  for (const [index, row] of space.rows.entries()) {
     const { devices, source } = row;
     const device = devices[0] as PlannerDevice;
     const key = `${source} ${device.type}`;
@@ -101,11 +95,7 @@ export function search(
       arrived = arrive(space, source, { device, filled, table, objective });
       arrivals.set(key, arrived);
     }
-    const mine: Filled = {
-      value: new Float64Array(segments + 1).fill(Infinity),
-      begin: new Int32Array(segments + 1),
-      before: new Int32Array(segments + 1).fill(-1),
-    };
+    const at = index * width;
     const ends = reach?.ofRow(row);
     const perMs = objective.kind === 'interval' ? 0 : weightOf(objective, device);
     const msMax = objective.kind === 'interval' ? 0 : objective.intervalMsMax * devices.length * rounding;
@@ -116,15 +106,14 @@ export function search(
       const last = ends === undefined ? segments : ends.last(begin, value);
       if (first > last) continue;
       const stages = table.from(device, begin, last);
-      const place = { begin, before: arrived.row[begin] as number, value, first, last };
-      if (objective.kind === 'interval') extendInterval(mine, stages, place, devices.length);
-      else extendSum(mine, stages, place, { perMs, msMax });
+      const place = { at, begin, before: arrived.row[begin] as number, value, first, last };
+      if (objective.kind === 'interval') extendInterval(filled, stages, place, devices.length);
+      else extendSum(filled, stages, place, { perMs, msMax });
     }
-    filled.push(mine);
-    const whole = mine.value[segments] as number;
+    const whole = filled.value[at + segments] as number;
     if (whole < best) {
       best = whole;
-      bestRow = filled.length - 1;
+      bestRow = index;
     }
   }
   return bestRow < 0 ? undefined : { value: best, stages: trace(space, problem, filled, bestRow) };
@@ -136,6 +125,8 @@ export function weightOf({ perMs, perUsd, perJoule }: Omit<SumObjective, 'kind'>
 }
 
 interface Place {
+  /** Where the row begins. */
+  readonly at: number;
   readonly begin: number;
   readonly before: number;
   readonly value: number;
@@ -144,36 +135,36 @@ interface Place {
   readonly last: number;
 }
 
-function extendInterval(row: Filled, stages: Float64Array, place: Place, replicas: number): void {
-  const { value: values, begin: begins, before: rows } = row;
-  const { begin, before, value, first, last } = place;
+function extendInterval(filled: SearchRows, stages: Float64Array, place: Place, replicas: number): void {
+  const { value: values, begin: begins, before: rows } = filled;
+  const { at, begin, before, value, first, last } = place;
   const share = 1 / replicas;
   for (let end = first; end <= last; end += 1) {
     const stage = (stages[end - begin] as number) * share;
     const total = stage > value ? stage : value;
-    if (total < (values[end] as number)) {
-      values[end] = total;
-      begins[end] = begin;
-      rows[end] = before;
+    if (total < (values[at + end] as number)) {
+      values[at + end] = total;
+      begins[at + end] = begin;
+      rows[at + end] = before;
     }
   }
 }
 
 function extendSum(
-  row: Filled,
+  filled: SearchRows,
   stages: Float64Array,
-  { begin, before, value, first, last }: Place,
+  { at, begin, before, value, first, last }: Place,
   { perMs, msMax }: { readonly perMs: number; readonly msMax: number },
 ): void {
-  const { value: values, begin: begins, before: rows } = row;
+  const { value: values, begin: begins, before: rows } = filled;
   for (let end = first; end <= last; end += 1) {
     const ms = stages[end - begin] as number;
     if (ms > msMax || ms === Infinity) continue;
     const total = value + ms * perMs;
-    if (total < (values[end] as number)) {
-      values[end] = total;
-      begins[end] = begin;
-      rows[end] = before;
+    if (total < (values[at + end] as number)) {
+      values[at + end] = total;
+      begins[at + end] = begin;
+      rows[at + end] = before;
     }
   }
 }
@@ -188,7 +179,7 @@ function arrive(
     objective,
   }: {
     readonly device: PlannerDevice;
-    readonly filled: readonly Filled[];
+    readonly filled: SearchRows;
     readonly table: StageTable;
     readonly objective: Objective;
   },
@@ -196,13 +187,14 @@ function arrive(
   const { segments } = table.problem;
   const value = new Float64Array(segments + 1).fill(Infinity);
   const row = new Int32Array(segments + 1).fill(-1);
+  const { value: values } = filled;
   value[0] = 0;
   for (const index of states[source] ?? []) {
     const from = rows[index]?.devices[0] ?? device;
-    const values = filled[index]?.value as Float64Array;
+    const at = index * (segments + 1);
     const transfers = table.transfers(from, device);
     for (let boundary = 1; boundary < segments; boundary += 1) {
-      const here = values[boundary] as number;
+      const here = values[at + boundary] as number;
       if (here >= (value[boundary] as number)) continue;
       const ms = transfers[boundary] as number;
       let total: number;
@@ -218,21 +210,16 @@ function arrive(
   return { value, row };
 }
 
-function trace(
-  space: SearchSpace,
-  problem: PlannerProblem,
-  filled: readonly Filled[],
-  last: number,
-): readonly PlannedStage[] {
+function trace(space: SearchSpace, problem: PlannerProblem, filled: SearchRows, last: number): readonly PlannedStage[] {
   const stages: PlannedStage[] = [];
   let at = last;
   let to = problem.segments;
   while (at >= 0) {
-    const { begin, before } = filled[at] as Filled;
+    const cell = at * (problem.segments + 1) + to;
     const { devices } = space.rows[at] as SearchSpace['rows'][number];
-    const from = begin[to] as number;
+    const from = filled.begin[cell] as number;
     stages.unshift({ device: devices[0] as PlannerDevice, devices, from, to });
-    at = before[to] as number;
+    at = filled.before[cell] as number;
     to = from;
   }
   return space.isByCounts ? named(stages, problem) : stages;

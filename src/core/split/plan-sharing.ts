@@ -72,7 +72,7 @@ class Trial {
       ...problem,
       replicates: false,
       devices: [],
-      transferMs: (from, to, boundary) => this.#transferMs(from, to, boundary),
+      fillTransfers: (from, to, into) => this.#fillTransfers(from, to, into),
       fillStages: (team, from, last, into) => this.#fill(team, { from, last, into }),
     };
     this.#table = new StageTable(this.#team);
@@ -109,12 +109,16 @@ class Trial {
   }
 
   /** The longest way from a member of one team to a member of the other. */
-  #transferMs(from: PlannerDevice, to: PlannerDevice, boundary: number): number {
-    let most = 0;
+  #fillTransfers(from: PlannerDevice, to: PlannerDevice, into: Float64Array): void {
     for (const a of this.#membersOf(from)) {
-      for (const b of this.#membersOf(to)) most = Math.max(most, this.#member.transfers(a, b)[boundary] as number);
+      for (const b of this.#membersOf(to)) {
+        const row = this.#member.transfers(a, b);
+        for (let boundary = 1; boundary < into.length - 1; boundary += 1) {
+          const ms = row[boundary] as number;
+          if (ms > (into[boundary] as number)) into[boundary] = ms;
+        }
+      }
     }
-    return most;
   }
 
   /** Rates add up. Whoever shares a stage holds it: one that cannot takes the others with it. */

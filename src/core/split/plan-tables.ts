@@ -149,6 +149,12 @@ export class PlanTables {
       stageMs: (device, from, to) => timesOf(device).ms(position(from), position(to)),
       stageBytes: (from, to) => this.shardBytes(from, to, batch),
       transferMs: (from, to, boundary) => transferMs(linkOf(from, to), (cutBytes[boundary - 1] ?? 0) * batch),
+      fillTransfers: (from, to, into) => {
+        const times = linkOf(from, to);
+        for (let boundary = 1; boundary < segments; boundary += 1) {
+          into[boundary] = transferMs(times, (cutBytes[boundary - 1] ?? 0) * batch);
+        }
+      },
       fillStages: (device, from, last, into) => {
         timesOf(device).fill(bounds, { from, last, into });
         if (this.#heldBytes + wholePeak <= device.memoryBytes) return;

@@ -7,7 +7,7 @@ export interface ThinnedProblem {
   readonly at: readonly number[];
 }
 
-export function thinned(problem: PlannerProblem, segmentsMax: number): ThinnedProblem {
+export function thinned({ fillTransfers: _whole, ...problem }: PlannerProblem, segmentsMax: number): ThinnedProblem {
   const { segments } = problem;
   const at =
     segments <= segmentsMax ? Array.from({ length: segments + 1 }, (_, index) => index) : chosen(problem, segmentsMax);

@@ -8,6 +8,7 @@ export class StageTable {
   readonly problem: PlannerProblem;
   readonly #kept: Map<string, (Float64Array | undefined)[]> | undefined;
   readonly #scratch: Float64Array;
+  #space: SearchRows | undefined;
   readonly #transfers = new Map<string, Map<string, Float64Array>>();
 
   constructor(problem: PlannerProblem) {
@@ -34,17 +35,27 @@ export class StageTable {
     return row;
   }
 
-  /** Milliseconds from one device to another, by boundary; 0 at the ends of the chain, where nothing is sent. */
+  /** Milliseconds from one device to another, by boundary; what stands at the ends of the chain means nothing. */
   transfers(from: PlannerDevice, to: PlannerDevice): Float64Array {
     let rows = this.#transfers.get(from.type);
     if (rows === undefined) this.#transfers.set(from.type, (rows = new Map<string, Float64Array>()));
     let row = rows.get(to.type);
     if (row !== undefined) return row;
-    const { segments, transferMs } = this.problem;
+    const { segments, transferMs, fillTransfers } = this.problem;
     row = new Float64Array(segments + 1);
-    for (let boundary = 1; boundary < segments; boundary += 1) row[boundary] = transferMs(from, to, boundary);
+    if (fillTransfers !== undefined) fillTransfers(from, to, row);
+    else for (let boundary = 1; boundary < segments; boundary += 1) row[boundary] = transferMs(from, to, boundary);
     rows.set(to.type, row);
     return row;
+  }
+
+  /** Room for a search of so many rows, which nobody else makes meanwhile; what it held before is lost. */
+  rows(count: number): SearchRows {
+    if (this.#space === undefined || this.#space.count < count) {
+      this.#space = new SearchRows(Math.max(count, 2 * (this.#space?.count ?? 0)), this.problem.segments + 1);
+    }
+    this.#space.value.fill(Infinity, 0, count * (this.problem.segments + 1));
+    return this.#space;
   }
 
   #fill(device: PlannerDevice, begin: number, last: number): void {
@@ -57,5 +68,23 @@ export class StageTable {
     for (let end = begin + 1; end <= last; end += 1) {
       into[end] = stageBytes(begin, end) > device.memoryBytes ? Infinity : stageMs(device, begin, end);
     }
+  }
+}
+
+/**
+ * By row, and in it by end: the best value of a plan up to there whose last stage is the row's, where that stage began, and from
+ * what row. One after the other in one piece of memory, since searches are many and most are small.
+ */
+export class SearchRows {
+  readonly count: number;
+  readonly value: Float64Array;
+  readonly begin: Int32Array;
+  readonly before: Int32Array;
+
+  constructor(count: number, width: number) {
+    this.count = count;
+    this.value = new Float64Array(count * width);
+    this.begin = new Int32Array(count * width);
+    this.before = new Int32Array(count * width);
   }
 }
