@@ -29,6 +29,8 @@ export interface DispatchPlayerOptions {
   /** Of so many decisions one is recorded. Default 1: all. */
   readonly recordEvery?: number | undefined;
   readonly teacher: string | undefined;
+  /** The fluid programme that the rows show fills devices to this share of their time. Default 1. */
+  readonly planShare?: number | undefined;
   /** The player's own dice. */
   readonly dice: Chance;
 }
@@ -46,7 +48,7 @@ class DispatchPlayer implements DispatchPolicy {
   readonly #teacher: DispatchPolicy | undefined;
   readonly #recorder: DecisionRecorder | undefined;
   readonly #dice: Chance;
-  readonly #plan = new RatePlan();
+  readonly #plan: RatePlan;
   readonly #recordEvery: number;
   #decisions = 0;
   readonly #scale = { usd: 0, joules: 0 };
@@ -55,7 +57,8 @@ class DispatchPlayer implements DispatchPolicy {
   /** Candidate of each row; `SHED` for the last one where it refuses. */
   #answers = new Int32Array(0);
 
-  constructor({ player, rule, own, recorder, recordEvery = 1, teacher, dice }: DispatchPlayerOptions) {
+  constructor({ player, rule, own, recorder, recordEvery = 1, teacher, planShare, dice }: DispatchPlayerOptions) {
+    this.#plan = new RatePlan(planShare);
     this.#rule = player.kind === 'rule' ? rule(player.name) : own;
     this.#scorer =
       player.kind === 'network' ? new SimdScorer({ layers: player.layers, activation: 'tanh' }) : undefined;

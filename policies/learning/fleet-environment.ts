@@ -38,6 +38,8 @@ export interface FleetWorldData {
   readonly traces: readonly { readonly name: string; readonly rows: readonly TraceRow[] }[];
   /** How devices form batches, as `batchingByName` reads it. */
   readonly batching: string;
+  /** The fluid programme that networks see fills devices to this share of their time. Default 1. */
+  readonly planShare?: number;
 }
 
 /** Rows of a trace: where the window begins, as a share of where it may. */
@@ -105,7 +107,10 @@ async function play(
   const recorder = record ? new DecisionRecorder(planFeatureCount) : undefined;
   const dice = new RandomStream(`dice ${order.dice}`);
   const own = await ownPolicy(player, tools);
-  const policy = dispatchPlayer({ player, rule: dispatchByName, own, recorder, recordEvery, teacher, dice });
+  const policy = dispatchPlayer({
+    ...{ player, rule: dispatchByName, own, recorder, recordEvery, teacher, dice },
+    planShare: world.planShare,
+  });
   const witness = new ChoiceWitness(policy);
   const batches = batchPlayer(player.batching ?? world.batching, record);
   const result = await runFleet({

@@ -12,7 +12,9 @@ type Tree = { readonly [key: string]: unknown };
  * @throws CONFIG_INVALID naming the file and the field.
  */
 export function readPlan(base: TrainingPlan, data: unknown, fileName: string): TrainingPlan {
-  return readNumbers(base, data, fileName);
+  const plan = readNumbers(base, data, fileName);
+  if (plan.planShare > 0 && plan.planShare <= 1) return plan;
+  throw wrong(fileName, 'planShare', 'above 0 and at most 1', plan.planShare);
 }
 
 /** The same for any object of numbers. @throws CONFIG_INVALID naming the file and the field. */

@@ -18,6 +18,8 @@ export interface TrainingPlan {
   readonly ruleShare: number;
   /** 1: a batching network is searched together with the last layer of dispatch, where the world has one to begin with; 0: batches are formed by the world's rule. */
   readonly batching: number;
+  /** Share of their time that the fluid programme which networks see fills devices to in training, above 0 to 1. In use it fills them wholly. */
+  readonly planShare: number;
   /** Widths of the hidden layers of a drawn network. */
   readonly hidden: readonly number[];
   /** Rules to learn from and to beat: the best of them on the training scenarios is the teacher. */
@@ -56,6 +58,7 @@ export const fullPlan: TrainingPlan = {
   seed: 1,
   ruleShare: 0.8,
   batching: 1,
+  planShare: 1,
   hidden: [32, 32],
   rules: ['cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1', 'cf-risk:0.02', 'milp-rate'],
   // Not rate matching: until it has seen five seconds of requests it sends them where they are done soonest, whatever the cost.

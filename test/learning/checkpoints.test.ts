@@ -13,6 +13,8 @@ import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { batchingFromFile } from '#policies/batching/batching-from-file.js';
 import type { BatchingPolicy } from '#policies/batching/batching-policy.js';
 import { capacityOf } from '#policies/learning/fleet-capacity.js';
+import { readPlan } from '#policies/learning/plan-file.js';
+import { fullPlan } from '#policies/learning/training-plan.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchFromFile } from '#policies/placement/dispatch-from-file.js';
 import type { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
@@ -41,6 +43,8 @@ function fleetNamed(name: string) {
 interface Manifest {
   readonly policySha256: string;
   readonly schema: string;
+  readonly seed: number;
+  readonly plan: unknown;
   readonly batching: string;
   readonly teacher: string;
   readonly fallback?: string;
@@ -101,6 +105,14 @@ describe('trained policies in the repository', () => {
         expect(createHash('sha256').update(data).digest('hex')).toBe(fleet.sha256);
       }
     }
+  });
+
+  it('is of the very plan that the command on its card reads from the file beside it', () => {
+    const { plan, seed } = manifestOf(shippedPolicy);
+    const path = join(folder, shippedPolicy, 'plan.yaml');
+    const asked = readPlan(fullPlan, parseYaml(readFileSync(path, 'utf8'), path), path);
+    expect(plan).toEqual({ ...asked, seed });
+    expect(read(shippedPolicy, 'card.md').toString()).toContain(`--seed ${seed} `);
   });
 
   it('pass the first gate of promotion: the kernel scores them as plain arithmetic does', () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { RandomStream } from '#core/random.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
-import { planFeatureCount as featureCount, stagesFeature } from '#core/scheduling/features.js';
+import { featuresOf, planFeatureCount as featureCount, planSchema, stagesFeature } from '#core/scheduling/features.js';
 import { drawLesson } from '#policies/learning/curriculum.js';
 import { rolloutsHere } from '#policies/learning/environment.js';
 import { capacityOf } from '#policies/learning/fleet-capacity.js';
@@ -36,6 +36,7 @@ const fleet = readFleet(
 );
 const world: FleetWorldData = { fleets: [fleet], traces: [], batching: 'deadline-cap' };
 const environment = fleetEnvironment(world);
+const planBusy = featuresOf(planSchema).indexOf('plan_busy');
 const scenario = { ...plainScenario, requests: 400, load: 0.8, profileError: 0.2, priceSpread: 0.2 };
 const layers = initialLayers(new RandomStream(1), [featureCount, 8, 1]);
 const network = { kind: 'network', layers, choose: 'sample' } as const;
@@ -58,6 +59,22 @@ describe('training on simulated fleets', () => {
     expect(other.outcomes.arrivedMs).toEqual(first.outcomes.arrivedMs);
     expect(other.outcomes.sloClass).toEqual(first.outcomes.sloClass);
     expect(other.decisions!.choices).not.toEqual(first.decisions!.choices);
+  });
+
+  it('shows networks a fluid programme that fills devices as far as the world says', async () => {
+    const busiest = async (planShare?: number): Promise<number> => {
+      const shown = fleetEnvironment({ ...world, ...(planShare === undefined ? {} : { planShare }) });
+      // More than the cheap devices can do: they are filled as far as the programme may.
+      const long = { ...scenario, load: 0.9, requests: 5_000, seconds: 7 };
+      const { decisions } = await shown.runEpisode({ scenario: long, player: network, dice: 'a', record: true });
+      let most = 0;
+      for (let at = planBusy; at < decisions!.rows.length; at += featureCount) {
+        most = Math.max(most, decisions!.rows[at]!);
+      }
+      return most;
+    };
+    expect(await busiest()).toBeCloseTo(1, 3);
+    expect(await busiest(0.8)).toBeCloseTo(0.8, 3);
   });
 
   it('ends after the seconds that are asked for or with its requests, whichever is first', async () => {

@@ -143,6 +143,8 @@ describe('the plan of a run', () => {
       /search.iterations must be a number of 0 to 1e9; it is "many"/,
     );
     expect(() => readPlan(plan, { hidden: 8 }, 'plan.yaml')).toThrow(/hidden must be a list of numbers/);
+    expect(() => readPlan(plan, { planShare: 0 }, 'plan.yaml')).toThrow(/planShare must be above 0 and at most 1/);
+    expect(() => readPlan(plan, { planShare: 1.1 }, 'plan.yaml')).toThrow(/planShare must be above 0 and at most 1/);
     expect(() => readPlan(plan, [1], 'plan.yaml')).toThrow(/the plan must be fields with values/);
   });
 });

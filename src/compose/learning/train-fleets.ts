@@ -169,7 +169,7 @@ async function readWorld(record: RunRecord): Promise<{ readonly world: FleetWorl
   const devices = fleets.map((fleet) => fleet.devices.length);
   const models = fleets.map((fleet) => fleet.models.length);
   return {
-    world: { fleets, traces, batching },
+    world: { fleets, traces, batching, planShare: record.plan.planShare },
     ranges: {
       names: fleets.map(({ name }) => name),
       devices: [Math.min(...devices), Math.max(...devices)],
