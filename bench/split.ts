@@ -10,16 +10,9 @@ import { readFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { NodeClock } from '#adapters/node/clock.js';
-import { othersShare, processorTimes } from '#adapters/hardware/processor-times.js';
-import { startProcessExecutor } from '#adapters/process/process-executor.js';
-import { discoverHere } from '#compose/discover-here.js';
-import { packageRoot } from '#compose/package-root.js';
-import { planModel } from '#compose/split/plan-model.js';
 import { IntarsiaError, messageOf } from '#core/errors.js';
 import type { Tensor } from '#core/tensor.js';
 import { MiB } from '#core/units.js';
-import { treePids } from './memory.js';
 import { ensureModel } from './models/ensure-model.js';
 import {
   benchReport,
@@ -30,28 +23,16 @@ import {
   type BenchReport,
   type BenchRow,
 } from './report.js';
-import { SplitHost, type BenchDevice } from './split-host.js';
+import { dataGain, pipelineGain } from './split-gain.js';
 import { acrossHosts } from './split-grid.js';
+import { cpu, modelsFolder, timed, withHost, type Scene } from './split-scene.js';
 import { floats, hopStages, images, tokens, writeHops, writeLarge } from './split-models.js';
-import { rawLoops } from './split-raw.js';
-
-const modelsFolder = join(packageRoot, '.cache/bench-models');
-const cpu = (index: number, threads: number): BenchDevice => ({ id: `cpu:${index}`, provider: 'cpu', threads });
 
 interface Part {
   readonly name: string;
   /** Seconds it may take. */
   readonly secondsMax: number;
   readonly run: (scene: Scene) => Promise<readonly BenchRow[]>;
-}
-
-interface Scene {
-  readonly quick: boolean;
-  /** A repository of models that are made here. */
-  readonly repository: string;
-  readonly notes: string[];
-  /** Aborted when the part is late. */
-  readonly late: AbortSignal;
 }
 
 const parts: readonly Part[] = [
@@ -103,23 +84,6 @@ async function within<T>(seconds: number, name: string, begin: (late: AbortSigna
     clearTimeout(timer);
     if (late.signal.aborted)
       await Promise.race([work.catch(() => undefined), delay(endMsMax, undefined, { ref: false })]);
-  }
-}
-
-async function withHost<T>(
-  { repository, late }: Pick<Scene, 'repository' | 'late'>,
-  devices: readonly BenchDevice[],
-  use: (host: SplitHost) => Promise<T>,
-): Promise<T> {
-  late.throwIfAborted();
-  const host = await SplitHost.start(repository, devices);
-  const end = (): void => void host.close();
-  late.addEventListener('abort', end, { once: true });
-  try {
-    return await use(host);
-  } finally {
-    late.removeEventListener('abort', end);
-    await host.close();
   }
 }
 
@@ -177,187 +141,6 @@ async function overhead({ quick, late }: Scene, each: OverheadCase): Promise<rea
       }),
     ];
   });
-}
-
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const startMs = performance.now();
-  await work();
-  return performance.now() - startMs;
-}
-
-/** Answers a second, so many requests in flight all the time. */
-async function rateOf(infer: () => Promise<unknown>, inFlight: number, seconds: number): Promise<number> {
-  const warmUpMs = performance.now() + Math.min(1000, seconds * 200);
-  const endMs = warmUpMs + seconds * 1000;
-  let first = 0;
-  let last = 0;
-  let answers = 0;
-  const client = async (): Promise<void> => {
-    while (performance.now() < endMs) {
-      await infer();
-      const nowMs = performance.now();
-      if (nowMs < warmUpMs || nowMs > endMs) continue;
-      // Counted between the first answer and the last: a slow model's window has no part of a request in it.
-      if (first === 0) first = nowMs;
-      else answers += 1;
-      last = nowMs;
-    }
-  };
-  await Promise.all(Array.from({ length: inFlight }, client));
-  return (answers * 1000) / (last - first);
-}
-
-async function predictedRate(
-  model: string,
-  devices: readonly string[],
-  more: {
-    readonly strategy: 'pipeline' | 'data';
-    readonly items: number;
-    readonly seconds: number;
-    readonly notes: string[];
-    readonly late: AbortSignal;
-    /** Of each device; absent: what the machine has. */
-    readonly memoryBytes?: number;
-  },
-): Promise<{ readonly perSecond: number; readonly cuts: readonly number[] }> {
-  const { report: found, profiles } = await discoverHere('');
-  // The devices that are measured have one thread each.
-  const discovery = { ...found, devices: found.devices.map((device) => ({ ...device, threads: 1 })) };
-  const { memoryBytes } = more;
-  const limits = memoryBytes === undefined ? [] : devices.map((device): [string, number] => [device, memoryBytes]);
-  const report = await planModel(
-    {
-      ...{ model, devices, goal: 'throughput', items: more.items, strategy: more.strategy, providers: [] },
-      ...{ memoryBytes: new Map(limits), measureSeconds: more.seconds, frontierMax: 20 },
-      ...{ vectors: '', profilesPath: '', picture: false },
-    },
-    {
-      startExecutor: async ({ provider }) => {
-        const executor = await startProcessExecutor({ provider, lanes: 1 });
-        more.late.addEventListener('abort', () => void executor.close({ graceMs: 0 }), { once: true });
-        return executor;
-      },
-      ...{ discovery, profiles, clock: new NodeClock(), processorTimes, progress: () => undefined, records: [] },
-    },
-  );
-  for (const note of report.notes) if (note.includes('leave each other')) more.notes.push(`${more.strategy}: ${note}`);
-  const rows = [...(report.choice === undefined ? [] : [report.choice]), ...report.frontier];
-  const row = rows.find(
-    (each) =>
-      each.strategy === more.strategy && each.stages.flatMap((stage) => stage.devices).length === devices.length,
-  );
-  if (row === undefined) throw new Error(`the planner has no ${more.strategy} over ${devices.join(' and ')}`);
-  return { perSecond: row.requestsPerSecond.value, cuts: row.cuts };
-}
-
-/** Two devices of one thread, a stage of ResNet-50 on each. */
-async function pipelineGain({ quick, notes, late }: Scene): Promise<readonly BenchRow[]> {
-  const { path } = await ensureModel('resnet50', modelsFolder);
-  const [rounds, seconds] = quick ? [1, 3] : [3, 5];
-  const plan = await predictedRate(path, ['cpu:0', 'cpu:1'], {
-    ...{ strategy: 'pipeline', items: 1, seconds: quick ? 6 : 15, notes, late },
-    // Less than its weights: two equal devices would take turns with the whole model otherwise.
-    memoryBytes: 90 * MiB,
-  });
-  return withHost({ repository: modelsFolder, late }, [cpu(0, 1), cpu(1, 1)], async (host) => {
-    const split = await host.splitOf('resnet50', plan.cuts, false);
-    const files = await host.shardPaths('resnet50', split);
-    const model = await host.split('resnet50', split, ['cpu:0', 'cpu:1']);
-    // Made once, as the bare loops do.
-    const image = images(1);
-    const loops = files.map((_, stage) => ({
-      ...{ files: files.slice(0, stage + 1), provider: 'cpu' as const, threads: 1, inputs: image },
-    }));
-    const found = await inRounds(rounds, {
-      raw: async () => Math.min(...(await rawLoops(loops, seconds, late))),
-      ours: () => rateOf(() => host.infer(model, image), 4, seconds),
-    });
-    return gainRows('split.gain.pipeline', 'ResNet-50, pipeline of 2 cpu', found, plan.perSecond);
-  });
-}
-
-/** One batch over a CPU of one thread and WebAssembly. */
-async function dataGain({ quick, notes, late }: Scene): Promise<readonly BenchRow[]> {
-  const { path } = await ensureModel('resnet50', modelsFolder);
-  const [rounds, seconds, items] = quick ? [1, 4, 32] : [2, 5, 64];
-  const plan = await predictedRate(path, ['cpu', 'wasm'], {
-    ...{ strategy: 'data', items, seconds: quick ? 8 : 20, notes, late },
-  });
-  const devices: readonly BenchDevice[] = [cpu(0, 1), { id: 'wasm:0', provider: 'wasm', threads: 1 }];
-  return withHost({ repository: modelsFolder, late }, devices, async (host) => {
-    await host.place('resnet50', ['cpu:0', 'wasm:0'], { intarsia_strategy: 'data' });
-    // Speeds are known from here on.
-    await host.infer('resnet50', images(8));
-    const batch = 4;
-    const loop = { files: [path], threads: 1, inputs: images(batch) };
-    const found = await inRounds(rounds, {
-      raw: async () => {
-        const rates = await rawLoops(
-          [
-            { ...loop, provider: 'cpu' },
-            { ...loop, provider: 'wasm' },
-          ],
-          seconds,
-          late,
-        );
-        return batch * rates.reduce((sum, rate) => sum + rate, 0);
-      },
-      ours: async () => {
-        const ms = await timed(() => host.infer('resnet50', images(items)));
-        return (items * 1000) / ms;
-      },
-    });
-    return gainRows('split.gain.data', `ResNet-50, ${items} items over cpu + wasm`, found, plan.perSecond * items);
-  });
-}
-
-interface Rounds {
-  readonly raw: readonly number[];
-  readonly ours: readonly number[];
-  /** Share of the processors that other programs used while ours was measured; NaN where the system does not tell. */
-  readonly others: readonly number[];
-}
-
-async function inRounds(
-  rounds: number,
-  work: { readonly raw: () => Promise<number>; readonly ours: () => Promise<number> },
-): Promise<Rounds> {
-  const found = { raw: [] as number[], ours: [] as number[], others: [] as number[] };
-  // Before the first loops begin, which end when they are done.
-  const pids = treePids(process.pid);
-  for (let round = 0; round < rounds; round += 1) {
-    found.raw.push(await work.raw());
-    const before = processorTimes(pids);
-    found.ours.push(await work.ours());
-    const after = processorTimes(pids);
-    found.others.push(before === undefined || after === undefined ? Number.NaN : othersShare(before, after));
-  }
-  return found;
-}
-
-function gainRows(key: string, label: string, { raw, ours, others }: Rounds, predicted: number): readonly BenchRow[] {
-  const ratio = median(ours.map((rate, round) => rate / (raw[round] ?? NaN)));
-  const unit = 'items/s';
-  return [
-    benchRow({ key: `${key}.raw`, label: `${label}: bare loops at once`, value: median(raw), unit }),
-    benchRow({ key: `${key}.ours`, label: `${label}: Intarsia`, value: median(ours), unit }),
-    benchRow({
-      ...{ key: `${key}.ratio`, label: `${label}: Intarsia ÷ bare loops`, value: ratio, unit: 'x' },
-      target: { kind: 'at-least', value: 0.94 },
-    }),
-    benchRow({ key: `${key}.predicted`, label: `${label}: as planned`, value: predicted, unit }),
-    benchRow({
-      key: `${key}.prediction-error`,
-      label: `${label}: |planned − measured| ÷ measured`,
-      value: Math.abs(predicted - median(ours)) / median(ours),
-      unit: 'x',
-      target: { kind: 'at-most', value: 0.1 },
-    }),
-    benchRow({
-      ...{ key: `${key}.others`, label: `${label}: processors used by other programs meanwhile, the most` },
-      ...{ value: 100 * Math.max(...others), unit: '%' },
-    }),
-  ];
 }
 
 /** What a stage more costs when there is nothing to compute: on the same executor, and from one executor to another. */

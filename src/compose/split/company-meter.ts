@@ -145,7 +145,7 @@ export class CompanyMeter {
   /** Until nobody else was at work meanwhile. */
   async #measure(running: readonly Running[], runs: readonly CompanyRun[], isPipe: boolean): Promise<boolean> {
     const { evenBesideOthers } = this.#parts;
-    let others: number | undefined;
+    let others: number | undefined = 0;
     for (let attempt = 0; attempt < attemptsMax && !this.#isOver; attempt += 1) {
       const before = this.#times();
       const aloneMs: number[] = [];
@@ -157,6 +157,8 @@ export class CompanyMeter {
       if (isQuiet || evenBesideOthers) return await this.#take(running, { aloneMs, paces, isKept: isQuiet });
       if (others === undefined) break;
     }
+    // No time was left.
+    if (others === 0) return false;
     const names = running.map(({ placed }) => placed.device.id).join(' and ');
     const why =
       others === undefined
