@@ -38,8 +38,8 @@ interface Part {
 const parts: readonly Part[] = [
   { name: 'resnet', secondsMax: 60, run: (scene) => overhead(scene, resnetOverhead) },
   { name: 'bert', secondsMax: 90, run: (scene) => overhead(scene, bertOverhead) },
-  { name: 'pipeline', secondsMax: 90, run: pipelineGain },
-  { name: 'data', secondsMax: 90, run: dataGain },
+  { name: 'pipeline', secondsMax: 150, run: pipelineGain },
+  { name: 'data', secondsMax: 120, run: dataGain },
   { name: 'hops', secondsMax: 40, run: hops },
   { name: 'reach', secondsMax: 60, run: reach },
   { name: 'hosts', secondsMax: 120, run: acrossHosts },

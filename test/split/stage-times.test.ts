@@ -57,6 +57,22 @@ describe('times of stages', () => {
     }
   });
 
+  it('are the same in whole rows as one by one, measured, of pieces and estimated', () => {
+    const pieces = [measured(0, 8, 70), measured(8, 15, 90), measured(15, 20, 45), measured(0, 20, 190)];
+    const positions = [0, 1, 3, 8, 9, 12, 15, 16, 20];
+    for (const shards of [[], [measured(3, 9, 5)], pieces, [...pieces, measured(3, 9, 5), measured(8, 16, 1)]]) {
+      const times = new StageTimes(work, silicon, 1, shards);
+      for (const [from, begin] of positions.entries()) {
+        for (let last = from + 1; last < positions.length; last += 1) {
+          const row = new Float64Array(positions.length);
+          times.fill(positions, { from, last, into: row });
+          const wanted = positions.map((end, at) => (at > from && at <= last ? times.ms(begin, end) : 0));
+          expect([...row]).toEqual(wanted);
+        }
+      }
+    }
+  });
+
   it('of unmeasured shards come from measured pieces side by side, less what their boundaries cost', () => {
     const pieces = [measured(0, 10, 110), measured(10, 20, 210)];
     const whole = measured(0, 20, 300);

@@ -48,7 +48,7 @@ export class PlanTables {
   readonly bounds: readonly number[];
   readonly chain: ChainWork;
   /** By segment: the most that is alive at once in it, for one item. */
-  readonly #peaks: readonly number[];
+  readonly #peaks: Float64Array;
   readonly #weightRows = new Map<number, Float64Array>();
   readonly #nodeBytes: Float64Array;
   readonly #heldBytes: number;
@@ -71,7 +71,7 @@ export class PlanTables {
       operators: sums(() => 1),
       weightBytes: (from, to) => this.weightBytes(from, to),
     };
-    this.#peaks = this.bounds.slice(1).map((to, index) => {
+    this.#peaks = Float64Array.from(this.bounds.slice(1), (to, index) => {
       const nodesOf = work.slice(this.bounds[index], to);
       return nodesOf.reduce((peak, { liveBytes }) => Math.max(peak, liveBytes), 0);
     });
@@ -158,12 +158,14 @@ export class PlanTables {
       fillStages: (device, from, last, into) => {
         timesOf(device).fill(bounds, { from, last, into });
         if (this.#heldBytes + wholePeak <= device.memoryBytes) return;
-        const begin = position(from);
-        const held = this.#weightRow(begin);
+        const held = this.#weightRow(position(from));
+        const peaks = this.#peaks;
+        const { memoryBytes } = device;
         let peak = 0;
         for (let end = from + 1; end <= last; end += 1) {
-          peak = Math.max(peak, this.#peaks[end - 1] ?? 0);
-          if ((held[bounds[end] as number] as number) + peak * batch > device.memoryBytes) into[end] = Infinity;
+          const here = peaks[end - 1] as number;
+          if (here > peak) peak = here;
+          if ((held[bounds[end] as number] as number) + peak * batch > memoryBytes) into[end] = Infinity;
         }
       },
     };

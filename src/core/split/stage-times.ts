@@ -156,7 +156,23 @@ export class StageTimes {
     { from, last, into }: { readonly from: number; readonly last: number; readonly into: Float64Array },
   ): void {
     const begin = positions[from] as number;
-    for (let end = from + 1; end <= last; end += 1) into[end] = this.#unmeasured(begin, positions[end] as number);
+    const tiled = this.#tiled;
+    if (tiled === undefined) {
+      for (let end = from + 1; end <= last; end += 1) into[end] = this.#unmeasured(begin, positions[end] as number);
+    } else {
+      // As #unmeasured, with what is the same for the whole row said once.
+      const boundaries = this.#boundaries;
+      const boundaryMs = this.#boundaryMs;
+      const before = tiled[begin] as number;
+      const boundariesBefore = boundaries[begin] as number;
+      for (let end = from + 1; end <= last; end += 1) {
+        const to = positions[end] as number;
+        const sum = (tiled[to] as number) - before;
+        const inside = (boundaries[to - 1] as number) - boundariesBefore;
+        const ms = inside > 0 ? sum - boundaryMs * inside : sum;
+        into[end] = ms > sum * 0.2 ? ms : sum * 0.2;
+      }
+    }
     const exact = this.#exact.get(begin);
     if (exact === undefined) return;
     for (let end = from + 1; end <= last; end += 1) {
