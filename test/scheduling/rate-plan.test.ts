@@ -102,6 +102,27 @@ describe('the fluid programme as it goes on', () => {
     expect(plan.isKnown).toBe(false);
   });
 
+  it('begins anew where a device goes or comes back, and not for what concerns one request', () => {
+    for (const masked of ['not ready', 'banned']) {
+      const plan = new RatePlan();
+      const among = [device(0, { usdPerHour: 0.1 }), device(1)];
+      const without = [among[0]!, { ...among[1]!, masked }];
+      let nowMs = seen(plan, among, 100, 6);
+      const isKnownWith = (those: readonly DispatchCandidate[]): boolean => {
+        plan.observe({ ...interactiveRequest, nowMs }, those, fleet);
+        return plan.isKnown;
+      };
+      expect(isKnownWith([among[0]!, { ...among[1]!, masked: 'failed this request' }])).toBe(true);
+      expect(isKnownWith(among)).toBe(true);
+      expect(isKnownWith(without)).toBe(false);
+      nowMs += 4_990;
+      expect(isKnownWith(without)).toBe(false);
+      nowMs += 10;
+      expect(isKnownWith(without)).toBe(true);
+      expect(isKnownWith(among)).toBe(false);
+    }
+  });
+
   it('is followed by a rule that a learned policy falls back to as if the rule had planned by itself, whatever the devices', () => {
     fc.assert(
       fc.property(

@@ -15,7 +15,12 @@ interface Model {
   ms: Float64Array;
   share: Float64Array;
   credit: Float64Array;
+  /** By device: whether it was there at the last request: 1 or 0; -1 before. */
+  there: Int8Array;
 }
+
+/** Why a candidate is masked for all requests, not for the one at hand: the device is not there. */
+const gone: ReadonlySet<string> = new Set(['not ready', 'banned']);
 
 /** ms between two solutions. */
 const periodMs = 5_000;
@@ -60,7 +65,8 @@ export class RatePlan {
       this.#usdPerMs[candidate.device] = busyUsd(candidate, 1, fleet);
     }
     // Without requests for a while, as in a share of the time slices, what was counted before gives no rates.
-    if (request.nowMs - this.#seenMs > periodMs) this.#begin(request.nowMs);
+    // Where devices went or came, the plan is one for others than there are, and queues are not what it takes them for.
+    if (request.nowMs - this.#seenMs > periodMs || hasChanged(model, candidates)) this.#begin(request.nowMs);
     this.#seenMs = request.nowMs;
     model.items += request.items;
     if (request.nowMs - this.#solvedMs >= periodMs) this.#solve(request.nowMs);
@@ -125,6 +131,7 @@ export class RatePlan {
         ms: new Float64Array(devices).fill(Infinity),
         share: new Float64Array(devices),
         credit: new Float64Array(devices),
+        there: new Int8Array(devices).fill(-1),
       };
       this.#models.set(name, model);
     }
@@ -184,6 +191,21 @@ export class RatePlan {
       model.ms = wider(model.ms, Infinity);
       model.share = wider(model.share, 0);
       model.credit = wider(model.credit, 0);
+      const there = new Int8Array(length).fill(-1);
+      there.set(model.there);
+      model.there = there;
     }
   }
+}
+
+/** Notes which devices are there for the model; whether they are others than at its last request. */
+function hasChanged({ there }: Model, candidates: readonly DispatchCandidate[]): boolean {
+  let changed = false;
+  for (let index = 0; index < candidates.length; index += 1) {
+    const { device, masked } = candidates[index] as DispatchCandidate;
+    const now = gone.has(masked) ? 0 : 1;
+    if (there[device] === 1 - now) changed = true;
+    there[device] = now;
+  }
+  return changed;
 }
