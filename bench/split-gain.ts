@@ -71,7 +71,8 @@ async function predictedRate(
       ...{ discovery, profiles, clock: new NodeClock(), processorTimes, progress: () => undefined, records: [] },
     },
   );
-  for (const note of report.notes) if (note.includes('leave each other')) more.notes.push(`${more.strategy}: ${note}`);
+  for (const note of report.notes)
+    if (/leave each other|by itself/.test(note)) more.notes.push(`${more.strategy}: ${note}`);
   const rows = [...(report.choice === undefined ? [] : [report.choice]), ...report.frontier];
   const row = rows.find(
     (each) =>

@@ -6,6 +6,7 @@
  * Latencies are compared request by request in turns, rates in rounds. Every part has its own time limit; one that fails
  * is named in the notes and the others go on. What a late part has started is ended, so that it does not disturb the next.
  */
+import { setMaxListeners } from 'node:events';
 import { readFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -73,6 +74,8 @@ const endMsMax = 15_000;
 
 async function within<T>(seconds: number, name: string, begin: (late: AbortSignal) => Promise<T>): Promise<T> {
   const late = new AbortController();
+  // Whatever is started listens.
+  setMaxListeners(0, late.signal);
   const timer = setTimeout(() => late.abort(new Error(`${name} was not done within ${seconds} s`)), seconds * 1000);
   const aborted = new Promise<never>((_, reject) => {
     late.signal.addEventListener('abort', () => reject(late.signal.reason as Error), { once: true });

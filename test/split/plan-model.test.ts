@@ -187,6 +187,18 @@ describe('a plan of a model', () => {
       expect(dataRate(asked.report)).toBeCloseTo((2 * 8000) / (aloneMs * 1.5), 6);
     });
 
+    it('says so where the machine itself became slower while it was measured', async () => {
+      const steady = new SteadyDevices(1);
+      // Three measure one at a time: each device, and the cpu with all threads. Those that run together are started after.
+      steady.slower = { fromExecutors: 4, times: 1.6 };
+      const { report } = await planOn(steady, { strategy: 'data' });
+      expect(report.notes.join()).toMatch(
+        /took 10 ms for nodes 0 to 12, and 16 ms moments later: this machine changes/,
+      );
+      const even = await planOn(new SteadyDevices(1), { strategy: 'data' });
+      expect(even.report.notes.join()).not.toContain('changes its speed');
+    });
+
     it('counts nothing where that is not wanted, measured before or not', async () => {
       const { together } = await planOn(new SteadyDevices(1.5), { strategy: 'data' });
       const steady = new SteadyDevices(1.5);

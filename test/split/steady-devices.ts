@@ -16,6 +16,9 @@ export class SteadyDevices {
   #ownMs = 0;
   /** Share of the two processors that others use. */
   othersShare = 0;
+  /** Once so many executors were started, every run takes so many times as long. */
+  slower = { fromExecutors: Infinity, times: 1 };
+  #started = 0;
 
   /** @param slowdown Of a run that begins while another device runs. */
   constructor(slowdown: number) {
@@ -29,9 +32,11 @@ export class SteadyDevices {
   }
 
   executor(provider: 'cpu' | 'wasm'): Executor {
+    this.#started += 1;
     let before: Promise<unknown> = Promise.resolve();
     const run = async (): Promise<RunResult> => {
-      const ms = this.#running > 0 ? aloneMs * this.#slowdown : aloneMs;
+      const isSlower = this.#started >= this.slower.fromExecutors;
+      const ms = (this.#running > 0 ? aloneMs * this.#slowdown : aloneMs) * (isSlower ? this.slower.times : 1);
       this.#running += 1;
       await new Promise<void>((resolve) => void this.clock.schedule(ms, resolve));
       this.#running -= 1;

@@ -11,6 +11,7 @@ import { messageOf } from '#core/errors.js';
 import type { ContentionRecord, ProfileRecord } from '#core/profile/profile-record.js';
 import { timeFigures, timeStats } from '#core/profile/time-stats.js';
 import type { Contention, MeasuredContention } from '#core/split/contention.js';
+import { formatMs } from '#core/units.js';
 import type { Executor } from '#ports/executor.js';
 import { computeMs, handOn, paceOfLoops, paceOfPipe, type CompanyRun, type Paces } from './company-runs.js';
 import { openShard, type MeteredShard, type PlacedShard } from './metered-shard.js';
@@ -28,6 +29,8 @@ export interface CompanyMeterParts extends Pick<
   readonly stored: Contention;
   /** Of the machine and of so many processes; undefined where the system does not tell. */
   readonly processorTimes: (pids: readonly number[]) => ProcessorTimes | undefined;
+  /** What a shard took alone when it was measured before, ms; undefined where it was not. */
+  readonly aloneBefore: (shard: PlacedShard) => number | undefined;
   /** Counts what was measured while others used the processor, or where nobody knows. */
   readonly evenBesideOthers: boolean;
 }
@@ -35,6 +38,8 @@ export interface CompanyMeterParts extends Pick<
 /** Share of the processors that others may use meanwhile, and how often that is tried. */
 const othersShareMax = 0.05;
 const attemptsMax = 3;
+/** A shard that takes so much longer or shorter alone than moments before says that the machine itself changes its speed. */
+const driftMax = 1.15;
 const aloneRuns = 4;
 const warmRuns = 2;
 /** Answers of each device, and the time they must span; where runs are long, fewer do after a while. */
@@ -168,6 +173,17 @@ export class CompanyMeter {
     return false;
   }
 
+  /** Nothing of this machine was busy either time: what is measured now need not be what is served with later. */
+  #lookAtDrift(placed: PlacedShard, ms: number): void {
+    const beforeMs = this.#parts.aloneBefore(placed) ?? ms;
+    const times = Math.max(beforeMs / ms, ms / beforeMs);
+    if (!(times > driftMax) || times === Infinity) return;
+    const { device, from, to } = placed;
+    this.notes.push(
+      `${device.id} took ${formatMs(beforeMs)} for nodes ${from} to ${to - 1}, and ${formatMs(ms)} moments later: this machine changes its speed by itself, and figures may be off by as much`,
+    );
+  }
+
   #times(): ProcessorTimes | undefined {
     const executors = [...this.#executors.values()].flatMap(({ description: { pid } }) =>
       pid === undefined ? [] : [pid],
@@ -207,6 +223,7 @@ export class CompanyMeter {
   ): Promise<boolean> {
     const { clock, keep } = this.#parts;
     const records: ProfileRecord[] = [];
+    for (const [index, { placed }] of running.entries()) this.#lookAtDrift(placed, aloneMs[index] ?? 0);
     for (const [index, { placed, executor, shard }] of running.entries()) {
       const { device, from, to, batch } = placed;
       const times = timeStats(paces[index] ?? []);

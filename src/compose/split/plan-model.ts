@@ -156,6 +156,8 @@ export async function planModel(request: PlanRequest, parts: PlanParts): Promise
     const stored = devices.flatMap((device) => storedContention(known, device));
     const together = new CompanyMeter({
       ...{ ...metering, endMs: startMs + measureMs, stored: new Contention(stored) },
+      aloneBefore: ({ device, from, to, batch }) =>
+        metered.of(device).find((shard) => shard.from === from && shard.to === to && shard.batch === batch)?.ms,
       ...{ processorTimes: parts.processorTimes ?? (() => undefined), evenBesideOthers: request.contention === true },
     });
     company = together;
