@@ -161,13 +161,14 @@ async function inRounds(count: number, begin: () => Promise<Round>): Promise<Rou
   const found: Rounds = { planned: [], ours: [], raw: [], others: [] };
   for (let round = 0; round < count; round += 1) {
     const { planned, ours, raw } = await begin();
-    const pids = treePids(process.pid);
-    const before = processorTimes(pids);
     found.planned.push(planned);
+    // Before the loops begin, which end when they are done.
+    const pids = treePids(process.pid);
+    found.raw.push(await raw());
+    const before = processorTimes(pids);
     found.ours.push(await ours());
     const after = processorTimes(pids);
     found.others.push(before === undefined || after === undefined ? Number.NaN : othersShare(before, after));
-    found.raw.push(await raw());
   }
   return found;
 }
