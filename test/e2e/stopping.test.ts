@@ -28,17 +28,25 @@ const idlePermits = 4;
 const pendingOf = (host: HostProcess, model: string): Promise<number> =>
   metric(host.metrics, 'nv_inference_pending_request_count', `model="${model}"`);
 
-/** Waits until the executor has a run in its hands: an idle device has all its permits. */
+/** Runs in the executor's hands: an idle device has all its permits. */
+const runningOf = async (host: HostProcess): Promise<number> =>
+  idlePermits - (await metric(host.metrics, 'intarsia_device_permits_free'));
+
 async function untilRunning(host: HostProcess): Promise<void> {
-  const free = (): Promise<number> => metric(host.metrics, 'intarsia_device_permits_free');
-  await until('a run', free, (permits) => permits < idlePermits);
+  await until(
+    'a run',
+    () => runningOf(host),
+    (running) => running > 0,
+  );
 }
 
 describe.skipIf(!procThere)('a host that is told to stop (skipped without /proc)', { timeout: 60_000 }, () => {
   it('answers every request it has, refuses new ones as retryable, and ends with 0 and without children', async () => {
     const { host, client } = await start('--drain-ms-max', '600000');
-    const others = affineTraffic(client, 4);
-    await others.more(20);
+    const executors = executorPids(host.pid);
+    expect(executors).toHaveLength(1);
+    // While it stands still no request ends, so that it is plain when the host has all of them.
+    process.kill(executors[0] ?? 0, 'SIGSTOP');
     const overGrpc = Array.from({ length: 12 }, () => client.infer('loop', { times: BigInt64Array.of(someTurns) }));
     const overRest = Array.from({ length: 4 }, () =>
       fetch(`${host.http}/v2/models/loop/infer`, {
@@ -48,13 +56,13 @@ describe.skipIf(!procThere)('a host that is told to stop (skipped without /proc)
         }),
       }),
     );
-    // 16 requests, of which a few run: the others are known to the host.
     await until(
-      'requests that wait',
-      () => pendingOf(host, 'loop'),
-      (waiting) => waiting >= 10,
+      'all requests',
+      async () => (await pendingOf(host, 'loop')) + (await runningOf(host)),
+      (known) => known === 16,
     );
-    const executors = executorPids(host.pid);
+    process.kill(executors[0] ?? 0, 'SIGCONT');
+    const others = affineTraffic(client, 4);
     const ended = host.stop('SIGTERM');
 
     for (const answer of await Promise.all(overGrpc)) expect(answer.output().toArray()).toEqual([someTurns]);
@@ -67,7 +75,6 @@ describe.skipIf(!procThere)('a host that is told to stop (skipped without /proc)
     expect({ code, signal }, stderr).toEqual({ code: 0, signal: null });
     await others.stop();
     for (const failure of others.failures) expect(failure).toMatchObject({ retryable: true });
-    expect(executors).toHaveLength(1);
     expect(executors.filter(isRunning)).toEqual([]);
   });
 
