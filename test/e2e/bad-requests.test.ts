@@ -299,11 +299,13 @@ describe('clients that behave badly', () => {
         }),
       ),
     );
+    // The connection is cut below the session: to destroy() a session with calls still to be written can end the process of
+    // the client (Node 20.20: "current_nghttp2_memory_ >= previous_size"), and the client here is this test.
     const session = () => {
-      const opened = connectHttp2(`http://${host.grpc}`);
+      const socket = socketTo(host.grpc);
+      const opened = connectHttp2(`http://${host.grpc}`, { createConnection: () => socket });
       opened.on('error', () => {});
-      open.push(opened);
-      return opened;
+      return { opened, socket };
     };
     let shared = session();
     const moments = ['at once', 'soon', 'sent', 'headers', 'data'] as const;
@@ -315,13 +317,16 @@ describe('clients that behave badly', () => {
         fc.constantFrom(...moments),
         fc.constantFrom(false, false, false, true),
         async (method, whole, part, moment, withSession) => {
-          if (shared.destroyed) shared = session();
+          if (shared.socket.destroyed) shared = session();
           const path = `/inference.GRPCInferenceService/${method}`;
           const headers = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' };
-          const stream = shared.request(headers);
+          const stream = shared.opened.request(headers);
           stream.on('error', () => {});
           const over = closed(stream);
-          const reset = (): void => (withSession ? shared.destroy() : stream.close(8));
+          const reset = (): void => {
+            if (withSession) shared.socket.destroy();
+            else stream.close(8);
+          };
           for (let count = 0; count < whole; count += 1) stream.write(message);
           stream.write(message.subarray(0, Math.floor(message.byteLength * part)), () => {
             if (moment === 'sent') reset();
