@@ -231,7 +231,7 @@ export class RunLayout {
 const noBytes = new Uint8Array(0);
 
 /** One input of a batch: a chunk of each request. What lies elsewhere stays there, when all of it does. */
-function joinedInput(spec: TensorSpec, tensors: readonly Tensor[]): RunInput {
+export function joinedInput(spec: TensorSpec, tensors: readonly Tensor[]): RunInput {
   const held: HeldBytes[] = [];
   for (const tensor of tensors) {
     const place = tensor[heldBytes];

@@ -11,7 +11,6 @@ import type { PeerStatus } from '#core/grid/host-load.js';
 import type { View } from '#core/grid/records.js';
 import type { DeviceId, HostId } from '#core/ids.js';
 import type { AttemptObserver, Picker } from '#core/picker.js';
-import type { ProfileRecord } from '#core/profile/profile-record.js';
 import { ServiceTable } from '#core/profile/service-table.js';
 import type { Replica } from '#core/replica.js';
 import { deviceKey, type RoutingTable } from '#core/routing-table.js';
@@ -53,8 +52,8 @@ export interface HostDispatch {
   learnPeers(peers: ReadonlyMap<HostId, PeerStatus>): void;
   /** Looks at this host's devices now and then, until it is told to end. */
   watch(devices: readonly LoadedDevice[]): { stop(): void };
-  /** Takes in what was measured, of all models or of those that are served. A failure is logged: answers teach, too. */
-  learnProfiles(profiles: ProfileStore, scope: 'all' | 'served'): Promise<void>;
+  /** Takes in what was measured of all models. A failure is logged: answers teach, too. */
+  learnProfiles(profiles: ProfileStore): Promise<void>;
   /** What is known of the run times of a version on a device of this host. */
   profileOf(device: DeviceId, placement: Placement): ServiceProfile | undefined;
 }
@@ -148,11 +147,13 @@ export async function hostDispatch(options: HostDispatchOptions): Promise<HostDi
       return { stop: () => timer.cancel() };
     },
     profileOf: (device, placement) => book.ownProfile(device, placement),
-    learnProfiles: async (profiles, scope) => {
+    learnProfiles: async (profiles) => {
       try {
-        const read = scope === 'all' ? await everyModel(profiles) : await modelsOf(profiles, digestsOf(router.current));
+        // One look at the database for all models: it is read from disk each time.
+        const shards = (await profiles.read()).records.filter((record) => record.type === 'shard');
+        const models = new Set(shards.map(({ model }) => model));
         const tables = new Map(
-          [...read].map(([model, records]) => [model, new ServiceTable(records, { model, prefer: 'served' })]),
+          [...models].map((model) => [model, new ServiceTable(shards, { model, prefer: 'served' })]),
         );
         book.learnProfiles(tables);
         takeIn();
@@ -189,34 +190,4 @@ function* replicasOf({ candidates, reserve }: RoutingTable): Generator<Replica> 
       for (const all of versions.values()) for (const { replica } of all) yield replica;
     }
   }
-}
-
-async function everyModel(profiles: ProfileStore): Promise<ReadonlyMap<string, readonly ProfileRecord[]>> {
-  const read = new Map<string, ProfileRecord[]>();
-  for (const record of (await profiles.read()).records) {
-    // Dispatch and batching go by runs of whole models.
-    if (record.type !== 'shard') continue;
-    const known = read.get(record.model);
-    if (known === undefined) read.set(record.model, [record]);
-    else known.push(record);
-  }
-  return read;
-}
-
-async function modelsOf(
-  profiles: ProfileStore,
-  digests: ReadonlySet<string>,
-): Promise<ReadonlyMap<string, readonly ProfileRecord[]>> {
-  const read = new Map<string, readonly ProfileRecord[]>();
-  for (const model of digests) read.set(model, (await profiles.read({ model })).records);
-  return read;
-}
-
-function digestsOf(table: RoutingTable): ReadonlySet<string> {
-  const digests = new Set<string>();
-  for (const { stages } of replicasOf(table)) {
-    const [first] = stages;
-    if (first !== undefined && stages.length === 1) digests.add(first.digest);
-  }
-  return digests;
 }

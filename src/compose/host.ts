@@ -304,14 +304,14 @@ export async function startHost(
 
     const recorder = await startServedRecorder(config, {
       ...{ host, devices: started, catalog: () => ownCatalog, clock, log },
-      onRecorded: (profiles) => dispatch.learnProfiles(profiles, 'served'),
+      onRecorded: (profiles) => dispatch.learnProfiles(profiles),
       ...(ports === undefined
         ? {}
         : { exchange: { store: ports.store, keys: ports.keys }, peers: () => ports.links.peers() }),
     });
     undo.push(() => recorder.stop());
     // Devices ask when a model is loaded.
-    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles, 'all');
+    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles);
     const deviceWatch = dispatch.watch(started);
     undo.push(() => deviceWatch.stop());
 
@@ -403,7 +403,6 @@ export async function startHost(
     });
     if (!scanned.ok) throw scanned.error;
     await grid?.untilRouted();
-    if (recorder.profiles !== undefined) await dispatch.learnProfiles(recorder.profiles, 'served');
     phase = 'serving';
     const clientPorts = takesClients ? { grpc: grpc.port, http: http.port } : {};
     log.info('serving', { ...clientPorts, metrics: scrape.port });

@@ -9,7 +9,7 @@
 import { othersShare, type ProcessorTimes } from '#adapters/hardware/processor-times.js';
 import { messageOf } from '#core/errors.js';
 import type { ContentionRecord, ProfileRecord } from '#core/profile/profile-record.js';
-import { timeFigures, timeStats } from '#core/profile/time-stats.js';
+import { medianOf, timeFigures, timeStats } from '#core/profile/time-stats.js';
 import type { Contention, MeasuredContention } from '#core/split/contention.js';
 import { formatMs } from '#core/units.js';
 import type { Executor } from '#ports/executor.js';
@@ -198,7 +198,7 @@ export class CompanyMeter {
       result.release?.();
       if (run >= warmRuns) times.push(computeMs(result));
     }
-    return Math.max(1e-3, times.sort((a, b) => a - b)[times.length >> 1] ?? 0);
+    return Math.max(1e-3, medianOf(times));
   }
 
   /** Until each has answered often enough, and for long enough. */

@@ -3,8 +3,10 @@
  * and over; and as a pipe, where values go from shard to shard as when the plan is served.
  */
 import { heldBytes, type HeldBytes } from '#core/held-bytes.js';
+import { medianOf } from '#core/profile/time-stats.js';
 import { pacesTogether } from '#core/split/company-pace.js';
 import type { Tensor } from '#core/tensor.js';
+import { joinedInput } from '#actors/device/run-layout.js';
 import type { Clock } from '#ports/clock.js';
 import type { Executor, RunInput, RunRequest, RunResult } from '#ports/executor.js';
 
@@ -81,16 +83,7 @@ export async function paceOfPipe(runs: readonly CompanyRun[], clock: Clock, isEn
 function handedOn(input: RunInput, tensor: Tensor | undefined): RunInput {
   if (tensor === undefined) return input;
   const { name, datatype, shape } = tensor;
-  const held = tensor[heldBytes];
-  return held === undefined
-    ? { name, datatype, shape, chunks: [tensor.data] }
-    : {
-        ...{ name, datatype, shape, held: [held] },
-        // Only for whoever cannot read it there.
-        get chunks() {
-          return [tensor.data];
-        },
-      };
+  return joinedInput({ name, datatype, shape }, [tensor]);
 }
 
 /**
@@ -124,8 +117,4 @@ export async function handOn(
       for (const release of releases) release();
     },
   };
-}
-
-function medianOf(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
 }

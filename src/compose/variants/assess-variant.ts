@@ -2,6 +2,7 @@
 import { artifactDigest, sessionId, type SessionId } from '#core/ids.js';
 import { IntarsiaError, messageOf } from '#core/errors.js';
 import type { ExecutionProvider, OptimizationLevel } from '#core/provider.js';
+import { medianOf } from '#core/profile/time-stats.js';
 import type { Tolerance } from '#core/split/equivalence.js';
 import type { SplitGraph } from '#core/split/graph.js';
 import { comparedNumbers, sampleAttempts, sampleInputs } from '#core/split/sample-inputs.js';
@@ -203,8 +204,7 @@ async function time(executor: Executor, session: SessionId, inputs: readonly Ten
     times.push(computeInferUs / 1000);
     total += computeInferUs / 1000;
   }
-  times.sort((a, b) => a - b);
-  return times[times.length >> 1] ?? 0;
+  return medianOf(times);
 }
 
 /** An executor never comes back. */

@@ -113,3 +113,8 @@ function classOf(ms: number): number {
 function sortedClasses(counts: ReadonlyMap<number, number>): readonly (readonly [number, number])[] {
   return [...counts].sort(([a], [b]) => a - b);
 }
+
+/** The middle one, of an even number the larger of two; 0 of none. */
+export function medianOf(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
+}

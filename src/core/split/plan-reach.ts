@@ -33,11 +33,15 @@ function intervalReach({ work }: PlanBounds, upper: number, slownessOf: (device:
       const left = behind === undefined ? Infinity : workOf(behind);
       const mine = workOf(devices);
       // Rounding of sums: none of it may cost a stage.
-      const least = firstAtLeast(work, all - left - all * (rounding - 1));
+      const leastWork = all - left - all * (rounding - 1);
+      const least = firstWhere(work, (done) => done >= leastWork);
       return {
         first: (begin) => Math.max(begin + 1, least),
-        last: (begin, value) =>
-          value > upper ? -1 : firstAbove(work, (work[begin] as number) + mine + all * (rounding - 1)) - 1,
+        last: (begin, value) => {
+          if (value > upper) return -1;
+          const mostWork = (work[begin] as number) + mine + all * (rounding - 1);
+          return firstWhere(work, (done) => done > mostWork) - 1;
+        },
       };
     },
   };
@@ -69,41 +73,28 @@ function sumReach(
       const allowed = (begin: number, value: number): number =>
         upper - value + slope * (work[begin] as number) + upper * (rounding - 1);
       return {
-        first: (begin, value) => Math.max(begin + 1, firstAtMost(upTo, allowed(begin, value))),
-        last: (begin, value) => firstAbove(fromOn, allowed(begin, value)) - 1,
+        first: (begin, value) => {
+          const most = allowed(begin, value);
+          return Math.max(
+            begin + 1,
+            firstWhere(upTo, (cost) => cost <= most),
+          );
+        },
+        last: (begin, value) => {
+          const most = allowed(begin, value);
+          return firstWhere(fromOn, (cost) => cost > most) - 1;
+        },
       };
     },
   };
 }
 
-/** The first position of rising values with at least so much. */
-function firstAtLeast(rising: Float64Array, least: number): number {
+/** The first position from which on a condition holds; their number where it never does. */
+function firstWhere(values: Float64Array, holds: (value: number) => boolean): number {
   let low = 0;
-  for (let high = rising.length; low < high;) {
+  for (let high = values.length; low < high;) {
     const middle = (low + high) >> 1;
-    if ((rising[middle] as number) >= least) high = middle;
-    else low = middle + 1;
-  }
-  return low;
-}
-
-/** The first position of rising values with more than that; their number where there is none. */
-function firstAbove(rising: Float64Array, most: number): number {
-  let low = 0;
-  for (let high = rising.length; low < high;) {
-    const middle = (low + high) >> 1;
-    if ((rising[middle] as number) > most) high = middle;
-    else low = middle + 1;
-  }
-  return low;
-}
-
-/** The first position of falling values with at most so much; their number where there is none. */
-function firstAtMost(falling: Float64Array, most: number): number {
-  let low = 0;
-  for (let high = falling.length; low < high;) {
-    const middle = (low + high) >> 1;
-    if ((falling[middle] as number) <= most) high = middle;
+    if (holds(values[middle] as number)) high = middle;
     else low = middle + 1;
   }
   return low;
