@@ -25,9 +25,10 @@ export interface TimeParts {
 }
 
 export interface LiveSimulation {
+  /** Mean over all seeds. */
   readonly objective: number;
-  /** By request, in order of arrival; undefined for one that was not answered. */
-  readonly parts: readonly (TimeParts | undefined)[];
+  /** By seed, and by request in order of arrival; undefined for one that was not answered. */
+  readonly parts: readonly (readonly (TimeParts | undefined)[])[];
 }
 
 export interface LiveSimulationOptions {
@@ -41,20 +42,32 @@ export interface LiveSimulationOptions {
   readonly believed: readonly (ServiceProfile | undefined)[];
 }
 
+/** What devices draw differs from seed to seed: choices answer to it, and one run is one of many that could have been. */
+const seeds = [1, 2, 3, 4, 5];
+
 export async function simulateLive(options: LiveSimulationOptions): Promise<LiveSimulation> {
   const { fleet, model, requests, policy, batching, believed } = options;
   const trace = requests.map(({ arrivedMs, sloClass }, index) => {
     return { line: index + 1, atMs: arrivedMs, model, items: 1, sloClass: sloClasses.indexOf(sloClass) };
   });
-  const makeDispatch = fleetDispatch((await policyMaker(policy))(), { believed: (device) => believed[device] });
-  const parts: (TimeParts | undefined)[] = requests.map(() => undefined);
-  const result = await runFleet({
-    ...{ fleet, seed: 1, arrivals: traceArrivals(fleet, trace, { seed: 1 }) },
-    devicesKnow: false,
-    dispatch: withParts(makeDispatch, parts),
-    batching: batching.endsWith('.onnx') ? batchingFromFile(await readFile(batching)) : () => batchingByName(batching),
-  });
-  return { objective: fleetReport(fleet, result).objective.total, parts };
+  const makePolicy = await policyMaker(policy);
+  const makeBatching = batching.endsWith('.onnx')
+    ? batchingFromFile(await readFile(batching))
+    : () => batchingByName(batching);
+  const partsBySeed: (TimeParts | undefined)[][] = [];
+  let objective = 0;
+  for (const seed of seeds) {
+    const parts: (TimeParts | undefined)[] = requests.map(() => undefined);
+    const result = await runFleet({
+      ...{ fleet, seed, arrivals: traceArrivals(fleet, trace, { seed: 1 }) },
+      devicesKnow: false,
+      dispatch: withParts(fleetDispatch(makePolicy(), { believed: (device) => believed[device] }), parts),
+      batching: makeBatching,
+    });
+    objective += fleetReport(fleet, result).objective.total / seeds.length;
+    partsBySeed.push(parts);
+  }
+  return { objective, parts: partsBySeed };
 }
 
 /** Also takes down from each answer's receipt where its time went. */

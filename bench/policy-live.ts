@@ -151,26 +151,25 @@ async function playedBy(host: Host, spans: readonly Span[]): Promise<Played> {
 }
 
 /**
- * A host's requests simulated, such that no stretch of time is compared with a fleet that was measured in it: even ones with the
+ * A host's requests simulated with several seeds, such that no stretch of time is compared with a fleet that was measured in it: even ones with the
  * fleet of the odd ones of both hosts, and the other way round.
  */
 async function crossSimulated(
   { host, all, stretches }: Played,
   played: readonly Played[],
   profiles: string,
-): Promise<LiveSimulation> {
+): Promise<{ readonly objective: number; readonly parts: readonly (TimeParts | undefined)[] }> {
   const parts: (TimeParts | undefined)[] = [];
-  let objective = 0;
+  const objectives: number[] = [];
   for (const parity of [0, 1]) {
     const others = played.flatMap((each) => each.stretches.filter((_, number) => number % 2 !== parity));
     const simulation = await simulated(fleetOf(host, others), all, host.policy, profiles);
-    objective += simulation.objective / 2;
-    for (const [number, stretch] of stretches.entries()) {
-      if (number % 2 !== parity) continue;
-      for (const request of stretch) parts.push(simulation.parts[all.indexOf(request)]);
-    }
+    objectives.push(simulation.objective);
+    const own = stretches.filter((_, number) => number % 2 === parity).flat();
+    const places = own.map((request) => all.indexOf(request));
+    for (const ofSeed of simulation.parts) parts.push(...places.map((place) => ofSeed[place]));
   }
-  return { objective, parts };
+  return { objective: meanOf(objectives), parts };
 }
 
 async function bestRule(fleet: Fleet, requests: readonly LoggedRequest[], profiles: string): Promise<string> {
