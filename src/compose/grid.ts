@@ -37,6 +37,7 @@ import type { StartedDevice } from './statistics.js';
 import { splitGate } from './split/split-gate.js';
 import type { HostDispatch } from './dispatch.js';
 import { policyTools } from './promotion.js';
+import { LinkedHosts } from './linked-hosts.js';
 import { openReferenceDevice } from './reference-device.js';
 import { nativeEngine } from './variants/native-engine.js';
 import { version } from './version.js';
@@ -85,11 +86,12 @@ export class GridHost {
   readonly #options: GridHostOptions;
   #actors: GridActors | undefined;
   #news: ViewNews | undefined;
-  #linkPeers = new Set<HostId>();
+  readonly #linked: LinkedHosts;
 
   constructor(options: GridHostOptions) {
     const { ports, host, clock, router, devices } = options;
     this.#options = options;
+    this.#linked = new LinkedHosts(host, ports.links);
     this.desk = new GridDesk({
       grid: ports.config.name,
       host,
@@ -126,8 +128,7 @@ export class GridHost {
     ports.links.attach(entranceOf(system));
     const port = await ports.listen();
     const { store, keys, links } = ports;
-    // Links there are already; those of hosts that are not in the first view go with it.
-    this.#linkPeers = new Set(await askAdmission({ host, store, keys, links, clock }));
+    this.#linked.begin(await askAdmission({ host, store, keys, links, clock }));
     const isHost = ports.config.role === 'host';
     const actors = startGridActors({
       system,
@@ -250,7 +251,7 @@ export class GridHost {
   }
 
   #onNews(news: ViewNews): 'accepted' {
-    const { ports, host, log } = this.#options;
+    const { log } = this.#options;
     const before = this.#news;
     this.#news = news;
     if (news.phase === 'refused' && before?.phase !== 'refused') {
@@ -258,14 +259,7 @@ export class GridHost {
     }
     if (before?.view !== news.view) {
       this.#options.dispatch.learnView(news.view);
-      const present = new Set<HostId>();
-      for (const { record } of news.view.hosts.values()) {
-        if (record.host === host) continue;
-        present.add(record.host);
-        ports.links.setPeer(record.host, record.linkAddress);
-      }
-      for (const gone of this.#linkPeers) if (!present.has(gone)) ports.links.removePeer(gone);
-      this.#linkPeers = present;
+      this.#linked.follow(news.view);
     }
     this.#options.dispatch.learnPeers(news.peers);
     this.desk.tell(news);
