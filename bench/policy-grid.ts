@@ -4,7 +4,8 @@
  */
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
-import type { EvaluationOverall, EvaluationRequest } from '#cli/evaluation-report.js';
+import { rulesDefault } from '#cli/commands/evaluate.js';
+import type { EvaluationOverall, EvaluationReport, EvaluationRequest } from '#cli/evaluation-report.js';
 import { evaluatePolicies } from '#compose/learning/evaluate-policies.js';
 import { packageRoot } from '#compose/package-root.js';
 import { benchRow, type BenchOptions, type BenchRow, type BenchTarget } from './report.js';
@@ -32,24 +33,23 @@ const sizes: Readonly<Record<'quick' | 'small' | 'full', Size>> = {
   },
 };
 
-const rules = [
-  ...['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1'],
-  ...['cf-risk', 'sed', 'milp-rate'],
-];
-
 export async function evaluationGrid({ quick, full = false }: BenchOptions): Promise<readonly BenchRow[]> {
   const shipped = await shippedPolicies();
   const report = await evaluatePolicies(
     {
       ...sizes[quick ? 'quick' : full ? 'full' : 'small'],
       // Without a learned policy the grid is that of the default rule, without targets.
-      ...{ policies: shipped.length > 0 ? shipped : ['cheapest-feasible'], rules, batching: ['deadline-cap+shed'] },
+      ...{ policies: shipped.length > 0 ? shipped : ['cheapest-feasible'] },
+      ...{ rules: rulesDefault, batching: ['deadline-cap+shed'] },
       ...{ traces: [], seconds: 0, seed: 1, workers: 2, htmlPath: '' },
     },
     { onProgress: () => {}, isStopWanted: () => false },
   );
   const isLearned = shipped.length > 0;
-  const overall = report.overall.flatMap((each) => overallRows(each, isLearned));
+  const overall = report.overall.flatMap((each) => [
+    ...overallRows(each, isLearned),
+    ...worstStressRow(each.contender, report, isLearned),
+  ]);
   const cells = report.cells.flatMap(({ cell, comparisons }) =>
     comparisons.map(({ contender, against, change }) =>
       benchRow({
@@ -74,7 +74,7 @@ export async function evaluationGrid({ quick, full = false }: BenchOptions): Pro
 }
 
 function overallRows(each: EvaluationOverall, isLearned: boolean): BenchRow[] {
-  const { contender, change, changeHigh, worstMissChange, gapClosed, fallbackRate, maskViolations } = each;
+  const { contender, change, changeHigh, worstChange, worstMissChange, gapClosed, fallbackRate, maskViolations } = each;
   const row = (name: string, label: string, value: number, unit: string, wanted: BenchTarget): BenchRow =>
     benchRow({
       key: `policy.grid.${keyOf(contender)}.${name}`,
@@ -85,12 +85,28 @@ function overallRows(each: EvaluationOverall, isLearned: boolean): BenchRow[] {
   return [
     row('change', 'objective against the best rule, mean over cells', 100 * change, '%', most(-5)),
     row('change-high', 'upper end of its 95 % interval', 100 * changeHigh, '%', most(0)),
+    row('worst-cell', `objective in the worst cell, ${each.worstCell}`, 100 * worstChange, '%', most(1)),
     row('miss-points', 'largest rise of a class’s misses', 100 * worstMissChange, 'points', most(0.2)),
     ...(gapClosed === undefined
       ? []
       : [row('gap-closed', 'gap to the bound closed', 100 * gapClosed, '%', { kind: 'at-least', value: 15 })]),
     row('fallback', 'decisions left to the rule', 100 * fallbackRate, '%', most(5)),
     row('forbidden', 'answers that the mask forbids', maskViolations, '', most(0)),
+  ];
+}
+
+/** What holds for every stress case holds for the worst; no row without the suite. */
+function worstStressRow(contender: string, { verdicts }: EvaluationReport, isLearned: boolean): BenchRow[] {
+  const own = verdicts.filter((each) => each.contender === contender);
+  if (own.length === 0) return [];
+  return [
+    benchRow({
+      key: `policy.stress.${keyOf(contender)}.worst`,
+      label: `${contender}: objective in the worst of ${own.length} stress cases against the better rule`,
+      value: 100 * Math.max(...own.map(({ change }) => change)),
+      unit: '%',
+      ...target(isLearned, most(2)),
+    }),
   ];
 }
 

@@ -31,7 +31,8 @@ interface EvaluateFlags {
 }
 
 const loadsDefault: readonly number[] = [0.5, 0.7, 0.9];
-const rulesDefault = [
+/** What policies are held against, the best of each cell in hindsight. */
+export const rulesDefault: string[] = [
   ...['cheapest-feasible:0.4', 'cheapest-feasible:0.6', 'cheapest-feasible:0.8', 'cheapest-feasible:1'],
   ...['cf-risk', 'sed', 'milp-rate', 'milp-rate:1'],
 ];
