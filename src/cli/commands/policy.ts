@@ -27,7 +27,9 @@ interface StepFlags extends ConnectionFlags {
 }
 
 export function addPolicyCommands(parent: Command, context: CommandContext): void {
-  const policy = parent.command('policy').description('which policy dispatches requests: promote one, take it back');
+  const policy = parent
+    .command('policy')
+    .description('which policy dispatches the requests of a grid: promote one, take it back');
   addList(policy, context);
   addShow(policy, context);
   addShadow(policy, context);
@@ -125,10 +127,25 @@ function addPromote(parent: Command, context: CommandContext): void {
         .command('promote')
         .description('take a policy the next step: shadow, 1, 10, 50 percent of the time slices, all requests')
         .argument('[policy]', 'a policy file, a stored version, or a rule; default: the one on trial')
-        .addOption(new Option('--share <percent>', 'share of the time slices that it decides in').argParser(percentage))
+        .addOption(
+          new Option(
+            '--share <percent>',
+            'share of the time slices that it decides in, 1 to 99; default: the next of 1, 10 and 50',
+          ).argParser(percentage),
+        )
         .addOption(new Option('--all', 'all requests').conflicts('share'))
-        .addOption(new Option('--slice-seconds <s>', 'length of a time slice, 10 to 3600').argParser(wholeNumber))
-        .addOption(new Option('--seed <number>', 'of the choice of slices').argParser(wholeNumber))
+        .addOption(
+          new Option(
+            '--slice-seconds <s>',
+            'length of a time slice, 10 to 3600; default: as before, at first 60',
+          ).argParser(wholeNumber),
+        )
+        .addOption(
+          new Option(
+            '--seed <number>',
+            'of the choice of slices, 1 to 4294967295; default: as before, at first 1',
+          ).argParser(wholeNumber),
+        )
         .option('--reason <text>', 'why, for those who look later')
         .option('--force', 'pass over gates that refuse; needs --reason, and is told as an event')
         .option('--dry-run', 'say what would happen, and change nothing'),
@@ -165,11 +182,19 @@ function addRollback(parent: Command, context: CommandContext): void {
 function addReports(command: Command): Command {
   return command
     .option('--batching <file>', 'with a policy file: the file that forms batches, promoted and taken back with it')
-    .option('--evaluation <file>', 'report of intarsia evaluate --json')
-    .option('--calibration <file>', "report of the simulator's calibration, JSON")
-    .addOption(new Option('--min-decisions <n>', 'decisions it must have been asked about').argParser(wholeNumber))
+    .option('--evaluation <file>', 'report of intarsia evaluate --stress --json about this file')
+    .option('--calibration <file>', 'report of intarsia evaluate --log --calibrate --json')
     .addOption(
-      new Option('--min-answers <n>', 'answers it must have given before it gets all requests').argParser(wholeNumber),
+      new Option(
+        '--min-decisions <n>',
+        'decisions it must have been asked about, at least 1; default: 50000',
+      ).argParser(wholeNumber),
+    )
+    .addOption(
+      new Option(
+        '--min-answers <n>',
+        'answers it must have given before it gets all requests, at least 1; default: 20000',
+      ).argParser(wholeNumber),
     );
 }
 
