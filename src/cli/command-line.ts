@@ -1,5 +1,5 @@
 /** The command line: one tree of commands, one way to fail. Prints and decides exit codes; what commands do is handed in. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { addBenchCommand } from './commands/bench-serve.js';
 import { addCertsCommand } from './commands/certs.js';
 import type { CommandContext } from './commands/command-context.js';
@@ -57,7 +57,7 @@ export function buildCommands(context: CommandContext): Command {
     .version(context.program.versions.intarsia, '--version', 'show the version')
     .option('--json', 'print the result as JSON')
     .option('--verbose', 'explain failures at length')
-    .configureHelp({ showGlobalOptions: true, helpWidth: 110 })
+    .configureHelp({ showGlobalOptions: true, helpWidth: 110, optionDescription })
     .configureOutput({
       writeOut: (text) => terminal.out(text),
       writeErr: (text) => terminal.err(text),
@@ -100,4 +100,14 @@ export function buildCommands(context: CommandContext): Command {
   addCompletionCommand(root, context);
   addVersionCommand(root, context);
   return root;
+}
+
+/** A list that is empty unless somebody names something has no default worth showing. */
+function optionDescription(option: Option): string {
+  const { defaultValue } = option as { readonly defaultValue?: unknown };
+  const isEmpty =
+    (Array.isArray(defaultValue) && defaultValue.length === 0) ||
+    (defaultValue instanceof Map && defaultValue.size === 0);
+  const shown = isEmpty ? Object.assign(Object.create(option) as Option, { defaultValue: undefined }) : option;
+  return new Help().optionDescription(shown);
 }

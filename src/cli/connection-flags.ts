@@ -75,6 +75,15 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
+/** Reads a whole number within these bounds, both included. */
+export function countBetween(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const count = wholeNumber(text);
+    if (count < min || count > max) throw new InvalidArgumentError(`It must be ${min} to ${max}.`);
+    return count;
+  };
+}
+
 /** `name=value`, repeated. */
 export function collectPairs(
   text: string,

@@ -1,13 +1,34 @@
 /** The table of host settings as flags of a command, and the way back to options. */
 import { Option, type Command } from 'commander';
-import type { HostOptions } from '#config.js';
+import { completeConfig, defaultGrid, type HostOptions } from '#config.js';
 import { environmentName, hostSettings, type HostSetting } from './host-setting-table.js';
 import { hostOptionsOf } from './host-settings.js';
 import type { Program } from './program.js';
 
-export function addHostFlags(command: Command): Command {
+const configDefaults: Record<string, unknown> = { ...completeConfig({}), grid: { ...defaultGrid, storePort: 'none' } };
+
+/** What counts where nobody says anything, as text; empty where that is nothing. */
+export function defaultTextOf({ path: [key, inner] }: HostSetting): string {
+  const value = configDefaults[key];
+  return textOf(inner === undefined ? value : (value as Record<string, unknown> | undefined)?.[inner]);
+}
+
+/** Texts, numbers and switches as they are; lists with commas; nothing for nothing. */
+export function textOf(value: unknown): string {
+  if (Array.isArray(value)) return value.join(', ');
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
+}
+
+/** `defaults`: of flags that this command takes otherwise. */
+export function addHostFlags(command: Command, defaults: Readonly<Record<string, string>> = {}): Command {
   command.addOption(new Option('--config <file>', 'YAML file with options of the host by name').env('INTARSIA_CONFIG'));
-  for (const setting of hostSettings) command.addOption(optionOf(setting));
+  for (const setting of hostSettings) {
+    const option = optionOf(setting);
+    const shown = defaults[setting.flag] ?? defaultTextOf(setting);
+    const isSwitch = setting.form === 'switch' || setting.form === 'off-switch';
+    if (shown !== '' && !isSwitch) option.description += ` (default: ${shown})`;
+    command.addOption(option);
+  }
   return command;
 }
 

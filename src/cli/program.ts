@@ -124,8 +124,10 @@ export interface LocalGridOptions {
   readonly hosts: number;
   readonly repositories: readonly string[];
   readonly placements: HostConfig['placements'];
-  /** REST of the first host; gRPC, metrics, links and the store follow; each further host is 10 higher. */
+  /** REST of the first host; gRPC, metrics, links and the store follow. */
   readonly basePort: number;
+  /** How much higher the ports of each further host are. */
+  readonly portStep: number;
   /** Folder of what outlives a restart; empty: a temporary one, removed at the end. */
   readonly dataPath: string;
   /** Whether a process that ends by itself is started again. */

@@ -10,8 +10,6 @@ import type { LocalGrid, LocalGridOptions, LocalHost } from '#cli/program.js';
 import type { Clock } from '#ports/clock.js';
 import { packageRoot } from './package-root.js';
 
-/** Ports between one host's and the next one's. */
-const portStep = 10;
 const storePortOffset = 4;
 const linkPortOffset = 3;
 /** Beside the drain of the host itself. */
@@ -58,7 +56,7 @@ export async function startLocalGrid(options: LocalGridOptions, clock: Clock): P
     await store.start();
     for (let index = 0; index < options.hosts; index += 1) {
       const name = `host-${index + 1}`;
-      const http = options.basePort + index * portStep;
+      const http = options.basePort + index * options.portStep;
       const args = [
         ['--name', name],
         ['--http-port', String(http)],

@@ -7,6 +7,7 @@ import type { Program } from '#cli/program.js';
 import { openLinkSecurity } from '#adapters/grpc/link-security.js';
 import { hostId } from '#core/ids.js';
 import { newFolder } from '../weights/weights-folder.js';
+import { pretendProgram, run as runWith } from './pretend-program.js';
 
 async function run(...argv: readonly string[]) {
   const told: string[] = [];
@@ -51,13 +52,17 @@ describe('intarsia certs', () => {
 
   it('says in one line what is wrong, and ends with another code than 0', async () => {
     const dir = newFolder();
-    for (const argv of [
-      ['issue', 'host-1', '--dir', dir],
-      ['init', '--dir', dir, '--days', 'many'],
-    ]) {
-      const { text, exitCode } = await run('certs', ...argv);
-      expect(exitCode).not.toBe(0);
-      expect(text.trim().split('\n')).toHaveLength(1);
+    const { text, exitCode } = await run('certs', 'issue', 'host-1', '--dir', dir);
+    expect(exitCode).not.toBe(0);
+    expect(text.trim().split('\n')).toHaveLength(1);
+  });
+
+  it('refuses days that no certificate is valid for as a mistake of the command line, with the range', async () => {
+    const { program } = pretendProgram();
+    for (const days of ['0', '36501', 'many']) {
+      const { code, err } = await runWith(['certs', 'issue', 'host-1', '--days', days], program);
+      expect(code).toBe(2);
+      expect(err).toContain(days === 'many' ? 'a whole number' : '1 to 36500');
     }
   });
 });

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { Command } from 'commander';
 import { buildCommands } from '#cli/command-line.js';
+import { defaultTextOf, textOf } from '#cli/host-flags.js';
 import { environmentName, hostSettings } from '#cli/host-setting-table.js';
-import { completeConfig, defaultGrid } from '#config.js';
 import { expectTable } from '../docs/markdown-table.js';
 import { pretendProgram } from './pretend-program.js';
 
@@ -26,19 +26,13 @@ const connectionFlags = new Set(
   ['endpoint', 'token', 'tls', 'tls-authority', 'tls-certificate', 'tls-key', 'timeout-ms'].map((flag) => `--${flag}`),
 );
 
-/** Texts, numbers and switches as they are; lists with commas; nothing for nothing. */
-function shownDefault(value: unknown): string {
-  if (Array.isArray(value)) return value.join(', ');
-  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
-}
-
 function rowsOf(command: Command, left: (flag: string) => boolean): string[][] {
   const rows = command.options
     .filter(({ long }) => !left(long ?? ''))
     .map(({ flags, description, defaultValue, argChoices, envVar }) => {
       const choices = argChoices === undefined ? '' : `: ${argChoices.join(', ')}`;
       const env = envVar === undefined ? '' : ` (${envVar})`;
-      return [`\`${flags}\``, `${description}${choices}${env}`, shownDefault(defaultValue)];
+      return [`\`${flags}\``, `${description}${choices}${env}`, textOf(defaultValue)];
     });
   return [['flag', 'meaning', 'default'], ...rows];
 }
@@ -49,7 +43,7 @@ describe('docs/cli.md', () => {
     expect(commands.length).toBeGreaterThan(10);
     for (const { words, command } of commands) {
       expect(text, `intarsia ${words}`).toContain(`\n## intarsia ${words}\n`);
-      const serves = command.options.some(({ long }) => long === '--repository');
+      const serves = command.options.some(({ long }) => long === '--isolation');
       const connects = command.options.some(({ long }) => long === '--endpoint');
       const rows = rowsOf(
         command,
@@ -74,12 +68,6 @@ describe('docs/cli.md', () => {
   });
 
   it('documents every option of a host: flag, variable, key of the file, default', () => {
-    const defaults: Record<string, unknown> = { ...completeConfig({}), grid: { ...defaultGrid, storePort: 'none' } };
-    const defaultOf = ([first, second]: (typeof hostSettings)[number]['path']): string => {
-      const value = defaults[first];
-      const inner = second === undefined ? value : (value as Record<string, unknown> | undefined)?.[second];
-      return shownDefault(inner);
-    };
     expectTable('cli.md', 'host', [
       ['flag', 'environment', 'key of the file', 'meaning', 'default'],
       ...hostSettings.map((setting) => [
@@ -87,7 +75,7 @@ describe('docs/cli.md', () => {
         `\`${environmentName(setting)}\``,
         `\`${setting.path.join('.')}\``,
         typeof setting.form === 'object' ? `${setting.about}: ${setting.form.choices.join(', ')}` : setting.about,
-        defaultOf(setting.path),
+        defaultTextOf(setting),
       ]),
     ]);
   });

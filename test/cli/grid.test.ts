@@ -329,6 +329,21 @@ describe('intarsia up', () => {
     });
     const said = await runWith(['up'], program);
     expect(said).toMatchObject({ code: 1, err: 'error: store ended before it was ready: port taken\n' });
-    expect((await runWith(['up', '--hosts', 'many'], program)).code).toBe(2);
+  });
+
+  it('refuses more hosts than it starts, and ports that there are not, before anything is started', async () => {
+    const { program } = pretendProgram({
+      startLocalGrid: () => Promise.reject(intarsiaError('INTERNAL', 'nothing should have been started')),
+    });
+    for (const [flag, value, range] of [
+      ['--hosts', 'many', 'a whole number'],
+      ['--hosts', '65', '1 to 64'],
+      ['--hosts', '2.5', 'a whole number'],
+      ['--base-port', '70000', '1 to 64895'],
+    ] as const) {
+      const said = await runWith(['up', flag, value], program);
+      expect(said.code).toBe(2);
+      expect(said.err).toContain(range);
+    }
   });
 });

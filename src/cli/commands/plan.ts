@@ -6,7 +6,7 @@ import { executionProviders } from '#core/provider.js';
 import { planGoals, type PlanGoal } from '#core/split/plan-problem.js';
 import { formatBytes, formatMs, GiB, KiB, MiB } from '#core/units.js';
 import { tierNames } from '#core/grid/file-place.js';
-import { addConnectionFlags, clientOptionsOf, wholeNumber, type ConnectionFlags } from '../connection-flags.js';
+import { addConnectionFlags, clientOptionsOf, countBetween, type ConnectionFlags } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import type { PlanNumber, PlanReport, PlanRequest, PlanRow, PlanStage } from '../plan-report.js';
 import { startProgress } from '../progress.js';
@@ -59,8 +59,8 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
     .option('--hosts <list>', 'with --grid: only these hosts', list, [])
     .addOption(new Option('--goal <goal>', 'what the choice is best for').choices(planGoals).default('throughput'))
     .option('--slo-ms <ms>', 'longest latency of a request', positive)
-    .option('--max-stages <count>', 'stages at most, 1 to 64', countUpTo(64))
-    .option('--batch <items>', 'items of a request, 1 to 4096', countUpTo(4096), 1)
+    .option('--max-stages <count>', 'stages at most, 1 to 64', countBetween(1, 64))
+    .option('--batch <items>', 'items of a request, 1 to 4096', countBetween(1, 4096), 1)
     .addOption(
       new Option('--strategy <strategy>', 'cut it, share whole models among devices, or what is better')
         .choices(['auto', 'pipeline', 'data'])
@@ -68,11 +68,11 @@ export function addPlanCommand(parent: Command, context: CommandContext): void {
     )
     .option('--providers <list>', 'execution providers that may be used', providerList, [])
     .option('--memory <limits>', 'memory limits by device, such as cpu:0=64MiB,wasm:0=1GiB', memoryLimits, new Map())
-    .option('--no-measure', 'estimate everything from hardware profiles')
-    .option('--measure-seconds <seconds>', 'longest time for measuring, 1 to 3600', countUpTo(3600), 30)
+    .option('--no-measure', 'measure nothing: what the profile database does not know is estimated')
+    .option('--measure-seconds <seconds>', 'longest time for measuring, 1 to 3600', countBetween(1, 3600), 30)
     .option('--contention', 'count what devices of one processor leave each other even beside other programs at work')
     .option('--no-contention', 'measure devices one at a time only')
-    .option('--rows <count>', 'rows of the frontier at most', countUpTo(1000), 10)
+    .option('--rows <count>', 'rows of the frontier at most, 1 to 1000', countBetween(1, 1000), 10)
     .option('--vectors <dir>', "folder with test_data_set_N; without it the model's folder, or made-up inputs")
     .option('--profiles <file>', 'YAML file with more hardware profiles')
     .option('--svg <file>', 'write a picture of the choice')
@@ -286,12 +286,4 @@ function positive(text: string): number {
   const value = Number(text);
   if (!(value > 0) || !Number.isFinite(value)) throw new InvalidArgumentError('It must be a number above 0.');
   return value;
-}
-
-function countUpTo(max: number): (text: string) => number {
-  return (text) => {
-    const value = wholeNumber(text);
-    if (value < 1 || value > max) throw new InvalidArgumentError(`It must be 1 to ${max}.`);
-    return value;
-  };
 }

@@ -1,7 +1,7 @@
 /** `intarsia profile`: measures a model and pieces of it on devices, and keeps what was measured. */
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 import { formatBytes, formatMs } from '#core/units.js';
-import { wholeNumber } from '../connection-flags.js';
+import { countBetween } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import type { ProfiledShard, ProfileReport } from '../profile-report.js';
 import { startProgress } from '../progress.js';
@@ -39,10 +39,10 @@ export function addProfileCommand(parent: Command, context: CommandContext): voi
       [],
     )
     .option('--batches <list>', 'batch sizes, each 1 to 4096', batchList, [1, 2, 4, 8])
-    .option('--cuts <count>', 'cuts between which pieces are measured, 0 to 256', between(0, 256), 4)
-    .option('--repeat <count>', 'timed runs of a shard at most, 3 to 10000', between(3, 10_000), 40)
-    .option('--shard-ms <ms>', 'time for the runs of a shard, 10 to 60000', between(10, 60_000), 400)
-    .option('--seconds <seconds>', 'time for everything, 1 to 86400; the rest is named', between(1, 86_400), 120)
+    .option('--cuts <count>', 'cuts between which pieces are measured, 0 to 256', countBetween(0, 256), 4)
+    .option('--repeat <count>', 'timed runs of a shard at most, 3 to 10000', countBetween(3, 10_000), 40)
+    .option('--shard-ms <ms>', 'time for the runs of a shard, 10 to 60000', countBetween(10, 60_000), 400)
+    .option('--seconds <seconds>', 'time for everything, 1 to 86400; the rest is named', countBetween(1, 86_400), 120)
     .option('--store <dir>', "folder of the profile database; without it this user's")
     .option('--host <name>', "name of this machine in records; without it the system's")
     .option('--export <file>', 'write all records of the model to a Parquet file')
@@ -146,14 +146,6 @@ function placeOf({ from, to }: ProfiledShard, nodes: number): string {
   return from === 0 && to === nodes ? `all ${nodes}` : `${from} to ${to - 1}`;
 }
 
-function between(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = wholeNumber(text);
-    if (value < min || value > max) throw new InvalidArgumentError(`It must be ${min} to ${max}.`);
-    return value;
-  };
-}
-
 function batchList(text: string): readonly number[] {
-  return text.split(',').map((part) => between(1, 4096)(part.trim()));
+  return text.split(',').map((part) => countBetween(1, 4096)(part.trim()));
 }

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
 import { intarsiaError, messageOf } from '#core/errors.js';
-import { wholeNumber } from '../connection-flags.js';
+import { countBetween, wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import { startProgress } from '../progress.js';
 import { SeedsFile, seedLine, type SeedLine } from '../seeds-file.js';
@@ -206,12 +206,4 @@ function seedRange(text: string): SeedRange {
   const count = wholeNumber(to) - first + 1;
   if (count < 1 || count > seedsMax) throw new InvalidArgumentError(`It must hold 1 to ${seedsMax} seeds.`);
   return { first, count };
-}
-
-function countBetween(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const count = wholeNumber(text);
-    if (count < min || count > max) throw new InvalidArgumentError(`It must be ${min} to ${max}.`);
-    return count;
-  };
 }

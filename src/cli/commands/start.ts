@@ -16,6 +16,7 @@ export function addStartCommand(parent: Command, context: CommandContext): void 
       .description('serve the example models, check two execution providers against each other, and keep serving')
       .option('--once', 'stop after the check; the exit code is 0 when it passed')
       .addHelpText('after', examples('intarsia start', 'intarsia start --once', 'intarsia start --once --json')),
+    { 'log-level': 'warn' },
   );
   command.action((flags: { once?: boolean }) =>
     act(context, command, (output) => start(command, context, output, flags.once === true)),

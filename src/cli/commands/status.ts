@@ -6,6 +6,7 @@ import {
   addConnectionFlags,
   connectBy,
   endpointsOf,
+  countBetween,
   positiveNumber,
   type ConnectionFlags,
 } from '../connection-flags.js';
@@ -40,7 +41,9 @@ export function addStatusCommand(parent: Command, context: CommandContext): void
       .description('show whether a host is ready, its grid, its models, and what they have done')
       .option('--watch', 'look again and again; figures are those since the last look')
       .addOption(new Option('--interval-s <s>', 'seconds between two looks').argParser(positiveNumber).default(2))
-      .addOption(new Option('--looks <n>', 'end after this many looks').argParser(positiveNumber))
+      .addOption(
+        new Option('--looks <n>', 'end after this many looks, with --watch').argParser(countBetween(1, 1_000_000_000)),
+      )
       .addHelpText(
         'after',
         examples('intarsia status', 'intarsia status --watch --interval-s 1', 'intarsia status --json'),

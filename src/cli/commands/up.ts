@@ -1,6 +1,6 @@
 /** `intarsia up`: a grid of several hosts on this machine, each a process of its own, with nothing else installed. */
 import { Option, type Command } from 'commander';
-import { positiveNumber } from '../connection-flags.js';
+import { countBetween } from '../connection-flags.js';
 import { startProgress } from '../progress.js';
 import type { LocalGrid } from '../program.js';
 import type { Output } from '../terminal.js';
@@ -15,19 +15,29 @@ interface UpFlags {
   readonly logLevel: string;
 }
 
+const hostsMax = 64;
+/** Ports between one host's and the next one's: REST, gRPC, metrics, links, and with the first host the store. */
+const portStep = 10;
+const basePortMax = 65_535 - hostsMax * portStep;
+
 export function addUpCommand(parent: Command, context: CommandContext): void {
   const command = parent
     .command('up')
     .description('start a grid on this machine: a store and several hosts, each a process that is kept running')
-    .addOption(new Option('--hosts <n>', 'hosts to start, 1 to 64').argParser(positiveNumber).default(3))
+    .addOption(
+      new Option('--hosts <n>', `hosts to start, 1 to ${hostsMax}`).argParser(countBetween(1, hostsMax)).default(3),
+    )
     .addOption(
       new Option('--repository <dir>', 'folder of models; repeat it (default: the example models)').argParser(
         (text: string, before: readonly string[] | undefined) => [...(before ?? []), text],
       ),
     )
     .addOption(
-      new Option('--base-port <port>', 'REST port of the first host; gRPC is one higher, the next host 10 higher')
-        .argParser(positiveNumber)
+      new Option(
+        '--base-port <port>',
+        `REST port of the first host, 1 to ${basePortMax}; gRPC is one higher, the next host ${portStep} higher`,
+      )
+        .argParser(countBetween(1, basePortMax))
         .default(8000),
     )
     .addOption(new Option('--data-dir <dir>', 'folder of what outlives a restart (default: a temporary one)'))
@@ -63,6 +73,7 @@ async function up(
       repositories: flags.repository ?? [path],
       placements: flags.repository === undefined ? placements : [],
       basePort: flags.basePort,
+      portStep,
       dataPath: flags.dataDir ?? '',
       restarts: flags.restart,
       logLevel: flags.logLevel,

@@ -1,7 +1,7 @@
 /** `intarsia verify`: whether a model cut in pieces answers what it answers whole. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { executionProviders, type ExecutionProvider } from '#core/provider.js';
-import { wholeNumber } from '../connection-flags.js';
+import { countBetween, wholeNumber } from '../connection-flags.js';
 import { exitCodes } from '../failure-line.js';
 import { startProgress } from '../progress.js';
 import type { SplitReport, SplitRequest } from '../split-report.js';
@@ -26,7 +26,7 @@ export function addVerifyCommand(parent: Command, context: CommandContext): void
     .command('verify')
     .description('cut a model in pieces, run them on unlike devices, and compare with the whole model')
     .argument('<model>', 'ONNX file')
-    .option('--stages <count>', 'pieces the model is cut into', stageCount, 2)
+    .option('--stages <count>', 'pieces the model is cut into, 1 to 64', countBetween(1, 64), 2)
     .option('--devices <list>', 'execution providers, one a stage, beginning again after the last', providerList, [
       'cpu' as const,
     ])
@@ -117,12 +117,6 @@ function print(report: SplitReport, output: Output): void {
     'not-repeatable': output.style('red', `cannot be compared: ${report.reason}`),
   } as const;
   output.line(verdicts[report.verdict]);
-}
-
-function stageCount(text: string): number {
-  const value = wholeNumber(text);
-  if (value < 1 || value > 64) throw new InvalidArgumentError('It must be 1 to 64.');
-  return value;
 }
 
 function cutCount(text: string): SplitRequest['cuts'] {
