@@ -9,8 +9,9 @@ export interface FleetSimulationRequest {
   readonly arrivals: string;
   /** Mean rate as a share of what the fleet can serve in time; undefined keeps the rate of the trace or stream. */
   readonly load: number | undefined;
-  /** Dispatch rules by name, or learned policies by file: one run each, on the same arrivals. */
+  /** Who dispatches, named as `intarsia evaluate` takes it, `NAME@BATCHING` included: one run each, on the same arrivals. */
   readonly policies: readonly string[];
+  /** A rule or a file, for those that bring no batching policy of their own. */
   readonly batching: string;
   /** Which models live where: `everywhere` as the file says, or a plan. */
   readonly residency: 'everywhere' | 'greedy' | 'milp';
@@ -82,6 +83,8 @@ export interface FleetRunReport {
   readonly lost: number;
   readonly meanBatch: number;
   readonly decisions: number;
+  /** Share of decisions that a learned policy's shield left to its rule, of dispatch or of batching, whichever is more. */
+  readonly fallbackRate: number;
   /** By the clock on the wall. */
   readonly decisionsPerSecond: number;
   readonly virtualMs: number;

@@ -11,7 +11,9 @@ import { readYamlFile } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
 import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
-import { batchingByName } from '#policies/batching/batching-by-name.js';
+import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
+import { batchPlayer } from '#policies/learning/batch-player.js';
+import { LearnedDispatch } from '#policies/placement/dispatch-learned.js';
 import { greedyResidency } from '#policies/residency/residency-greedy.js';
 import { plannedResidency } from '#policies/residency/residency-milp.js';
 import type { ResidencyProblem } from '#policies/residency/residency-problem.js';
@@ -31,7 +33,7 @@ import { runFleet } from '#sim/fleet/run-fleet.js';
 import { readTrace, type TraceRow } from '#sim/fleet/trace-file.js';
 import { readLogTrace } from './decision-log/log-trace.js';
 import { fleetPath } from './fleet-path.js';
-import { policyMaker } from './learning/contenders.js';
+import { readSimulated } from './learning/contenders.js';
 
 const requestsDefault = 20_000;
 /** Windows of the fluid bound: more take longer and are tighter by little. */
@@ -47,8 +49,7 @@ export async function simulateFleet(
   const path = await fleetPath(request.fleet);
   const isPlanned = request.residency !== 'everywhere';
   const fleet = readFleet(await readYamlFile(path), basename(path), builtInProfiles, { isPlanned });
-  const policies = await Promise.all(request.policies.map(policyMaker));
-  batchingByName(request.batching);
+  const policies = await Promise.all(request.policies.map((name) => readSimulated(name, request.batching)));
   const unscaled = await arrivalsOf(fleet, request, undefined);
   const solver =
     request.bounds || request.load !== undefined || isPlanned || request.replan !== undefined
@@ -75,28 +76,31 @@ export async function simulateFleet(
     cheapest = feasible > 0 ? cheapestFleet(fleet, kinds, ratePerSecond, solver).usdPerHour : undefined;
   }
   const runs: FleetRunReport[] = [];
-  for (const [index, makePolicy] of policies.entries()) {
-    const policy = makePolicy();
+  for (const [index, { make, batching }] of policies.entries()) {
+    const policy = make();
+    const batches = batchPlayer(batching, false);
     const startMs = clock.nowMs();
     const result = await runFleet({
       ...{ fleet: home, arrivals, seed: request.seed },
       dispatch: fleetDispatch(policy),
-      batching: () => batchingByName(request.batching),
+      batching: batches.make,
       onProgress: (share) => {
         progress((index + share) / policies.length, policy.name);
       },
     });
     const wallMs = clock.nowMs() - startMs;
     const { objective, spanMs, requests: _, ...rest } = fleetReport(fleet, result);
+    const { batchDecisions, batchFallbacks } = batches.counts();
     runs.push({
       policy: policy.name,
-      batching: batchingByName(request.batching).name,
+      batching: batches.make().name,
       ...rest,
       objective: objective.total,
       cost: objective.cost,
       misses: objective.misses + objective.lateness,
       gap: bound === undefined || bound <= 0 ? undefined : objective.total / bound - 1,
       missShare: objective.missShare.map((share) => (Number.isNaN(share) ? null : share)),
+      fallbackRate: Math.max(fallbackShare(policy), batchFallbacks / Math.max(1, batchDecisions)),
       virtualMs: spanMs,
       decisionsPerSecond: (result.decisions / wallMs) * 1000,
     });
@@ -122,6 +126,13 @@ export async function simulateFleet(
         }),
     ...{ classes: sloClasses, runs },
   };
+}
+
+/** Share of decisions that a learned policy's shield left to its rule; 0 for a rule. */
+function fallbackShare(policy: DispatchPolicy): number {
+  if (!(policy instanceof LearnedDispatch)) return 0;
+  const { decisions, fallbacks } = policy.counts;
+  return Object.values(fallbacks).reduce((sum, each) => sum + each, 0) / Math.max(1, decisions);
 }
 
 /** The fleet with its models where the plan has them. */

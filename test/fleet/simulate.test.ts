@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { FleetSimulationReport, FleetSimulationRequest } from '#cli/fleet-simulation-report.js';
 import { NodeClock } from '#adapters/node/clock.js';
+import { packageRoot } from '#compose/package-root.js';
 import { simulateFleet } from '#compose/simulate-fleet.js';
 import { pretendProgram, run } from '../cli/pretend-program.js';
 
@@ -19,6 +20,12 @@ const request: FleetSimulationRequest = {
   requests: 1500,
   bounds: true,
 };
+
+/** No device is in time, far from what any training has seen. */
+const strangeFleet = [
+  'models: [{ name: m, tables: { d: { 1: 900 }, e: { 1: 950 } }, sloMs: { interactive: 10, standard: 10, batch: 10 } }]',
+  'devices: [{ name: d, usdPerHour: 1, watts: 1 }, { name: e, usdPerHour: 2, watts: 2 }]',
+].join('\n');
 
 function simulate(changes: Partial<FleetSimulationRequest> = {}): Promise<FleetSimulationReport> {
   return simulateFleet({ ...request, ...changes }, () => undefined, new NodeClock());
@@ -121,6 +128,35 @@ describe('intarsia simulate', () => {
       'models: [{ name: m, tables: { d: { 1: 900 } }, sloMs: { interactive: 100 } }]\ndevices: [{ name: d, usdPerHour: 1, watts: 1 }]\n';
     await withFile('slow.yaml', slow, async (fleet) => {
       await expect(simulate({ fleet })).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    });
+  });
+
+  it('plays learned policies with the batches they were trained with, or with others, and says what shields left to rules', async () => {
+    const few = { bounds: false, requests: 400 };
+    const batching = join(packageRoot, 'policies/checkpoints/dispatch-3/batching.onnx');
+    const { runs } = await simulate({
+      ...few,
+      policies: ['sed', 'dispatch-4', 'dispatch-4@triton', `sed@${batching}`],
+    });
+    expect(runs.map(({ policy, batching: formed }) => [policy, formed])).toEqual([
+      ['sed', 'deadline-cap+shed'],
+      ['dispatch-4', expect.stringMatching(/^batching/)],
+      ['dispatch-4', 'triton'],
+      ['sed', expect.stringMatching(/^batching/)],
+    ]);
+    expect(new Set(runs.map(({ hash }) => hash)).size).toBe(4);
+    expect(runs[0]?.fallbackRate).toBe(0);
+    for (const { fallbackRate } of runs) expect(fallbackRate).toBeLessThanOrEqual(1);
+    await withFile('strange.yaml', strangeFleet, async (fleet) => {
+      const strange = await simulate({ ...few, fleet, load: undefined, policies: ['dispatch-1'] });
+      expect(strange.runs[0]?.fallbackRate).toBeGreaterThan(0.9);
+    });
+    await withFile('half.onnx', 'no policy', async (path) => {
+      const error: unknown = expect.objectContaining({
+        code: 'MODEL_INVALID',
+        message: expect.stringContaining(path) as string,
+      });
+      await expect(simulate({ ...few, policies: ['sed', path] })).rejects.toEqual(error);
     });
   });
 

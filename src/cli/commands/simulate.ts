@@ -34,11 +34,22 @@ export function addSimulateCommand(parent: Command, context: CommandContext): vo
       '',
     )
     .option('--arrivals <stream>', 'stream to draw requests from: poisson, mmpp, diurnal, flash, onoff', 'poisson')
-    .option('--load <share>', 'mean rate as a share of what the fleet can serve in time; default: as it is', positive)
-    .option('--policy <names>', 'dispatch rules, or learned policies (.onnx), separated by commas', names, [
-      'cheapest-feasible',
-    ])
-    .option('--batching <name>', 'batching policy of every device', 'deadline-cap+shed')
+    .option(
+      '--load <share>',
+      'mean rate as a share of what the fleet can serve in time, at most 10; default: as it is',
+      positive,
+    )
+    .option(
+      '--policy <names>',
+      'rules, learned policies (.onnx, or by the name of one that comes with the product), modules of your own (.js, .mjs), each also as NAME@BATCHING, separated by commas',
+      names,
+      ['cheapest-feasible'],
+    )
+    .option(
+      '--batching <name>',
+      'how devices form batches, a rule or a file (.onnx), where a policy brings nothing of its own',
+      'deadline-cap+shed',
+    )
     .addOption(
       new Option('--residency <plan>', 'which models live where: all that a device lists, or a plan for the load')
         .choices(['everywhere', 'greedy', 'milp'])
@@ -50,7 +61,7 @@ export function addSimulateCommand(parent: Command, context: CommandContext): vo
       replanSeconds,
     )
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber, 1)
-    .option('--requests <count>', 'requests; default: all of the trace, or 20000', requestCount)
+    .option('--requests <count>', 'requests, 1 to 10000000; default: all of the trace, or 20000', requestCount)
     .option('--no-bounds', 'do not compute bounds')
     .addHelpText(
       'after',
@@ -93,6 +104,7 @@ function print(report: FleetSimulationReport, output: Output): void {
       'p50',
       'p99',
       'J/request',
+      'fallback',
     ],
     runs.map((run) => [
       run.policy,
@@ -104,6 +116,7 @@ function print(report: FleetSimulationReport, output: Output): void {
       `${run.p50Ms.toFixed(1)} ms`,
       `${run.p99Ms.toFixed(1)} ms`,
       run.joulesPerRequest.toPrecision(3),
+      percent(run.fallbackRate),
     ]),
     2,
   );

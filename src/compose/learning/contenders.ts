@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { intarsiaError, messageOf } from '#core/errors.js';
+import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { readPolicy } from '#core/scheduling/policy-file.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
@@ -36,16 +36,33 @@ export async function readContender(text: string, batching: string): Promise<Rea
   return { name: text, isRule: false, fallback, player: { ...player, batching: batcher } };
 }
 
+/** Who plays a run of a simulation: makes a policy for each run, and says how devices form batches. */
+export interface SimulatedPolicy {
+  readonly make: () => DispatchPolicy;
+  readonly batching: Batcher;
+}
+
+/** The same for a name as `evaluate` takes it. @throws as `readContender`. */
+export async function readSimulated(text: string, batching: string): Promise<SimulatedPolicy> {
+  const { player } = await readContender(text, batching);
+  return { make: await makerOf(player), batching: player.batching ?? batching };
+}
+
 /** Makes the policy of a name, a new one for each run. @throws as `readContender`. */
 export async function policyMaker(name: string): Promise<() => DispatchPolicy> {
-  const { player } = await decider(name);
+  return makerOf((await decider(name)).player);
+}
+
+async function makerOf(player: Player): Promise<() => DispatchPolicy> {
   switch (player.kind) {
     case 'module':
       return loadOwnPolicy(player.path);
     case 'policy':
       return () => dispatchFromFile(player.bytes);
-    default:
-      return () => dispatchByName(name);
+    case 'rule':
+      return () => dispatchByName(player.name);
+    case 'network':
+      throw intarsiaError('UNIMPLEMENTED', 'a bare network has no name to be called by');
   }
 }
 
@@ -64,7 +81,7 @@ async function batcherOf(name: string): Promise<Batcher> {
     return name;
   }
   const bytes = await policyBytes(name);
-  batchingFromFile(bytes);
+  naming(name, () => batchingFromFile(bytes));
   return { kind: 'policy', bytes };
 }
 
@@ -81,7 +98,7 @@ async function decider(name: string): Promise<{ readonly player: Player; readonl
     return { player: { kind: 'rule', name }, fallback: name };
   }
   const bytes = await policyBytes(path);
-  dispatchFromFile(bytes);
+  naming(path, () => dispatchFromFile(bytes));
   return { player: { kind: 'policy', bytes }, fallback: readPolicy(bytes).fallback };
 }
 
@@ -90,6 +107,16 @@ async function policyBytes(path: string): Promise<Uint8Array> {
     return Uint8Array.from(await readFile(path));
   } catch (error) {
     throw intarsiaError('NOT_FOUND', `policy ${path} cannot be read: ${messageOf(error)}`, { path }, error);
+  }
+}
+
+/** Has what a file is refused for begin with its path: several may have been given. */
+function naming(path: string, read: () => unknown): void {
+  try {
+    read();
+  } catch (error) {
+    if (!(error instanceof IntarsiaError)) throw error;
+    throw intarsiaError(error.code, `policy ${path}: ${error.message}`, { path }, error);
   }
 }
 

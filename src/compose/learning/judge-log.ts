@@ -11,7 +11,7 @@ import type {
 import { intarsiaError } from '#core/errors.js';
 import { dispatchSchemaOf, readPolicy } from '#core/scheduling/policy-file.js';
 import { SimdScorer } from '#core/scheduling/simd-scorer.js';
-import { batchingByName } from '#policies/batching/batching-by-name.js';
+import { batchPlayer } from '#policies/learning/batch-player.js';
 import { calibrate, calibrationLimits } from '#policies/learning/calibration.js';
 import { estimateFromLog } from '#policies/learning/log-estimate.js';
 import { episodesOfLog } from '#policies/learning/logged-decisions.js';
@@ -22,7 +22,7 @@ import { runFleet } from '#sim/fleet/run-fleet.js';
 import { readDecisions, readLogTrace } from '../decision-log/log-trace.js';
 import { fleetPath } from '../fleet-path.js';
 import { readProfiles } from '../profiles.js';
-import { policyMaker, readContender } from './contenders.js';
+import { readContender, readSimulated } from './contenders.js';
 
 /** @throws NOT_FOUND (log, file), INVALID_ARGUMENT (no learned policy), FAILED_PRECONDITION (the log says too little). */
 export async function estimatePolicies({ folder, policies }: LogEstimateRequest): Promise<LogEstimateReport> {
@@ -59,13 +59,12 @@ export async function calibrateWithLog(request: CalibrationRequest): Promise<Cal
   const path = await fleetPath(request.fleet);
   const fleet = readFleet(await readYamlFile(path), basename(path), await readProfiles(''));
   const policy = request.policy === '' ? await decider(folder) : request.policy;
-  const makePolicy = await policyMaker(policy);
-  batchingByName(batching);
+  const simulated = await readSimulated(policy, batching);
   const result = await runFleet({
     ...{ fleet, seed },
     arrivals: traceArrivals(fleet, await readLogTrace(folder), { seed }),
-    dispatch: fleetDispatch(makePolicy()),
-    batching: () => batchingByName(batching),
+    dispatch: fleetDispatch(simulated.make()),
+    batching: batchPlayer(simulated.batching, false).make,
   });
   const column = (name: string): readonly unknown[] => outcomes.columns.get(name) ?? [];
   const [models, ends, durations] = [column('model'), column('outcome'), column('duration_ms')];
