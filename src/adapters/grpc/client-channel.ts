@@ -6,7 +6,7 @@
  * hence one flow-control window: whoever moves large tensors opens several.
  */
 import { readFileSync } from 'node:fs';
-import { Client, credentials, Metadata } from '@grpc/grpc-js';
+import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
 import type { ChannelCredentials, ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import { intarsiaError, messageOf } from '#core/errors.js';
 import { DetachedConnections } from './detached-credentials.js';
@@ -112,6 +112,7 @@ export class GrpcChannel {
     done: (outcome: CallOutcome) => void,
   ): RunningCall {
     this.#connections.begin();
+    let isCancelled = false;
     const call = this.#client.makeUnaryRequest<Buffer, Buffer>(
       path,
       asIs,
@@ -122,10 +123,15 @@ export class GrpcChannel {
       (error, message) => {
         this.#connections.end();
         if (error === null && message !== undefined) done({ ok: true, message });
-        else done({ ok: false, failure: failureOf(error) });
+        else done({ ok: false, failure: failureOf(error, isCancelled) });
       },
     );
-    return { cancel: () => call.cancel() };
+    return {
+      cancel: () => {
+        isCancelled = true;
+        call.cancel();
+      },
+    };
   }
 
   /** A stream of messages both ways; answers go to the listener. */
@@ -139,6 +145,7 @@ export class GrpcChannel {
       { deadline: options.deadlineWallMs },
     );
     let ended = false;
+    let isCancelled = false;
     const end = (failure: CallFailure | undefined): void => {
       if (ended) return;
       ended = true;
@@ -147,14 +154,17 @@ export class GrpcChannel {
     };
     call.on('data', (message: Buffer) => listener.message(message));
     call.on('drain', () => listener.drained());
-    call.on('error', (error: ServiceError) => end(failureOf(error)));
+    call.on('error', (error: ServiceError) => end(failureOf(error, isCancelled)));
     call.on('end', () => end(undefined));
     return {
       write: (bytes) => call.write(asBuffer(bytes)),
       finish: () => call.end(),
       pause: () => call.pause(),
       resume: () => call.resume(),
-      cancel: () => call.cancel(),
+      cancel: () => {
+        isCancelled = true;
+        call.cancel();
+      },
     };
   }
 
@@ -201,11 +211,18 @@ function pem(option: string, path: string): Buffer | null {
   }
 }
 
-function failureOf(error: ServiceError | null): CallFailure {
+/** What the library says of a stream that was reset with CANCEL, by the other end or, as Node has it, by a connection that went. */
+const resetDetails = 'Call cancelled';
+
+/** A call that nobody here cancelled did not end because its caller wanted it: whoever was to answer is gone. */
+function failureOf(error: ServiceError | null, isCancelled: boolean): CallFailure {
   if (error === null) return { status: 13, message: 'the call ended without an answer', metadata: {} };
   const metadata: Record<string, string> = {};
   // An error that never became a status (thrown by a serializer, say) has no metadata.
   const trailing = (error as Partial<ServiceError>).metadata?.getMap() ?? {};
   for (const [name, value] of Object.entries(trailing)) if (typeof value === 'string') metadata[name] = value;
+  if (error.code === status.CANCELLED && error.details === resetDetails && !isCancelled) {
+    return { status: status.UNAVAILABLE, message: 'Connection dropped: the call was reset', metadata };
+  }
   return { status: error.code, message: error.details === '' ? error.message : error.details, metadata };
 }
