@@ -17,6 +17,8 @@ import { temporaryFolder } from './temporary-folder.js';
 const repository = temporaryFolder();
 const portOf = (address: string): number => Number(/:(\d+)(\/|$)/.exec(address)?.[1]);
 let host: HostProcess;
+/** It cuts off whoever takes long to send a request: on a busy machine that may be any client. */
+let strictHost: HostProcess;
 let grpc: TestClient;
 let rest: RestClient;
 let client: InferenceClient;
@@ -28,8 +30,11 @@ beforeAll(async () => {
     'echo/1/model.onnx': echo(),
     'loop/1/model.onnx': loop(),
   });
-  const limits = ['--receive-ms-max', '400', '--bytes-in-flight-max', String(256 * MiB)];
-  host = await startHostProcess(['--repository', repository, '--device', 'cpu', ...limits]);
+  const args = ['--repository', repository, '--device', 'cpu', '--bytes-in-flight-max', String(256 * MiB)];
+  [host, strictHost] = await Promise.all([
+    startHostProcess(args),
+    startHostProcess([...args, '--receive-ms-max', '1500']),
+  ]);
   grpc = new TestClient(portOf(host.grpc));
   rest = new RestClient(portOf(host.http));
   client = connect({ endpoints: host.grpc, attemptsMax: 1 });
@@ -37,8 +42,7 @@ beforeAll(async () => {
 afterAll(async () => {
   grpc.close();
   client.close();
-  const { code, stderr } = await host.stop();
-  expect(code, stderr).toBe(0);
+  for (const { code, stderr } of await Promise.all([host.stop(), strictHost.stop()])) expect(code, stderr).toBe(0);
 });
 /** Whatever a test did: the host answers on both ports, and holds nothing of it. */
 afterEach(async () => {
@@ -56,8 +60,9 @@ function socketTo(address: string): Socket {
   return socket;
 }
 
-function grpcStream(path = '/inference.GRPCInferenceService/ModelInfer'): ClientHttp2Stream {
-  const session = connectHttp2(`http://${host.grpc}`);
+function grpcStream(of: HostProcess): ClientHttp2Stream {
+  const path = '/inference.GRPCInferenceService/ModelInfer';
+  const session = connectHttp2(`http://${of.grpc}`);
   session.on('error', () => {});
   open.push(session);
   const stream = session.request({
@@ -78,8 +83,8 @@ const framed = (message: Uint8Array, length = message.byteLength): Buffer => {
 };
 const closed = (emitter: Socket | ClientHttp2Stream): Promise<void> =>
   new Promise((resolve) => emitter.once('close', resolve));
-const residentBytes = (): number =>
-  Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${host.pid}/status`, 'utf8'))?.[1]) * 1024;
+const residentBytes = ({ pid }: HostProcess): number =>
+  Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
 
 describe('requests that are wrong', () => {
   const input = (changes: Partial<gen.ModelInferRequest_InferInputTensor> = {}) =>
@@ -181,10 +186,10 @@ describe('requests that are too large', () => {
   it.skipIf(!procThere)(
     '2 GiB are refused by their announced length, and memory stays flat (skipped without /proc)',
     async () => {
-      const before = residentBytes();
+      const before = residentBytes(host);
       const chunk = Buffer.alloc(MiB);
       for (let round = 0; round < 4; round += 1) {
-        const stream = grpcStream();
+        const stream = grpcStream(host);
         const [headers] = await Promise.all([
           once(stream, 'response').then(([first]) => first as Record<string, string>),
           Promise.resolve(stream.write(framed(chunk, 2 ** 31))),
@@ -202,19 +207,19 @@ describe('requests that are too large', () => {
         socket.destroy();
         await closed(socket);
       }
-      expect(residentBytes() - before).toBeLessThan(64 * MiB);
+      expect(residentBytes(host) - before).toBeLessThan(64 * MiB);
     },
   );
 
   it.skipIf(!procThere)(
     'what would not fit beside the others is refused before it is held (skipped without /proc)',
     async () => {
-      const before = residentBytes();
+      const before = residentBytes(strictHost);
       // Each may be sent; all together may not be held.
-      const streams = Array.from({ length: 8 }, () => grpcStream());
+      const streams = Array.from({ length: 8 }, () => grpcStream(strictHost));
       const statuses = await Promise.all(
         streams.map(async (stream) => {
-          stream.write(framed(new Uint8Array(MiB), 100 * MiB));
+          stream.write(framed(new Uint8Array(1000), 100 * MiB));
           const [headers] = (await once(stream, 'response')) as [Record<string, string>];
           return `${headers['grpc-status']} ${headers['intarsia-code']}`;
         }),
@@ -224,20 +229,20 @@ describe('requests that are too large', () => {
         ...Array.from({ length: 2 }, () => '4 DEADLINE_EXCEEDED'),
         ...Array.from({ length: 6 }, () => '8 RESOURCE_EXHAUSTED'),
       ]);
-      expect(residentBytes() - before).toBeLessThan(64 * MiB);
+      expect(residentBytes(strictHost) - before).toBeLessThan(64 * MiB);
     },
   );
 });
 
 describe('clients that behave badly', () => {
   it('trickling headers and bodies are cut off on both ports', async () => {
-    const slowHeaders = socketTo(host.http);
+    const slowHeaders = socketTo(strictHost.http);
     slowHeaders.write('GET /v2 HTTP/1.1\r\nHost: x\r\nX-Slow: ');
-    const slowBody = socketTo(host.http);
+    const slowBody = socketTo(strictHost.http);
     slowBody.write('POST /v2/models/affine/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{');
-    const mute = socketTo(host.grpc);
+    const mute = socketTo(strictHost.grpc);
     mute.resume();
-    const slowCall = grpcStream();
+    const slowCall = grpcStream(strictHost);
     slowCall.write(framed(new Uint8Array(1), 1000));
     for (const socket of [slowHeaders, slowBody]) socket.resume();
     await Promise.all([slowHeaders, slowBody, mute, slowCall].map(closed));

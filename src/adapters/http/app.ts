@@ -41,7 +41,7 @@ export function createApp(options: AppOptions): FastifyInstance {
     // Bodies have a pace rather than a time: BodyReader watches it.
     requestTimeout: 0,
     keepAliveTimeout: keepAliveMs,
-    connectionsCheckingInterval: Math.max(50, options.receiveMsMax / 8),
+    connectionsCheckingInterval: Math.max(50, Math.ceil(options.receiveMsMax / 8)),
     noDelay: true,
   };
   const shared = {
