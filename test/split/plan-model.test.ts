@@ -247,6 +247,7 @@ describe('a plan of a model', () => {
     expect(report.devices[0]?.measurements).toBe(1);
     expect(whole?.stages[0]?.ms.source).toBe('measured');
     expect(whole?.stages[0]?.ms.value).toBeGreaterThanOrEqual(41);
+    expect(report.notes).toContain('nothing was measured now: times are those of the profile database, or estimates');
   });
 
   it('splits a model that no device takes whole, says by how much, and gives what deploy takes', async () => {

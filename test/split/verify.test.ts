@@ -174,7 +174,10 @@ describe('a check of splits', () => {
       code: 'NOT_FOUND',
     });
     const text = await write('text.onnx', Buffer.from('this is not a model'));
-    await expect(verifySplit(request(text), never)).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+    await expect(verifySplit(request(text), never)).rejects.toMatchObject({
+      code: 'MODEL_INVALID',
+      message: expect.stringContaining(`model ${text}: `) as string,
+    });
     const whole = encodeModelBytes(perceptron(2).model({ opset: 17 }));
     const short = await write('short.onnx', whole.subarray(0, whole.length - 40));
     await expect(verifySplit(request(short), never)).rejects.toMatchObject({ code: 'MODEL_INVALID' });

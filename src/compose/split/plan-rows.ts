@@ -59,7 +59,7 @@ export function reportPlan(request: PlanRequest, findings: PlanFindings): PlanRe
     const { id, name, provider, emulated, memoryBytes, threads, usdPerHour, busyWatts } = device;
     return {
       ...{ id, name, provider, emulated, memoryBytes, threads, usdPerHour, busyWatts },
-      measurements: meter.of(device).filter(({ ms }) => Number.isFinite(ms)).length,
+      measurements: measuredOf(device, meter),
       refusal: refusalOf(device, tables, meter),
       ...(device.place === undefined
         ? {}
@@ -282,6 +282,11 @@ function whyNone(
   return `no cut fits the devices in their memory${refusals.length > 0 ? ` (${refusals.join('; ')})` : ''}`;
 }
 
+/** Shards of which there is a time, measured now or before. */
+function measuredOf(device: PlanDevice, meter: ShardMeter): number {
+  return meter.of(device).filter(({ ms }) => Number.isFinite(ms)).length;
+}
+
 function notesOf(
   { items, measureSeconds, contention: together = true }: PlanRequest,
   findings: PlanFindings,
@@ -293,8 +298,14 @@ function notesOf(
     notes.push(
       `${emulated.join(', ')} ${emulated.length === 1 ? 'is' : 'are'} emulated: estimated from the hardware profile, never measured`,
     );
-  if (measureSeconds === 0) notes.push('nothing was measured: every time is an estimate');
-  else if (meter.isOver) notes.push(`the ${measureSeconds} s for measuring were not enough; see --measure-seconds`);
+  if (measureSeconds === 0) {
+    const isKnown = devices.some((device) => measuredOf(device, meter) > 0);
+    notes.push(
+      isKnown
+        ? 'nothing was measured now: times are those of the profile database, or estimates'
+        : 'nothing was measured: every time is an estimate',
+    );
+  } else if (meter.isOver) notes.push(`the ${measureSeconds} s for measuring were not enough; see --measure-seconds`);
   if (batches.length === 1 && items > 1)
     notes.push('the model has no dimension for a batch: a request of several items is as many runs');
   const guessed = devices.some((from) =>

@@ -6,7 +6,7 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { SplitReport, SplitRequest } from '#cli/split-report.js';
-import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
+import { asIntarsiaError, IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import { checkExternalRanges, modelFacts } from '#core/onnx/model-facts.js';
 import { readModel } from '#core/onnx/model-reader.js';
 import { modelBytesMax } from '#core/onnx/writer.js';
@@ -72,12 +72,21 @@ export async function readCutter(path: string): Promise<Cutter> {
     if (error instanceof IntarsiaError) throw error;
     throw intarsiaError('NOT_FOUND', `model ${path} cannot be read: ${messageOf(error)}`, {}, error);
   }
+  try {
+    return await cutterOf(bytes, dirname(path));
+  } catch (error) {
+    const { code, message, details } = asIntarsiaError(error);
+    throw intarsiaError(code, `model ${path}: ${message}`, details, error);
+  }
+}
+
+async function cutterOf(bytes: Uint8Array, folder: string): Promise<Cutter> {
   const model = readModel(bytes);
   const facts = modelFacts(model);
   const sizes = new Map<string, number>();
   for (const { location } of facts.externalTensors) {
     if (sizes.has(location)) continue;
-    const found = await stat(join(dirname(path), location)).catch(() => undefined);
+    const found = await stat(join(folder, location)).catch(() => undefined);
     if (found?.isFile() === true) sizes.set(location, found.size);
   }
   checkExternalRanges(facts, sizes);

@@ -99,18 +99,23 @@ const goalNames: Readonly<
 function comparisons(choice: ExplainedRow, others: Others, goal: PlanGoal): readonly string[] {
   const { unit, value } = goalNames[goal];
   const lines: string[] = [];
-  const kinds = { whole: 'Not splitting', pipeline: 'The best split', data: 'Sharing whole models' } as const;
   for (const kind of ['whole', 'pipeline', 'data'] as const) {
     const other = others[kind];
     if (other === undefined || other.strategy === choice.strategy) continue;
     const ratio = value(other) / value(choice);
     lines.push(
-      `${kinds[kind]} (${nameOf(other)}) gives ${unit(other)} against ${unit(choice)}${verdict(ratio, { choice, other })}.`,
+      `${kindOf(other)} (${nameOf(other)}) gives ${unit(other)} against ${unit(choice)}${verdict(ratio, { choice, other })}.`,
     );
   }
   if (others.whole === undefined && choice.strategy !== 'whole')
     lines.push('No device takes the whole model by itself.');
   return lines;
+}
+
+function kindOf({ strategy, stages }: ExplainedRow): string {
+  if (strategy === 'whole') return 'Not splitting';
+  if (strategy === 'data') return 'Sharing whole models';
+  return stages.length > 1 ? 'The best split' : 'The whole model on devices that take turns';
 }
 
 /** How much better the choice is, and whether that can be relied on. */
