@@ -16,7 +16,7 @@ const shedSuffix = '+shed';
 /**
  * A policy of one's own for each device. `name:number` gives its one number (delay: ms; smdp: weight of a run), `+shed` has
  * it refuse requests that would be late even if they ran at once. `greedy` is another name of `triton`.
- * @throws INVALID_ARGUMENT for a name that is not known.
+ * @throws CONFIG_INVALID for a name that is not known.
  */
 export function batchingByName(words: string): BatchingPolicy {
   const sheds = words.endsWith(shedSuffix);
@@ -25,7 +25,7 @@ export function batchingByName(words: string): BatchingPolicy {
   const policy = plainPolicy(name, value);
   if (policy === undefined || (value !== undefined && name !== 'delay' && name !== 'smdp')) {
     throw intarsiaError(
-      'INVALID_ARGUMENT',
+      'CONFIG_INVALID',
       `batching policy ${JSON.stringify(words)} is not known; known are ${batchingNames.join(', ')}, delay:MS, smdp:WEIGHT, each also with ${shedSuffix}`,
     );
   }

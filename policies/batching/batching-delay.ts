@@ -12,8 +12,7 @@ export interface DelayBatchingOptions {
 
 export function delayBatching(options: DelayBatchingOptions = {}): BatchingPolicy {
   const delayMs = options.delayMs ?? 5;
-  if (!(delayMs >= 0))
-    throw intarsiaError('INVALID_ARGUMENT', `a batching delay must be 0 ms or more; it is ${delayMs}`);
+  if (!(delayMs >= 0)) throw intarsiaError('CONFIG_INVALID', `a batching delay must be 0 ms or more; it is ${delayMs}`);
   return {
     name: `delay:${delayMs}`,
     decidesAlone: true,

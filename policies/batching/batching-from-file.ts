@@ -7,8 +7,8 @@ import { LearnedBatching } from './batching-learned.js';
 
 /**
  * Makes a policy of its own for each device: they remember.
- * @throws MODEL_INVALID for a file that cannot be trusted, INVALID_ARGUMENT for one that does not decide batching or whose
- * fallback is no rule here.
+ * @throws MODEL_INVALID for a file that cannot be trusted, INVALID_ARGUMENT for one that does not decide batching,
+ * CONFIG_INVALID for a fallback that is no rule here.
  */
 export function batchingFromFile(bytes: Uint8Array): () => LearnedBatching {
   const { name, decides, network, ranges, fallback } = readPolicy(bytes);

@@ -20,7 +20,7 @@ export interface HostBatching {
 /** The rule that serves when a learned policy's file is refused. */
 const defaultBatching = 'deadline-cap+shed';
 
-/** @throws INVALID_ARGUMENT for a rule that there is none of. */
+/** @throws CONFIG_INVALID for a rule that there is none of. */
 export async function hostBatching(name: string, log: Log): Promise<HostBatching> {
   const makeOwn = await ownBatching(name, log);
   const made: PromotedBatching[] = [];

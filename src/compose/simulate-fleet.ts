@@ -1,5 +1,4 @@
 /** `intarsia simulate`: reads fleet and trace, runs each policy on the same arrivals, compares with what no policy can beat. */
-import { readFile, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type {
   FleetRunReport,
@@ -9,7 +8,7 @@ import type {
 } from '#cli/fleet-simulation-report.js';
 import { readYamlFile } from '#adapters/yaml/read-yaml.js';
 import { builtInProfiles } from '#core/hardware-profile-book.js';
-import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
+import { intarsiaError } from '#core/errors.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
 import { batchPlayer } from '#policies/learning/batch-player.js';
@@ -30,10 +29,9 @@ import type { Fleet } from '#sim/fleet/fleet.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
 import { residencyWindows, trackResidency } from '#sim/fleet/residency-track.js';
 import { runFleet } from '#sim/fleet/run-fleet.js';
-import { readTrace, type TraceRow } from '#sim/fleet/trace-file.js';
-import { readLogTrace } from './decision-log/log-trace.js';
 import { fleetPath } from './fleet-path.js';
 import { readSimulated } from './learning/contenders.js';
+import { traceRows } from './trace-rows.js';
 
 const requestsDefault = 20_000;
 /** Windows of the fluid bound: more take longer and are tighter by little. */
@@ -199,17 +197,4 @@ async function arrivalsOf(
   }
   const rows = await traceRows(trace);
   return traceArrivals(fleet, rows, { seed, ...(requests === undefined ? {} : { requests }), ...rate });
-}
-
-/** Rows of a trace's file, or of the decision log in a folder. */
-async function traceRows(path: string): Promise<readonly TraceRow[]> {
-  let text: string;
-  try {
-    if ((await stat(path)).isDirectory()) return await readLogTrace(path);
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if (error instanceof IntarsiaError) throw error;
-    throw intarsiaError('NOT_FOUND', `trace ${path} cannot be read: ${messageOf(error)}`, { path }, error);
-  }
-  return readTrace(text, basename(path));
 }

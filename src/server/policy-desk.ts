@@ -40,7 +40,7 @@ export interface PolicyTools {
   readonly base64: (bytes: Uint8Array) => string;
   /** @throws CONFIG_INVALID for a rule that there is none of. */
   readonly checkRule: (name: string) => void;
-  /** @throws INVALID_ARGUMENT for a rule of batching that there is none of. */
+  /** @throws CONFIG_INVALID for a rule of batching that there is none of. */
   readonly checkBatchingRule: (name: string) => void;
 }
 

@@ -118,7 +118,8 @@ describe('intarsia evaluate', () => {
       { folder: 'dir', policies: ['p.onnx'] },
       { folder: 'dir', fleet: 'f.yaml', policy: '', batching: 'deadline-cap+shed', seed: 1 },
     ]);
-    expect((await run(['evaluate', '--calibrate'], program)).err).toContain('--calibrate needs --log');
+    const alone = await run(['evaluate', '--calibrate'], program);
+    expect(alone).toMatchObject({ code: 2, err: expect.stringContaining('--calibrate needs --log') as string });
     expect((await run(['evaluate', '--calibrate', '--log', 'dir'], program)).err).toContain('needs the one fleet');
   });
 

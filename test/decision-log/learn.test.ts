@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { NodeClock } from '#adapters/node/clock.js';
+import { evaluatePolicies } from '#compose/learning/evaluate-policies.js';
 import { simulateFleet } from '#compose/simulate-fleet.js';
 import { readDecisions, readLogTrace } from '#compose/decision-log/log-trace.js';
 import { SHED, type DispatchPolicy } from '#core/scheduling/dispatch-view.js';
@@ -96,6 +97,45 @@ describe('the decision log as data', () => {
     for (const [index, value] of slow.entries()) expect(logged.returns[index]).toBeCloseTo(value, 4);
     expect(logged.rowStarts.at(-1)).toBe(9);
     expect(logged.choices).toEqual(episode?.decisions.choices);
+  });
+
+  it('gives evaluations the last fifth of its requests', async () => {
+    const world = new LogWorld({ policy: dispatchByName('cheapest-feasible'), folder });
+    for (let index = 0; index < 40; index += 1) {
+      world.nowMs += 250;
+      world.fail(world.ask({}).request, 1, 'CANCELLED');
+    }
+    world.close();
+    const fleet = join(folder, 'one.yaml');
+    writeFileSync(fleet, oneDevice);
+    const { cells } = await evaluatePolicies(
+      {
+        ...{
+          policies: ['sed'],
+          rules: ['cheapest-feasible'],
+          batching: ['deadline-cap'],
+          fleets: [fleet],
+          loads: [0.1],
+        },
+        ...{
+          traces: [folder],
+          arrivals: [],
+          seeds: 1,
+          requests: 1000,
+          seconds: 0,
+          stress: false,
+          bounds: false,
+          seed: 1,
+        },
+        ...{ workers: 0, htmlPath: '' },
+      },
+      { onProgress: () => undefined, isStopWanted: () => false },
+    );
+    expect(cells).toHaveLength(1);
+    expect(cells[0]?.figures.map(({ contender, missRates }) => [contender, missRates])).toEqual([
+      ['cheapest-feasible', [0, 0, 0]],
+      ['sed', [0, 0, 0]],
+    ]);
   });
 
   it('gives simulations its requests as a trace: times, models, classes and items, whoever took them', async () => {

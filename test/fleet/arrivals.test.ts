@@ -86,7 +86,7 @@ describe('streams of arrivals', () => {
     'mmpp:rates=0/0',
     'diurnal:swing=2',
   ])('refuse to be written %s', (words) => {
-    expect(() => arrivalProcess(words)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    expect(() => arrivalProcess(words)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID' }));
   });
 });
 

@@ -121,9 +121,9 @@ describe('intarsia simulate', () => {
   it('refuses fleets, traces, streams and policies that there are not, and a fleet that can never be in time', async () => {
     await expect(simulate({ fleet: 'nope' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
     await expect(simulate({ trace: 'nope.csv' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
-    await expect(simulate({ arrivals: 'nope' })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(simulate({ arrivals: 'nope' })).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
     await expect(simulate({ policies: ['nope'] })).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
-    await expect(simulate({ batching: 'nope' })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(simulate({ batching: 'nope' })).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
     const slow =
       'models: [{ name: m, tables: { d: { 1: 900 } }, sloMs: { interactive: 100 } }]\ndevices: [{ name: d, usdPerHour: 1, watts: 1 }]\n';
     await withFile('slow.yaml', slow, async (fleet) => {

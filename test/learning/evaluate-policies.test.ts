@@ -191,7 +191,7 @@ devices: [{ name: slow, usdPerHour: 0.1, watts: 10, memoryGiB: 1, netMs: 5 }]
   it('refuses names, files and modules that are no policy, before anything runs', async () => {
     for (const [name, code, text] of [
       ['nonsense', 'CONFIG_INVALID'],
-      ['sed@nonsense', 'INVALID_ARGUMENT'],
+      ['sed@nonsense', 'CONFIG_INVALID'],
       ['none.onnx', 'NOT_FOUND'],
       ['broken.onnx', 'MODEL_INVALID', 'no ONNX'],
       ['none.mjs', 'INVALID_ARGUMENT'],

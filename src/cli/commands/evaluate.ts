@@ -41,7 +41,11 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
   const command = parent
     .command('evaluate')
     .description('judge policies against the best rule in hindsight, in pairs on the same requests, and under stress')
-    .option('--policies <names...>', 'rules, learned policies (.onnx), modules of your own (.js, .mjs)', [])
+    .option(
+      '--policies <names...>',
+      'rules, learned policies (.onnx, or by the name of one that comes with the product), modules of your own (.js, .mjs), each also as NAME@BATCHING',
+      [],
+    )
     .option(
       '--rules <names...>',
       'rules of which the best of each cell is what policies are compared with',
@@ -53,11 +57,15 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
     .option('--fleets <files...>', 'fleet files, or names of those that come with the product', [
       ...['stadium', 'exchange', 'observatory'],
     ])
-    .option('--traces <files...>', 'traces; of each the last fifth, which training leaves out', [])
+    .option(
+      '--traces <files...>',
+      'traces, or folders of decision logs; of each the last fifth, which training leaves out',
+      [],
+    )
     .option('--arrivals <streams...>', 'streams to draw requests from; default: poisson without traces, else none')
-    .option('--loads <shares...>', 'shares of what each fleet can serve in time', shares, loadsDefault)
-    .option('--seeds <count>', 'runs of each cell', count(10_000), 20)
-    .option('--requests <count>', 'requests of a run', count(10_000_000), 4_000)
+    .option('--loads <shares...>', 'shares of what each fleet can serve in time, each at most 10', shares, loadsDefault)
+    .option('--seeds <count>', 'runs of each cell, 1 to 10000', count(10_000), 20)
+    .option('--requests <count>', 'requests of a run, 1 to 10000000', count(10_000_000), 4_000)
     .option(
       '--seconds <seconds>',
       'length of a run in virtual seconds, 1 to 3600, in the place of --requests; several times the longest target',
@@ -67,7 +75,7 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
     .option('--stress', 'the stress suite, too, on each fleet')
     .option('--no-bounds', 'do not compute the bound on J of each run')
     .option('--seed <number>', 'seed of everything that is drawn', wholeNumber, 1)
-    .option('--workers <count>', 'threads that play; 0 plays on the main thread', workerCount, 2)
+    .option('--workers <count>', 'threads that play, 0 to 64; 0 plays on the main thread', workerCount, 2)
     .option('--html <file>', 'write a page with all figures')
     .option('--log <dir>', 'estimate learned policies from a decision log instead of simulating')
     .option(
@@ -125,7 +133,7 @@ export function addEvaluateCommand(parent: Command, context: CommandContext): vo
 /** What a log says: of policies, or of the simulator. */
 async function judgeLog(flags: EvaluateFlags, program: Program, output: Output): Promise<void> {
   const { log: folder, calibrate = false, fleets, seed } = flags;
-  if (folder === undefined) throw intarsiaError('INVALID_ARGUMENT', '--calibrate needs --log');
+  if (folder === undefined) throw intarsiaError('CONFIG_INVALID', '--calibrate needs --log');
   const policies = split(flags.policies);
   if (!calibrate) {
     printEstimates(await program.estimatePolicies({ folder, policies }), output);
@@ -133,10 +141,7 @@ async function judgeLog(flags: EvaluateFlags, program: Program, output: Output):
   }
   const [fleet] = fleets;
   if (fleet === undefined || fleets.length > 1 || policies.length > 1) {
-    throw intarsiaError(
-      'INVALID_ARGUMENT',
-      '--calibrate needs the one fleet that wrote the log, and at most one policy',
-    );
+    throw intarsiaError('CONFIG_INVALID', '--calibrate needs the one fleet that wrote the log, and at most one policy');
   }
   const [batching = ''] = split(flags.batching);
   printCalibration(

@@ -31,15 +31,17 @@ const workersMax = 64;
 export function addTrainCommand(parent: Command, context: CommandContext): void {
   const command = parent
     .command('train')
-    .description(
-      'train a dispatch policy: imitate the best rule, search, optimise; judged on scenarios never trained on',
-    )
+    .description('train a policy: begin with a rule, search, optimise; judged on scenarios never trained on')
     .option('--config <file>', 'YAML file with parts of the training plan')
     .option('--fleets <files...>', 'fleet files; default: those that come with the product', [])
     .option('--traces <files...>', 'traces of requests; default: generated arrivals only', [])
-    .option('--seed <number>', 'seed of everything that is drawn', wholeNumber)
-    .option('--workers <count>', 'threads that play episodes', workerCount, 2)
-    .option('--minutes <minutes>', 'stop after this time; the run can be continued', minutes)
+    .option('--seed <number>', 'seed of everything that is drawn; default: that of the plan, 1', wholeNumber)
+    .option('--workers <count>', 'threads that play episodes, 0 to 64; 0 plays on the main thread', workerCount, 2)
+    .option(
+      '--minutes <minutes>',
+      'stop after this time, above 0 and at most 10000; the run can be continued; default: at the end of the plan',
+      minutes,
+    )
     .option('--resume <dir>', 'continue a run that was stopped or killed')
     .option('--quick', 'one to three minutes: to see that it works, not to be good')
     .option('--out <dir>', 'folder of the run; must be empty', 'training-run')
@@ -49,7 +51,13 @@ export function addTrainCommand(parent: Command, context: CommandContext): void 
       '--policy <file>',
       'with --from-log: the policy to tune, a file or the name of one that comes with the product',
     )
-    .addOption(new Option('--backend <name>', 'backend of TensorFlow.js').choices(['tensorflow', 'wasm', 'cpu']))
+    .addOption(
+      new Option('--backend <name>', 'backend of TensorFlow.js; default: the fastest that loads').choices([
+        'tensorflow',
+        'wasm',
+        'cpu',
+      ]),
+    )
     .addHelpText(
       'after',
       examples(

@@ -27,7 +27,7 @@ export interface ReadContender extends Contender {
 }
 
 /**
- * @throws CONFIG_INVALID (no such rule), INVALID_ARGUMENT (batching, module), NOT_FOUND (file), MODEL_INVALID (policy file).
+ * @throws CONFIG_INVALID (no such rule of dispatch or batching), INVALID_ARGUMENT (module), NOT_FOUND (file), MODEL_INVALID (policy file).
  */
 export async function readContender(text: string, batching: string): Promise<ReadContender> {
   const [, name = text, own] = /^(.+)@([a-z-]+(?::[0-9.]+)?(?:\+shed)?|.+\.onnx)$/u.exec(text) ?? [];

@@ -1,10 +1,10 @@
 /** `intarsia evaluate`: reads contenders, fleets and traces, plays every cell in pairs on threads, and says who is better. */
 import { createHash } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { EvaluationReport, EvaluationRequest, EvaluationWatch, StressVerdict } from '#cli/evaluation-report.js';
 import { readYamlFile } from '#adapters/yaml/read-yaml.js';
-import { intarsiaError, messageOf } from '#core/errors.js';
+import { intarsiaError } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
@@ -21,9 +21,9 @@ import { gridCells, stressCells, type JudgePlan } from '#policies/learning/judge
 import { paretoOf, preferences } from '#policies/learning/pareto.js';
 import { stressChangeMax } from '#policies/learning/stress.js';
 import { readFleet } from '#sim/fleet/read-fleet.js';
-import { readTrace } from '#sim/fleet/trace-file.js';
 import { fleetPath } from '../fleet-path.js';
 import { readProfiles } from '../profiles.js';
+import { traceRows } from '../trace-rows.js';
 import { defaultRule, readContender, type ReadContender } from './contenders.js';
 import { evaluationPage } from './evaluation-page.js';
 import { fleetTools } from './fleet-tools.js';
@@ -144,13 +144,7 @@ async function planOf(request: EvaluationRequest): Promise<JudgePlan> {
   }
   const traces = [];
   for (const path of request.traces) {
-    let text: string;
-    try {
-      text = await readFile(path, 'utf8');
-    } catch (error) {
-      throw intarsiaError('NOT_FOUND', `trace ${path} cannot be read: ${messageOf(error)}`, { path }, error);
-    }
-    traces.push({ name: basename(path), rows: readTrace(text, basename(path)) });
+    traces.push({ name: basename(path), rows: await traceRows(path) });
   }
   return { fleets, traces, streams: request.arrivals, loads, seeds, requests, seconds, seed };
 }

@@ -26,14 +26,14 @@ export const arrivalKinds = ['poisson', 'mmpp', 'diurnal', 'flash', 'onoff'] as 
  *     flash:rate=100,factor=10,every=60000,length=5000
  *     onoff:rate=100,on=5000,off=5000         rate while on, nothing while off
  *
- * @throws INVALID_ARGUMENT naming what is wrong with it.
+ * @throws CONFIG_INVALID naming what is wrong with it.
  */
 export function arrivalProcess(words: string): ArrivalProcess {
   const [kind = '', rest = ''] = words.split(':', 2);
   const fields = new Fields(words, rest);
   const process = processOf(kind, fields);
   if (process === undefined) {
-    throw intarsiaError('INVALID_ARGUMENT', `arrivals ${JSON.stringify(words)}: known are ${arrivalKinds.join(', ')}`);
+    throw intarsiaError('CONFIG_INVALID', `arrivals ${JSON.stringify(words)}: known are ${arrivalKinds.join(', ')}`);
   }
   fields.finish();
   return { words, draw: process };
@@ -162,7 +162,7 @@ class Fields {
 
   wrong(field: string, wanted: string, value: unknown): Error {
     return intarsiaError(
-      'INVALID_ARGUMENT',
+      'CONFIG_INVALID',
       `arrivals ${JSON.stringify(this.#words)}: ${field === '' ? '' : `${field}: `}expected ${wanted}; found ${String(value)}`,
     );
   }
