@@ -6,7 +6,7 @@ import { startGrpcServer } from '#adapters/grpc/server.js';
 import { silentLog } from '#ports/log.js';
 import { keys, PretendGrid } from '../server/pretend-grid.js';
 import { PretendHost } from '../server/pretend-host.js';
-import { batchingBytes, evaluationJson, policyBytes } from '../scheduling/policies.js';
+import { batchingBytes, calibrationJson, evaluationJson, policyBytes } from '../scheduling/policies.js';
 import { pretendProgram, run as runWith, type Said } from './pretend-program.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'intarsia-policy-'));
@@ -63,7 +63,19 @@ describe('intarsia policy', () => {
     await sighting(grid, { decisions: 60_000, fallbacks: 600 });
     const shown = await policy('show');
     expect(shown.out).toMatch(/digits +interactive +200 +25\.0 %/);
-    expect((await policy('promote')).out).toContain('decides in 1 % of the slices of 60 s, own in the others');
+    const uncalibrated = await policy('promote');
+    expect(uncalibrated.code).toBe(1);
+    expect(uncalibrated.out).toMatch(
+      /calibration +refused +no report of intarsia evaluate --log DIR --calibrate --json/,
+    );
+    const far = file('far.json', calibrationJson(0.3));
+    expect((await policy('promote', '--calibration', far)).out).toMatch(
+      /calibration +refused +KS distance 0\.300 of 0\.1/,
+    );
+    const near = file('near.json', calibrationJson());
+    expect((await policy('promote', '--calibration', near)).out).toContain(
+      'decides in 1 % of the slices of 60 s, own in the others',
+    );
     const tenth = await policy('promote', 'quick', '--share', '10', '--slice-seconds', '300', '--seed', '7');
     expect(tenth.out).toContain('decides in 10 % of the slices of 300 s');
     await sighting(grid, { decisions: 60_000, answers: 30_000, late: 300, baseAnswers: 90_000, baseLate: 900 });
@@ -91,7 +103,9 @@ describe('intarsia policy', () => {
     expect(await grid.read(keys.policyPointer)).toMatchObject({ mode: 'all', forced: 'drill' });
     const events = await grid.operator.range(keys.events, { deadlineMs: Infinity });
     const last = JSON.parse(events.entries.at(-1)?.value ?? '{}') as { readonly text: string; readonly level: string };
-    expect(last.text).toMatch(/passed over evaluation, stress, shadow, latency, fallback, trial; reason: drill/);
+    expect(last.text).toMatch(
+      /passed over evaluation, stress, calibration, shadow, latency, fallback, trial; reason: drill/,
+    );
     expect(last.level).toBe('warn');
   });
 

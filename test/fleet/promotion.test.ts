@@ -27,7 +27,7 @@ import { silentMetrics } from '#sim/grid/silent-metrics.js';
 import { PretendStore } from '#sim/pretend-store.js';
 import { seededRandom } from '#sim/random.js';
 import { VirtualClock } from '#sim/virtual-clock.js';
-import { batchingBytes, evaluationJson, linearNetwork, policyBytes } from '../scheduling/policies.js';
+import { batchingBytes, calibrationJson, evaluationJson, linearNetwork, policyBytes } from '../scheduling/policies.js';
 import { plainFleet, poisson } from './fleets.js';
 
 const keys = gridKeys('test');
@@ -158,7 +158,7 @@ describe('a promotion on virtual time', { timeout: 60_000 }, () => {
           at(ms, async () => {
             pointers.push((await desk.policies({ deadlineMs: Infinity })).pointer);
           });
-        step(10_000, { artifact: good, evaluationJson: evaluationJson(good) });
+        step(10_000, { artifact: good, evaluationJson: evaluationJson(good), calibrationJson: calibrationJson() });
         step(11_000, { step: 'share', percent: 50 });
         step(40_000, { step: 'share', percent: 50 });
         world.schedule(75_000, () => (clock.jumpMs = 3_600_000));

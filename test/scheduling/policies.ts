@@ -56,6 +56,11 @@ export function batchingBytes(
   });
 }
 
+/** A report of `intarsia evaluate --log … --calibrate`, as gates read it. */
+export function calibrationJson(ksDistance = 0.05): string {
+  return JSON.stringify({ rows: [{ model: '', ksDistance, p50Error: 0.02, p99Error: -0.1 }] });
+}
+
 /** A report that passes every gate; `change` replaces figures over all cells. */
 export function evaluationJson(
   bytes: Uint8Array,

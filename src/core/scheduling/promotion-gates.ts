@@ -7,7 +7,7 @@
  * | artefact    | every step  | file is whole, of this schema, gives numbers; kernel within 1e-5 of plain arithmetic     |
  * | evaluation  | share, all  | against the best rule of each cell: interval below 0, no class misses 0.2 points more …  |
  * | stress      | share, all  | every case of the stress suite passed, nothing masked was ever chosen                    |
- * | calibration | share, all  | where a report is given: KS distance below 0.1, p50 within 10 %, p99 within 20 %         |
+ * | calibration | share, all  | the simulator against the log: KS distance below 0.1, p50 within 10 %, p99 within 20 %   |
  * | shadow      | share, all  | asked about enough requests                                                              |
  * | latency     | share, all  | p99 of a choice at most 100 µs                                                           |
  * | fallback    | share, all  | at most 5 % of its decisions left to its rule                                            |
@@ -71,7 +71,7 @@ export function gatesBefore(step: 'share' | 'all', sources: GateSources): readon
   const gates: GateFinding[] = [
     evaluationGate(evaluation),
     stressGate(evaluation),
-    ...(calibration === undefined ? [] : [calibrationGate(calibration)]),
+    calibrationGate(calibration),
     finding(
       'shadow',
       decisions >= limits.decisionsMin && refusals.length === 0,
@@ -119,7 +119,12 @@ function stressGate(evaluation: EvaluationSummary | undefined): GateFinding {
   return finding('stress', faults.length === 0, [text, ...faults].join('; '));
 }
 
-function calibrationGate({ ksDistance, p50Error, p99Error }: CalibrationSummary): GateFinding {
+/** An evaluation says of a grid what the simulator that it ran on does. */
+function calibrationGate(calibration: CalibrationSummary | undefined): GateFinding {
+  if (calibration === undefined) {
+    return finding('calibration', false, 'no report of intarsia evaluate --log DIR --calibrate --json was given');
+  }
+  const { ksDistance, p50Error, p99Error } = calibration;
   const passed = ksDistance < 0.1 && Math.abs(p50Error) <= 0.1 && Math.abs(p99Error) <= 0.2;
   const text = `KS distance ${ksDistance.toFixed(3)} of 0.1, p50 ${signed(p50Error)} of 10 %, p99 ${signed(p99Error)} of 20 %`;
   return finding('calibration', passed, text);
