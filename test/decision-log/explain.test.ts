@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { explainRequest } from '#compose/decision-log/explain.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
@@ -82,6 +84,11 @@ describe('intarsia explain', () => {
     await expect(explain('77')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     await expect(explain(`${world.run}/50`)).rejects.toThrow(/neither a time nor a class/u);
     await expect(explain('x')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    const asked = { folder, request: 'last', free: '' };
+    await expect(explainRequest({ ...asked, policyPath: 'none.onnx' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    const broken = join(folder, 'broken.onnx');
+    writeFileSync(broken, 'no policy');
+    await expect(explainRequest({ ...asked, policyPath: broken })).rejects.toThrow(/broken\.onnx: /u);
   });
 
   it('reads well on a terminal', async () => {

@@ -148,6 +148,16 @@ describe('intarsia evaluate', () => {
     expect(page).not.toMatch(/<script|<link|src=/);
   });
 
+  it('says that a page cannot be written before anything runs', async () => {
+    const runs: string[] = [];
+    const judged = evaluatePolicies(
+      { ...small, htmlPath: at('nowhere/page.html') },
+      { onProgress: (_, cell) => void runs.push(cell), isStopWanted: () => false },
+    );
+    await expect(judged).rejects.toThrow(/page\.html cannot be written/);
+    expect(runs).toEqual([]);
+  });
+
   it('takes the part of a trace that training leaves out', async () => {
     const rows = Array.from({ length: 100 }, (_, index) => `${index * 10},${index < 80 ? 'large' : 'small'}`);
     writeFileSync(at('trace.csv'), `at_ms,model\n${rows.join('\n')}\n`);

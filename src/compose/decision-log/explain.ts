@@ -2,7 +2,6 @@
  * `intarsia explain`: what was known when a request was dispatched, what was chosen and what came of it, all from the log; and
  * what would have been chosen had a device been free, by asking the same policy again with that device's queue emptied.
  */
-import { readFile } from 'node:fs/promises';
 import { readLogTable, type DamagedFile, type LogRows } from '#adapters/parquet/read-decision-log.js';
 import type { ExplainedDecision, ExplainedOutcome, ExplainReport, ExplainRequest } from '#cli/decision-log-report.js';
 import { figureCount, readFigures } from '#core/decision-log/figures.js';
@@ -18,12 +17,12 @@ import {
   type DispatchRequest,
   type FleetView,
 } from '#core/scheduling/dispatch-view.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
 import { isSloClass } from '#core/scheduling/slo-class.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
 import { dispatchOf } from '#policies/placement/dispatch-from-file.js';
+import { readPolicyFile } from '../learning/contenders.js';
 
-/** @throws NOT_FOUND (no log, no such request), INVALID_ARGUMENT (the request's name, a policy file that is another one). */
+/** @throws NOT_FOUND (no log, no such request, no policy file), INVALID_ARGUMENT (the request's name, another policy's file), MODEL_INVALID. */
 export async function explainRequest(request: ExplainRequest): Promise<ExplainReport> {
   const decisions = await readLogTable(request.folder, 'decisions');
   const { run, number } = wantedRequest(request.request, decisions);
@@ -201,7 +200,7 @@ function isOnDevice(place: string, device: string): boolean {
 
 /** Makes the policy of that name, fresh each time: rules may remember. Undefined for a learned one whose file was not given. */
 async function policiesFor({ policyPath }: ExplainRequest): Promise<(name: string) => DispatchPolicy | undefined> {
-  const learned = policyPath === '' ? undefined : readPolicy(await readFile(policyPath));
+  const learned = policyPath === '' ? undefined : await readPolicyFile(policyPath);
   return (name) => {
     if (learned !== undefined) {
       if (learned.name !== name) {

@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { IntarsiaError, intarsiaError, messageOf } from '#core/errors.js';
 import type { DispatchPolicy } from '#core/scheduling/dispatch-view.js';
-import { readPolicy } from '#core/scheduling/policy-file.js';
+import { readPolicy, type PolicyArtifact } from '#core/scheduling/policy-file.js';
 import { batchingByName } from '#policies/batching/batching-by-name.js';
 import { batchingFromFile } from '#policies/batching/batching-from-file.js';
 import { dispatchByName } from '#policies/placement/dispatch-by-name.js';
@@ -102,6 +102,12 @@ async function decider(name: string): Promise<{ readonly player: Player; readonl
   return { player: { kind: 'policy', bytes }, fallback: readPolicy(bytes).fallback };
 }
 
+/** A learned policy's file. @throws NOT_FOUND, MODEL_INVALID, naming the file. */
+export async function readPolicyFile(path: string): Promise<PolicyArtifact> {
+  const bytes = await policyBytes(path);
+  return naming(path, () => readPolicy(bytes));
+}
+
 async function policyBytes(path: string): Promise<Uint8Array> {
   try {
     return Uint8Array.from(await readFile(path));
@@ -111,9 +117,9 @@ async function policyBytes(path: string): Promise<Uint8Array> {
 }
 
 /** Has what a file is refused for begin with its path: several may have been given. */
-function naming(path: string, read: () => unknown): void {
+function naming<T>(path: string, read: () => T): T {
   try {
-    read();
+    return read();
   } catch (error) {
     if (!(error instanceof IntarsiaError)) throw error;
     throw intarsiaError(error.code, `policy ${path}: ${error.message}`, { path }, error);

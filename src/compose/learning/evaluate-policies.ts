@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { EvaluationReport, EvaluationRequest, EvaluationWatch, StressVerdict } from '#cli/evaluation-report.js';
 import { readYamlFile } from '#adapters/yaml/read-yaml.js';
-import { intarsiaError } from '#core/errors.js';
+import { intarsiaError, messageOf } from '#core/errors.js';
 import { RandomStream } from '#core/random.js';
 import { objectiveOf } from '#core/scheduling/objective.js';
 import { sloClasses } from '#core/scheduling/slo-class.js';
@@ -37,6 +37,8 @@ export async function evaluatePolicies(request: EvaluationRequest, watch: Evalua
   const judged = await Promise.all(request.policies.map((name) => readContender(name, batching)));
   const rules = await rulesOf(request);
   const plan = await planOf(request);
+  // Before hours of runs, not after them.
+  if (request.htmlPath !== '') await writePage(request.htmlPath, '', 'a');
   const solver = await (await import('#adapters/highs/highs-solver.js')).loadHighsSolver();
   const grid = gridCells(plan, solver);
   const stress = request.stress ? stressCells(plan, solver) : { fleets: plan.fleets, cells: [] };
@@ -80,10 +82,23 @@ export async function evaluatePolicies(request: EvaluationRequest, watch: Evalua
       verdicts: stressed.flatMap(verdictsOf),
       htmlPath: request.htmlPath,
     };
-    if (request.htmlPath !== '') await writeFile(request.htmlPath, evaluationPage(report));
+    if (request.htmlPath !== '') await writePage(request.htmlPath, evaluationPage(report));
     return report;
   } finally {
     await threads?.close();
+  }
+}
+
+async function writePage(path: string, page: string, flag: 'a' | 'w' = 'w'): Promise<void> {
+  try {
+    await writeFile(path, page, { flag });
+  } catch (error) {
+    throw intarsiaError(
+      'FAILED_PRECONDITION',
+      `the page ${path} cannot be written: ${messageOf(error)}`,
+      { path },
+      error,
+    );
   }
 }
 
