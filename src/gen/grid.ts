@@ -954,6 +954,12 @@ export interface OrderPolicyRequest {
      * @generated from protobuf field: bytes batching = 15
      */
     batching: Uint8Array;
+    /**
+     * Minutes it must have had its share before it gets a larger one; 0 for the default.
+     *
+     * @generated from protobuf field: uint32 share_minutes_min = 16
+     */
+    shareMinutesMin: number;
 }
 /**
  * @generated from protobuf message intarsia.grid.v1.OrderPolicyResponse
@@ -1473,7 +1479,8 @@ class OrderPolicyRequest$Type extends MessageType<OrderPolicyRequest> {
             { no: 12, name: "answers_min", kind: "scalar", T: 13 /*ScalarType.UINT32*/ },
             { no: 13, name: "expected_revision", kind: "scalar", T: 3 /*ScalarType.INT64*/, L: 2 /*LongType.NUMBER*/ },
             { no: 14, name: "dry_run", kind: "scalar", T: 8 /*ScalarType.BOOL*/ },
-            { no: 15, name: "batching", kind: "scalar", T: 12 /*ScalarType.BYTES*/ }
+            { no: 15, name: "batching", kind: "scalar", T: 12 /*ScalarType.BYTES*/ },
+            { no: 16, name: "share_minutes_min", kind: "scalar", T: 13 /*ScalarType.UINT32*/ }
         ]);
     }
 }

@@ -38,6 +38,7 @@ export interface PolicyOrder {
   /** Least figures of the gates; 0 for the defaults. */
   readonly decisionsMin: number;
   readonly answersMin: number;
+  readonly shareMinutesMin: number;
   /** Revision that the operator saw; negative for whatever it is. */
   readonly expectedRevision: number;
   /** Says what would happen, and changes nothing. */

@@ -208,15 +208,20 @@ export class PolicyDesk implements PolicyAdmin {
   ): readonly GateFinding[] {
     if (step.kind === 'shadow' || step.kind === 'rollback' || !isVersion(step.policy)) return [];
     const version = brought ?? book.versions.find(({ id }) => id === step.policy);
-    const { decisionsMin, answersMin } = order;
+    const { decisionsMin, answersMin, shareMinutesMin } = order;
+    const { pointer } = book;
+    const isRaised = step.kind === 'all' || step.percent > pointer.percent;
+    const hasShare = pointer.mode === 'share' && pointer.policy === step.policy;
     const own = book.sightings.filter(({ policy }) => policy === step.policy);
     return gatesBefore(step.kind, {
       evaluation: version?.evaluation,
       calibration: version?.calibration,
       trial: joinSightings(own),
+      shareMs: hasShare && isRaised ? this.#options.clock.wallMs() - pointer.wallMs : undefined,
       limits: {
         decisionsMin: decisionsMin > 0 ? decisionsMin : defaultGateLimits.decisionsMin,
         answersMin: answersMin > 0 ? answersMin : defaultGateLimits.answersMin,
+        shareMinutesMin: shareMinutesMin > 0 ? shareMinutesMin : defaultGateLimits.shareMinutesMin,
       },
     });
   }

@@ -42,6 +42,12 @@ async function sighting(grid: PretendGrid, figures: Record<string, number> = {})
   });
 }
 
+/** As if the step that holds had been taken an hour before it was. */
+async function anHourLater(grid: PretendGrid): Promise<void> {
+  const pointer = (await grid.read(keys.policyPointer)) as { readonly wallMs: number };
+  await grid.put(keys.policyPointer, { ...pointer, wallMs: pointer.wallMs - 3_600_000 });
+}
+
 describe('intarsia policy', () => {
   it('takes a file step by step from shadow to all requests, when every gate is passed', async () => {
     const grid = new PretendGrid();
@@ -76,10 +82,20 @@ describe('intarsia policy', () => {
     expect((await policy('promote', '--calibration', near)).out).toContain(
       'decides in 1 % of the slices of 60 s, own in the others',
     );
+    const soon = await policy('promote', 'quick', '--share', '10');
+    expect(soon.code).toBe(1);
+    expect(soon.out).toMatch(/duration +refused +its share for 0 minutes of 60/);
+    await anHourLater(grid);
     const tenth = await policy('promote', 'quick', '--share', '10', '--slice-seconds', '300', '--seed', '7');
     expect(tenth.out).toContain('decides in 10 % of the slices of 300 s');
     await sighting(grid, { decisions: 60_000, answers: 30_000, late: 300, baseAnswers: 90_000, baseLate: 900 });
+    await anHourLater(grid);
     expect((await policy('promote')).out).toContain('decides in 50 %');
+    expect((await policy('promote', '--share', '50', '--reason', 'as it is')).code).toBe(0);
+    expect((await policy('promote', '--min-minutes', '1')).out).toMatch(
+      /duration +refused +its share for 0 minutes of 1\n/,
+    );
+    await anHourLater(grid);
     const all = await policy('promote', '--json');
     expect(JSON.parse(all.out)).toMatchObject({ applied: true, book: { pointer: { mode: 'all', previous: ['own'] } } });
     expect((await policy('list')).out).toMatch(/quick@[0-9a-f]{12} +decides/);
@@ -104,7 +120,7 @@ describe('intarsia policy', () => {
     const events = await grid.operator.range(keys.events, { deadlineMs: Infinity });
     const last = JSON.parse(events.entries.at(-1)?.value ?? '{}') as { readonly text: string; readonly level: string };
     expect(last.text).toMatch(
-      /passed over evaluation, stress, calibration, shadow, latency, fallback, trial; reason: drill/,
+      /passed over evaluation, stress, calibration, shadow, latency, fallback, duration, trial; reason: drill/,
     );
     expect(last.level).toBe('warn');
   });
@@ -188,7 +204,15 @@ describe('intarsia policy', () => {
         sliceSeconds: 0,
         seed: 0,
       },
-      ...{ reason: 'theirs', force: false, decisionsMin: 0, answersMin: 0, expectedRevision: revision, dryRun: false },
+      ...{
+        reason: 'theirs',
+        force: false,
+        decisionsMin: 0,
+        answersMin: 0,
+        shareMinutesMin: 0,
+        expectedRevision: revision,
+        dryRun: false,
+      },
     } as const;
     const outcomes = await Promise.allSettled([
       grid.desk.orderPolicy({ ...order, artifact: policyBytes('other') }, call),

@@ -120,7 +120,16 @@ function recording(promoted: PromotedDispatch, world: FleetWorld, decided: Decid
 
 const order: PolicyOrder = {
   ...{ step: 'next', policy: '', artifact: new Uint8Array(), evaluationJson: '', calibrationJson: '', percent: 0 },
-  ...{ sliceSeconds: 10, seed: 3, reason: '', force: false, decisionsMin: 100, answersMin: 50, expectedRevision: -1 },
+  ...{
+    sliceSeconds: 10,
+    seed: 3,
+    reason: '',
+    force: false,
+    decisionsMin: 100,
+    answersMin: 50,
+    shareMinutesMin: 1,
+    expectedRevision: -1,
+  },
   dryRun: false,
 };
 // The soonest answer; and the device that takes longest.

@@ -17,6 +17,7 @@ interface StepFlags extends ConnectionFlags {
   readonly calibration?: string;
   readonly minDecisions?: number;
   readonly minAnswers?: number;
+  readonly minMinutes?: number;
   readonly reason?: string;
   readonly force?: boolean;
   readonly dryRun?: boolean;
@@ -146,6 +147,12 @@ function addPromote(parent: Command, context: CommandContext): void {
             'of the choice of slices, 1 to 4294967295; default: as before, at first 1',
           ).argParser(wholeNumber),
         )
+        .addOption(
+          new Option(
+            '--min-minutes <n>',
+            'minutes it must have had its share before it gets a larger one, at least 1; default: 60',
+          ).argParser(wholeNumber),
+        )
         .option('--reason <text>', 'why, for those who look later')
         .option('--force', 'pass over gates that refuse; needs --reason, and is told as an event')
         .option('--dry-run', 'say what would happen, and change nothing'),
@@ -226,6 +233,7 @@ async function order(
       seed: flags.seed ?? 0,
       decisionsMin: flags.minDecisions ?? 0,
       answersMin: flags.minAnswers ?? 0,
+      shareMinutesMin: flags.minMinutes ?? 0,
       force: flags.force === true,
       dryRun: flags.dryRun === true,
     });

@@ -11,6 +11,7 @@
  * | shadow      | share, all  | asked about enough requests                                                              |
  * | latency     | share, all  | p99 of a choice at most 100 µs                                                           |
  * | fallback    | share, all  | at most 5 % of its decisions left to its rule                                            |
+ * | duration    | raise, all  | it has had the share it has for an hour                                                  |
  * | trial       | all         | enough answers in its slices, and late no more often than the base by 0.2 points and noise |
  *
  * The artefact gate cannot be passed over: a file that cannot be trusted is not stored.
@@ -18,7 +19,7 @@
 import type { CalibrationSummary, EvaluationSummary } from './evaluation-summary.js';
 
 export type GateName =
-  'artefact' | 'evaluation' | 'stress' | 'calibration' | 'shadow' | 'latency' | 'fallback' | 'trial';
+  'artefact' | 'evaluation' | 'stress' | 'calibration' | 'shadow' | 'latency' | 'fallback' | 'duration' | 'trial';
 
 export interface GateFinding {
   readonly gate: GateName;
@@ -47,14 +48,18 @@ export interface GateLimits {
   readonly decisionsMin: number;
   /** Default 20,000. */
   readonly answersMin: number;
+  /** Minutes between two steps of its share. Default 60: what comes once an hour is seen. */
+  readonly shareMinutesMin: number;
 }
 
-export const defaultGateLimits: GateLimits = { decisionsMin: 50_000, answersMin: 20_000 };
+export const defaultGateLimits: GateLimits = { decisionsMin: 50_000, answersMin: 20_000, shareMinutesMin: 60 };
 
 export interface GateSources {
   readonly evaluation: EvaluationSummary | undefined;
   readonly calibration: CalibrationSummary | undefined;
   readonly trial: TrialFigures;
+  /** How long it has had the share that it is to have more than, by the wall clock, ms; undefined when it has none. */
+  readonly shareMs: number | undefined;
   readonly limits: GateLimits;
 }
 
@@ -63,10 +68,11 @@ const fallbackShareMax = 0.05;
 const missChangeMax = 0.002;
 const p99ChangeMax = 0.05;
 const cellChangeMax = 0.01;
+const minuteMs = 60_000;
 
 /** What stands before a share of the slices; `all` has one gate more. */
 export function gatesBefore(step: 'share' | 'all', sources: GateSources): readonly GateFinding[] {
-  const { evaluation, calibration, trial, limits } = sources;
+  const { evaluation, calibration, trial, shareMs, limits } = sources;
   const { decisions, fallbacks, latencyUsP99, refusals } = trial;
   const gates: GateFinding[] = [
     evaluationGate(evaluation),
@@ -90,6 +96,7 @@ export function gatesBefore(step: 'share' | 'all', sources: GateSources): readon
         : `${share(fallbacks / decisions)} of its decisions were left to its rule, of ${share(fallbackShareMax)}`,
     ),
   ];
+  if (step === 'all' || shareMs !== undefined) gates.push(durationGate(shareMs, limits));
   return step === 'all' ? [...gates, trialGate(trial, limits)] : gates;
 }
 
@@ -128,6 +135,13 @@ function calibrationGate(calibration: CalibrationSummary | undefined): GateFindi
   const passed = ksDistance < 0.1 && Math.abs(p50Error) <= 0.1 && Math.abs(p99Error) <= 0.2;
   const text = `KS distance ${ksDistance.toFixed(3)} of 0.1, p50 ${signed(p50Error)} of 10 %, p99 ${signed(p99Error)} of 20 %`;
   return finding('calibration', passed, text);
+}
+
+function durationGate(shareMs: number | undefined, { shareMinutesMin }: GateLimits): GateFinding {
+  if (shareMs === undefined) return finding('duration', false, 'it has had no share of the time slices yet');
+  const minutes = shareMs / minuteMs;
+  const text = `its share for ${Math.floor(minutes)} minutes of ${shareMinutesMin}`;
+  return finding('duration', minutes >= shareMinutesMin, text);
 }
 
 function trialGate({ answers, late, baseAnswers, baseLate }: TrialFigures, { answersMin }: GateLimits): GateFinding {
