@@ -171,7 +171,7 @@ function limitCost(
 describe('batching policies by name', () => {
   it('refuses names and numbers it does not know, and adds shedding to those it does', () => {
     for (const bad of ['nope', 'aimd:3', 'delay:', 'delay:-1', 'delay:x']) {
-      expect(() => batchingByName(bad)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+      expect(() => batchingByName(bad)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID' }));
     }
     expect(batchingByName('greedy').name).toBe('triton');
     expect(batchingByName('delay:2.5').name).toBe('delay:2.5');
