@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { withCarrying, type Carrying } from '#core/split/carrying.js';
-import { pipelineCandidate } from '#core/split/plan-choice.js';
+import { choosePlan, goalValue, pipelineCandidate } from '#core/split/plan-choice.js';
 import type { PlannedStage, PlannerDevice, PlannerProblem } from '#core/split/plan-problem.js';
 
 const device = (id: string): PlannerDevice => ({ id, type: id, memoryBytes: Infinity, usdPerHour: 0 });
@@ -65,6 +65,47 @@ describe('carrying values', () => {
         expect(carried).toBeGreaterThan(intervalMs(problem, at));
         expect(intervalMs(withCarrying(problem, { ...carrying, bytes: more }), at)).toBeGreaterThan(carried);
       }),
+    );
+  });
+
+  it('is known to choice and bound: of one or two devices no plan is better than the choice, and the bound says so', () => {
+    const times = fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 5, maxLength: 5 });
+    fc.assert(
+      fc.property(
+        fc.array(times, { minLength: 1, maxLength: 2 }),
+        fc.array(fc.nat(20_000), { minLength: 6, maxLength: 6 }),
+        fc.nat(40),
+        fc.constantFrom('throughput' as const, 'cost' as const, 'energy' as const),
+        (work, bytes, fixedMs, goal) => {
+          const devices = work.map((_, index) => ({ ...device(`d${index}`), usdPerHour: 1 + index, busyWatts: 5 }));
+          const sum = (all: readonly number[]): number => all.reduce((total, ms) => total + ms, 0);
+          const carried = withCarrying(
+            {
+              ...{ segments: 5, devices, stageBytes: () => 1, transferMs: () => 0.1, replicates: true },
+              mayShare: () => true,
+              stageMs: ({ id }, from, to) => sum(work[Number(id.slice(1))]!.slice(from, to)),
+            },
+            { bytes, way: () => ({ fixedMs, msPerByte: 0.002 }), isFull: (_, others) => others.length > 0 },
+          );
+          const plans: PlannedStage[][] = devices.map((one) => [on(one, 0, 5)]);
+          const [one, two] = devices;
+          if (one !== undefined && two !== undefined) {
+            plans.push([{ ...on(one, 0, 5), devices: [one, two] }]);
+            for (let at = 1; at < 5; at += 1)
+              plans.push([on(one, 0, at), on(two, at, 5)], [on(two, 0, at), on(one, at, 5)]);
+          }
+          const best = Math.min(
+            ...plans.map((stages) => goalValue(pipelineCandidate(carried, stages, { batch: 1, items: 1 }), goal)),
+          );
+          const found = choosePlan([{ batch: 1, problem: carried }], {
+            ...{ goal, items: 1, latencyMsMax: Infinity, strategies: ['whole', 'pipeline'] },
+            ...{ frontierMax: 100, sweepSteps: 20, worthwhile: 0 },
+          });
+          expect(found.lowerBound).toBeLessThanOrEqual(best * (1 + 1e-9));
+          expect(found.choice === undefined ? Infinity : goalValue(found.choice, goal)).toBeCloseTo(best, 9);
+          if (devices.length === 1 || goal === 'throughput') expect(found.isExact).toBe(true);
+        },
+      ),
     );
   });
 });

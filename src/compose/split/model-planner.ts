@@ -88,8 +88,8 @@ export class ModelPlanner {
   /** With what carrying values costs a full pipe; or, where that was measured, all that devices cost each other. */
   #inCompany(problem: PlannerProblem, batch: number): PlannerProblem {
     const carried = this.#carried(problem, batch);
-    if (this.#request.contention === false) return carried;
     const contention = this.#parts.contention();
+    if (this.#request.contention === false || contention.isEmpty) return carried;
     const { bounds } = this.#parts.tables;
     return {
       ...problem,
@@ -101,7 +101,7 @@ export class ModelPlanner {
         return (from, to, ms) => {
           const { factor, isMeasured } = inCompany({ from: bounds[from] ?? 0, to: bounds[to] ?? 0, batch }, ms);
           // What was measured of devices together has the carrying in it.
-          return isMeasured && others.length > 0 ? factor : carrying(from, to, ms);
+          return isMeasured && beside.length > 0 ? factor : carrying(from, to, ms);
         };
       },
     };

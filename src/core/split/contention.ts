@@ -50,6 +50,10 @@ export class Contention {
     }
   }
 
+  get isEmpty(): boolean {
+    return this.#companies.size === 0;
+  }
+
   /** Whether that very shard was measured in that company. */
   has(kind: string, beside: readonly string[], shard: ShardRun): boolean {
     return this.#companies.get(companyKey(kind, beside))?.has(shardKey(shard)) === true;

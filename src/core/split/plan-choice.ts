@@ -18,7 +18,7 @@ import {
   type PlannerDevice,
   type PlannerProblem,
 } from './plan-problem.js';
-import { inCompany, SplitPlanner } from './planner.js';
+import { inCompany, slowed, SplitPlanner } from './planner.js';
 
 export type PlanStrategy = 'whole' | 'pipeline' | 'data';
 
@@ -196,14 +196,25 @@ function pipelinePlans(
     if (shared?.plan !== undefined) found.push(shared.plan.stages);
     if (shared !== undefined) bound = Math.min(bound, shared.lowerBound * share);
   }
-  if (goal === 'cost') bound *= 1000;
-  if (problem.slowdown !== undefined && goal === 'throughput') {
-    const together = new SplitPlanner(inCompany(problem)).best(goal);
-    if (together.plan !== undefined) found.push(together.plan.stages);
-    // Of two devices a plan without a split is one device's, every other plan both's.
-    if (problem.devices.length === 2 && problem.mayShare === undefined)
-      bound = Math.max(bound, together.lowerBound * share);
+  const { slowdown, slowdownLeast, devices } = problem;
+  if (slowdown !== undefined && goal !== 'latency') {
+    // Figures count what searches of the problem itself do not see.
+    const askSlowed = (other: PlannerProblem): number => {
+      const slow = new SplitPlanner(other);
+      const own = slow.best(goal);
+      if (own.plan !== undefined) found.push(own.plan.stages);
+      const ownShared = goal === 'throughput' ? slow.bestShared(own) : undefined;
+      if (ownShared?.plan !== undefined) found.push(ownShared.plan.stages);
+      return share * Math.min(own.lowerBound, ownShared?.lowerBound ?? Infinity);
+    };
+    if (slowdownLeast !== undefined) bound = Math.max(bound, askSlowed(slowed(problem, slowdownLeast)));
+    if (goal === 'throughput' && (slowdownLeast === undefined || devices.length === 2)) {
+      const together = askSlowed(inCompany(problem));
+      // Of two devices a plan without a split is one device's, every other plan both's.
+      if (devices.length === 2) bound = Math.max(bound, together);
+    }
   }
+  if (goal === 'cost') bound *= 1000;
   const prices = problem.devices.map(usdPerMs).filter((price) => price > 0);
   const draws = problem.devices.map(joulesPerMs).filter((draw) => draw > 0);
   const usd = prices.length === 0 ? 0 : 1 / mean(prices);

@@ -49,6 +49,8 @@ export interface PlannerProblem {
    * processor or memory. Absent: as long as `stageMs`. Searches do not see it, the figures of plans do.
    */
   readonly slowdown?: (device: PlannerDevice, others: readonly PlannerDevice[]) => StageSlowdown;
+  /** What `slowdown` is at least, whatever else runs: a bound for plans. Absent: 1. */
+  readonly slowdownLeast?: (device: PlannerDevice) => StageSlowdown;
 }
 
 /** By what the time of segments `from` to `to`, which is `ms` alone, is multiplied. */
@@ -118,25 +120,31 @@ export function slowdownsOf(problem: PlannerProblem, stages: readonly PlannedSta
  * share one get runs in proportion to their speed.
  */
 export function runCosts(problem: PlannerProblem, stages: readonly PlannedStage[]): RunCosts {
-  const slowdowns = slowdownsOf(problem, stages);
+  const { slowdown } = problem;
+  const all = slowdown === undefined ? [] : stages.flatMap(({ devices }) => devices);
   let latencyMs = 0;
   let intervalMs = 0;
   let usd = 0;
   let joules = 0;
   let before: PlannedStage | undefined;
-  for (const [index, stage] of stages.entries()) {
+  for (const stage of stages) {
     const { devices, from, to } = stage;
     const times = devices.map((device) =>
       problem.stageBytes(from, to) <= device.memoryBytes ? problem.stageMs(device, from, to) : Infinity,
     );
     const sentMs = before === undefined ? 0 : sendingMs(problem, before, stage);
-    const slowdown = slowdowns[index] ?? 1;
-    const ms = Math.max(...times);
-    const turn = turnOf(devices, times);
-    latencyMs += sentMs + ms;
-    intervalMs = Math.max(intervalMs, sentMs, turn.ms * slowdown);
-    usd += turn.usd * slowdown;
-    joules += turn.joules * slowdown;
+    // Each device of a stage is slowed in its own way.
+    const paces = times.map((ms, index) => {
+      const device = devices[index];
+      if (slowdown === undefined || device === undefined) return ms;
+      const others = all.filter((other) => other !== device);
+      return ms * slowdown(device, others)(from, to, ms);
+    });
+    const turn = turnOf(devices, paces);
+    latencyMs += sentMs + Math.max(...times);
+    intervalMs = Math.max(intervalMs, sentMs, turn.ms);
+    usd += turn.usd;
+    joules += turn.joules;
     before = stage;
   }
   return { latencyMs, intervalMs, usd, joules };

@@ -64,14 +64,27 @@ export interface Weights {
 }
 
 /** The problem as if every device always ran beside all others: what a search sees of their slowing each other down. */
-export function inCompany({ slowdown, ...problem }: PlannerProblem): PlannerProblem {
+export function inCompany(problem: PlannerProblem): PlannerProblem {
+  const { devices, slowdown } = problem;
   if (slowdown === undefined) return problem;
-  const { devices, fillStages } = problem;
-  const others = new Map(devices.map((device) => [device, devices.filter((other) => other !== device)]));
+  return slowed(problem, (device) =>
+    slowdown(
+      device,
+      devices.filter((other) => other !== device),
+    ),
+  );
+}
+
+/** The problem with so much longer stages, for searches to see. */
+export function slowed(
+  { slowdown: _, slowdownLeast: __, ...problem }: PlannerProblem,
+  factorOf: (device: PlannerDevice) => StageSlowdown,
+): PlannerProblem {
+  const { fillStages } = problem;
   const known = new Map<PlannerDevice, StageSlowdown>();
   const slowdownOf = (device: PlannerDevice): StageSlowdown => {
     let factor = known.get(device);
-    if (factor === undefined) known.set(device, (factor = slowdown(device, others.get(device) ?? [])));
+    if (factor === undefined) known.set(device, (factor = factorOf(device)));
     return factor;
   };
   return {
