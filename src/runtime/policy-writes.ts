@@ -1,7 +1,8 @@
 /**
  * Writes the pointer of policies together with the event that tells of it, in one transaction: by compare-and-swap, so that of two
  * who change it at once one is refused. Events are a ring with a running number, which the leader writes too: an event takes
- * the next number only while its slot is what it was when it was read.
+ * the next number only while that slot is what it was when it was read. It stands in a slot of its own beside it: the leader, who
+ * may not have seen it yet, would otherwise write its next event over it.
  */
 import { intarsiaError } from '#core/errors.js';
 import type { GridKeys } from '#core/grid/keys.js';
@@ -24,6 +25,8 @@ export interface PolicyWrite {
 }
 
 const attemptsMax = 8;
+/** Slots for events of policies; the one that is written over is the oldest, or nearly. */
+const policyEventsMax = 64;
 
 /** @returns False when somebody else changed the pointer meanwhile: nothing was written. @throws UNAVAILABLE, and what the store throws. */
 export async function writeWithEvent(write: PolicyWrite): Promise<boolean> {
@@ -38,11 +41,12 @@ export async function writeWithEvent(write: PolicyWrite): Promise<boolean> {
   for (let attempt = 1; attempt <= attemptsMax; attempt += 1) {
     const { entries } = await store.range(keys.events, { deadlineMs });
     const sequence = 1 + entries.reduce((most, { value }) => Math.max(most, sequenceOf(value)), 0);
-    const slot = `${keys.events}${sequence % gridEventsMax}`;
+    const leadersSlot = `${keys.events}${sequence % gridEventsMax}`;
+    const slot = `${keys.events}policy-${sequence % policyEventsMax}`;
     const told: GridEvent = { format: 1, sequence, ...event };
     const { ok } = await store.transact(
       {
-        conditions: [...isUnchanged, isStill(slot, entries)],
+        conditions: [...isUnchanged, isStill(leadersSlot, entries), isStill(slot, entries)],
         operations: [...put, ...operations, { type: 'put', key: slot, value: JSON.stringify(told) }],
       },
       { deadlineMs },

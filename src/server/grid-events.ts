@@ -12,6 +12,8 @@ export function watchGridEvents(
 ): () => void {
   let isOver = false;
   let last = after;
+  /** What was told under the last number: the leader and who promotes a policy may take the same one. */
+  const toldOfLast = new Set<string>();
   let stopWatch = (): void => {};
   const end = (error?: unknown): void => {
     if (isOver) return;
@@ -21,8 +23,11 @@ export function watchGridEvents(
   };
   const tell = (events: readonly GridEventLine[]): void => {
     for (const event of [...events].sort((a, b) => a.number - b.number)) {
-      if (isOver || event.number <= last) continue;
+      if (isOver || event.number <= after || event.number < last) continue;
+      if (event.number > last) toldOfLast.clear();
       last = event.number;
+      if (toldOfLast.has(event.text)) continue;
+      toldOfLast.add(event.text);
       listener.event(event);
     }
   };

@@ -125,6 +125,23 @@ describe('intarsia policy', () => {
     expect(last.level).toBe('warn');
   });
 
+  it('tells of a step also where the leader, who has not seen it yet, takes its number for an event of its own', async () => {
+    const grid = new PretendGrid();
+    const policy = await serve(grid);
+    await grid.event(1, 'joined');
+    await policy('shadow', quick);
+    await grid.event(2, 'left');
+    const told: string[] = [];
+    await new Promise<void>((resolve) => {
+      grid.desk.watchEvents(
+        { after: 0, follow: false },
+        { event: ({ text }) => told.push(text), end: () => resolve() },
+      );
+    });
+    expect(told).toHaveLength(3);
+    expect(told.filter((text) => /is asked beside own/.test(text))).toHaveLength(1);
+  });
+
   it('goes back to what decided before, and says so as an event', async () => {
     const grid = new PretendGrid();
     const policy = await serve(grid);
