@@ -127,6 +127,11 @@ describe('intarsia cordon, uncordon, drain', () => {
     const said = await run('drain z');
     expect(said).toMatchObject({ code: 1, err: 'error: there is no host z in the grid; there are a, b\n' });
     expect((await run('drain b --within-ms soon')).code).toBe(2);
+    // No time is not as much as it takes.
+    expect(await run('drain b --within-ms 0')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('1 to 86400000') as string,
+    });
   });
 });
 

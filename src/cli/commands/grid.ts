@@ -1,7 +1,7 @@
 /** Commands of grid operators: what is desired (`deploy`, `undeploy`), what hosts may do (`cordon`, `drain`), what happened (`events`). */
 import { Option, type Command } from 'commander';
 import type { GridEvent } from '#client/index.js';
-import { addConnectionFlags, connectBy, wholeNumber, type ConnectionFlags } from '../connection-flags.js';
+import { addConnectionFlags, connectBy, countBetween, wholeNumber, type ConnectionFlags } from '../connection-flags.js';
 import { deployOne, readDeployments, type DeployedOne } from '../deploy-file.js';
 import { exitCodes } from '../failure-line.js';
 import type { Program } from '../program.js';
@@ -101,7 +101,10 @@ function addOrder(parent: Command, context: CommandContext, order: 'cordon' | 'u
   );
   if (order === 'drain') {
     command.addOption(
-      new Option('--within-ms <ms>', 'time it may take, such as the notice of a spot host').argParser(wholeNumber),
+      new Option(
+        '--within-ms <ms>',
+        'time it may take, 1 to 86400000, such as the notice of a spot host; without it as long as it takes',
+      ).argParser(countBetween(1, 86_400_000)),
     );
   }
   command.addHelpText('after', examples(`intarsia ${order} host-2`));
