@@ -162,7 +162,7 @@ function addPromote(parent: Command, context: CommandContext): void {
     examples(
       'intarsia policy promote',
       'intarsia policy promote run/policy.onnx --batching run/batching.onnx --all --force --reason drill',
-      'intarsia policy promote quick-1 --share 10 --slice-seconds 300',
+      'intarsia policy promote dispatch-7 --share 10 --slice-seconds 300',
       'intarsia policy promote cheapest-feasible:0.6',
     ),
   );
