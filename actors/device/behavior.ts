@@ -50,7 +50,7 @@ export function restartDelayMs(attempt: number, limits: { readonly minMs: number
   return Math.min(limits.maxMs, limits.minMs * 2 ** Math.min(30, attempt - 1));
 }
 
-/** Sessions of the model on this device: the counts of the instance groups that mean devices of its kind, at least one. */
+/** Instances of the model on this device, which share its session: the counts of the groups that mean devices of its kind, at least one. */
 export function instancesOn(config: ModelConfig, descriptor: DeviceDescriptor): number {
   let count = 0;
   for (const group of config.instanceGroups) if (groupMeans(group, descriptor)) count += group.count;
